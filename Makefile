@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+# Ours if the machine has none: `make` needs only Python 3.11+, git and itself.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+# Stage commands say `python`: they get the one of .venv.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo repro params stage1 test lint format clean
+
+help: ## Show this list
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv
+
+.venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --frozen --compile-bytecode --quiet
+	touch $@
+
+setup: .venv/.ready ## Install everything into .venv
+
+demo: setup ## Run the whole loop on the embedded floor plans (minutes on two cores)
+	dvc repro
+	@echo
+	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/samples/"
+
+repro: setup ## Run what params.yaml asks for and is not up to date
+	dvc repro
+
+params: setup ## Compose params.yaml from conf/, for `dvc repro` (`dvc exp run` does so by itself)
+	@python -c "import os; from dvc.utils.hydra import compose_and_dump as dump; \
+	dump('params.yaml', os.path.abspath('conf'), None, 'config', os.path.abspath('src'), [])"
+	@python stages/check_config.py --out outputs/config.ok
+
+stage1: setup ## Remake data/stage1 from scratch (about an hour on two cores)
+	dvc exp run -S autoencoder.pretrained=null -S base.pretrained=null train_base
+	python data/stage1/export.py
+	$(MAKE) params
+
+test: setup ## Run the tests
+	pytest
+
+lint: setup ## Check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup ## Format the code
+	ruff check --fix .
+	ruff format .
+
+clean: ## Remove what runs made in the workspace; DVC's cache and git stay
+	rm -rf outputs .state .pytest_cache .mypy_cache .ruff_cache

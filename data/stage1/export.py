@@ -1,0 +1,47 @@
+"""Publish the pipeline's autoencoder and base model as data/stage1, with how they came about.
+
+`make stage1` calls this after `dvc exp run` has trained both from scratch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "src"))
+
+from advloop.io import read_json, write_json
+from advloop.params.loader import Params
+from advloop.unet import load_checkpoint
+
+SECTIONS = ("data", "autoencoder", "encode_dataset", "diffusion", "unet", "base")
+
+
+def main() -> None:
+    here, outputs = ROOT / "data" / "stage1", ROOT / "outputs"
+    content = Params.load(ROOT / "params.yaml").content
+    if content.autoencoder.pretrained or content.base.pretrained:
+        sys.exit("params.yaml: imports pretrained models; run `make stage1`, which trains them")
+    shutil.copytree(outputs / "autoencoder", here / "autoencoder", dirs_exist_ok=True)
+    denoiser = load_checkpoint(outputs / "diffusion_base" / "checkpoint_best.pt")
+    denoiser.unet.save_pretrained(here / "unet")
+    source = ROOT / content.data.source
+    write_json(
+        here / "stage1.json",
+        {
+            "command": "make stage1",
+            "data_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "figures": read_json(outputs / "autoencoder.json")
+            | read_json(outputs / "diffusion_base" / "metrics.json"),
+            "params": {"seed": content.seed, "precision": content.precision}
+            | {name: json.loads(json.dumps(dict(content[name]), default=list)) for name in SECTIONS},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

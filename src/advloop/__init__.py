@@ -1,0 +1,1 @@
+"""A reproducible adversarial loop for latent diffusion models."""

@@ -1,0 +1,40 @@
+"""The prepared images: one array, one manifest row an image, in the same order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from advloop.errors import UserError
+from advloop.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """images: (N, S, S, 3) uint8, memory-mapped; files, groups, splits: N entries each."""
+
+    images: npt.NDArray[np.uint8]
+    files: list[str]
+    groups: list[str]
+    splits: list[str]
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Indices of the images in ``split``, in manifest order."""
+        return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """The output of stage prepare; UserError if images and manifest do not match."""
+    rows = read_manifest(folder / "manifest.csv")
+    path = folder / "images.npy"
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); make it with `dvc repro`") from None
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(rows):
+        raise UserError(f"{path}: does not match manifest.csv; make both with `dvc repro prepare`")
+    files, groups, splits = (list(column) for column in zip(*rows, strict=True))
+    return Dataset(images, files, groups, splits)

@@ -1,0 +1,150 @@
+"""The training loop of the diffusion model, for the base model and for every round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from advloop.criterion import Criterion, held_out
+from advloop.errors import UserError
+from advloop.runtime import batches, generator
+from advloop.unet import Denoiser
+
+Row = dict[str, float]
+
+
+class TrainingParams(Protocol):
+    """What the loop needs of BaseParams and TrainDiffusionParams."""
+
+    epochs: int
+    samples_per_epoch: int | None
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    ema_decay: float
+    grad_clip: float
+    eval_interval: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one training is made of.
+
+    train, val: latents (N, C, H, W) float32. stage and iteration key the random streams.
+    """
+
+    params: TrainingParams
+    criterion: Criterion
+    train: torch.Tensor
+    val: torch.Tensor
+    seed: int
+    stage: str
+    iteration: int
+
+    @property
+    def rows_per_epoch(self) -> int:
+        return self.params.samples_per_epoch or len(self.train)
+
+    @property
+    def total_steps(self) -> int:
+        return self.params.epochs * math.ceil(self.rows_per_epoch / self.params.batch_size)
+
+
+def epoch_rows(setup: Setup, epoch: int) -> torch.Tensor:
+    """Training rows of one epoch: a fresh permutation, cut or repeated to samples_per_epoch."""
+    stream = generator(setup.seed, setup.stage, setup.iteration, "rows", epoch)
+    count = len(setup.train)
+    rounds = math.ceil(setup.rows_per_epoch / count)
+    rows = torch.cat([torch.randperm(count, generator=stream) for _ in range(rounds)])
+    return rows[: setup.rows_per_epoch]
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up to 1, then a cosine to 0 at ``total_steps``; counted in optimizer steps."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _train_epoch(
+    setup: Setup,
+    denoiser: Denoiser,
+    ema: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    epoch: int,
+) -> Row:
+    rows = epoch_rows(setup, epoch)
+    stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch)
+    history: list[dict[str, torch.Tensor]] = []
+    where = setup.criterion.where
+    limit = setup.criterion.diffusion.num_train_timesteps
+    denoiser.train()
+    for part in batches(len(rows), setup.params.batch_size):
+        x0 = setup.train[rows[part.start : part.stop]].to(where)
+        eps = torch.randn(x0.shape, generator=stream).to(where)
+        timesteps = torch.randint(limit, (len(x0),), generator=stream).to(where)
+        loss, terms = setup.criterion(denoiser, x0, eps, timesteps)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(denoiser.parameters(), setup.params.grad_clip)
+        optimizer.step()
+        schedule.step()
+        ema.update_parameters(denoiser)
+        history.append({"loss": loss.detach(), **terms, "grad_norm": norm})
+    columns = {name: torch.stack([row[name] for row in history]) for name in history[0]}
+    for name, values in columns.items():
+        bad = (~torch.isfinite(values)).nonzero()
+        if len(bad):
+            raise UserError(
+                f"{setup.stage}: {name} is {float(values[bad[0]])} in epoch {epoch}, step "
+                f"{int(bad[0]) + 1}; the checkpoint of the last good epoch is kept; lower "
+                f"learning_rate={setup.params.learning_rate} or "
+                f"objective.weight={setup.criterion.weight}"
+            )
+    return {name: float(values.mean()) for name, values in columns.items()}
+
+
+def train_diffusion(
+    setup: Setup,
+    denoiser: Denoiser,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+    on_epoch: Callable[[Row, Denoiser, Denoiser], None],
+) -> None:
+    """Train ``denoiser`` in place and hand (row, model, ema) to ``on_epoch`` every epoch.
+
+    row: epoch, learning_rate, loss, the objective's terms, grad_norm, and the ``val_``
+    values of the EMA weights every eval_interval epochs and at the last one. Raises
+    UserError on a non-finite term, before ``on_epoch`` sees that epoch.
+    """
+    params = setup.params
+    ema = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+    optimizer = torch.optim.AdamW(
+        denoiser.parameters(), params.learning_rate, weight_decay=0.01, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: learning_rate_factor(s, params.warmup_steps, setup.total_steps)
+    )
+    averaged = ema.module
+    assert isinstance(averaged, Denoiser)
+    for epoch in progress(range(1, params.epochs + 1)):
+        rate = float(optimizer.param_groups[0]["lr"])
+        row: Row = {"epoch": epoch, "learning_rate": rate}
+        row |= _train_epoch(setup, denoiser, ema, optimizer, schedule, epoch)
+        if epoch % params.eval_interval == 0 or epoch == params.epochs:
+            measured = held_out(setup.criterion, averaged, setup.val, setup.seed, params.batch_size)
+            row |= {f"val_{name}": value for name, value in measured.items()}
+            if not math.isfinite(row["val_loss"]):
+                raise UserError(
+                    f"{setup.stage}: val_loss is {row['val_loss']} in epoch {epoch}; the "
+                    "checkpoint of the last good epoch is kept; lower "
+                    f"learning_rate={params.learning_rate}"
+                )
+        on_epoch(row, denoiser, averaged)

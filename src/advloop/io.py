@@ -1,0 +1,143 @@
+"""Write files whole or not at all, and read artifacts without executing them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advloop.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it takes the place of ``path``.
+
+    A DVC workspace file may be a hard link into the cache, so nothing is ever
+    written in place. On an exception the temporary file goes and ``path`` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Sorted and indented, so that equal contents are equal bytes; refuses NaN."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; make it with `dvc repro`") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); remove it and `dvc repro`") from None
+
+
+def save_torch(path: Path, content: Any) -> None:
+    """``torch.save`` whose bytes depend on the content alone, not on the file's name."""
+    import torch
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def load_torch(path: Path, *, mmap: bool = False) -> Any:
+    """Load tensors, numbers, strings and containers; refuse any other pickle."""
+    import torch
+
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; make it with `dvc repro`") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: refused, it holds more than tensors (or is damaged); "
+            "remove it and run `dvc repro`"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: damaged ({reason}); remove it and run `dvc repro` or `dvc checkout`"
+        ) from None
+
+
+def load_tensor(path: Path) -> torch.Tensor:
+    """Memory-mapped float32 tensor (N, C, H, W) with finite values; UserError otherwise."""
+    import torch
+
+    tensor = load_torch(path, mmap=True)
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4:
+        raise UserError(f"{path}: must hold one tensor (N, C, H, W); make it with `dvc repro`")
+    if tensor.dtype != torch.float32:
+        raise UserError(f"{path}: dtype {tensor.dtype} must be float32; make it with `dvc repro`")
+    if not bool(torch.isfinite(tensor.sum())):
+        raise UserError(f"{path}: holds NaN or infinity; remove it and run `dvc repro`")
+    return tensor
+
+
+class TensorWriter:
+    """Fill a (N, C, H, W) float32 ``.pt`` file batch by batch with bounded memory.
+
+    The rows live in a memory-mapped scratch file, so that resident memory is one
+    batch whatever N is; ``save`` copies the mapping into ``torch.save``'s format.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        import torch
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        handle, name = tempfile.mkstemp(prefix=".scratch.", dir=path.parent)
+        os.close(handle)
+        self._scratch = Path(name)
+        size = int(torch.Size(shape).numel())
+        self.rows = torch.from_file(name, shared=True, size=size, dtype=torch.float32).view(shape)
+        self.filled = 0
+
+    def append(self, rows: torch.Tensor) -> None:
+        self.rows[self.filled : self.filled + len(rows)] = rows.detach().float().cpu()
+        self.filled += len(rows)
+
+    def __enter__(self) -> TensorWriter:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        try:
+            if failure is None:
+                assert self.filled == len(self.rows), (self.filled, len(self.rows))
+                save_torch(self.path, self.rows)
+        finally:
+            self._scratch.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy bytes; UserError if ``source`` is missing."""
+    if not source.is_file():
+        raise UserError(f"{source}: not found; make it with `dvc repro`")
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)

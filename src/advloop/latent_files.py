@@ -1,0 +1,29 @@
+"""Read latents and the scale that they carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from advloop.errors import UserError
+from advloop.io import load_tensor, read_json
+
+
+def read_scale(path: Path) -> float:
+    """The latent scale that stage encode_dataset wrote."""
+    scale = read_json(path).get("latent_scale")
+    if not isinstance(scale, float) or not scale > 0:
+        raise UserError(f"{path}: latent_scale={scale} must be positive; run `dvc repro`")
+    return scale
+
+
+def load_latents(path: Path, shape: tuple[int, int, int] | None = None) -> torch.Tensor:
+    """Latents (N, C, H, W) float32, memory-mapped; UserError unless they have ``shape``."""
+    latents = load_tensor(path)
+    if shape is not None and tuple(latents.shape[1:]) != tuple(shape):
+        raise UserError(
+            f"{path}: latents {list(latents.shape[1:])} are not the {list(shape)} that the model "
+            "takes; it is of another scale, remake it with `dvc repro`"
+        )
+    return latents

@@ -1,0 +1,56 @@
+"""Encode images into latents on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from advloop.augment import VARIANTS, augment
+from advloop.autoencoder import Codec, to_images, to_pixels
+from advloop.errors import UserError
+from advloop.io import TensorWriter
+from advloop.runtime import batches
+
+Images = npt.NDArray[np.uint8]
+Progress = Callable[[Iterable[range]], Iterable[range]]
+
+
+def latent_scale(codec: Codec, images: Images, rows: npt.NDArray[np.int64], batch: int) -> float:
+    """1 / root mean square over every element of the encoded ``rows``; one number."""
+    total, count = 0.0, 0
+    for part in batches(len(rows), batch):
+        encoded = codec.encode(images[rows[part.start : part.stop]])
+        total += float(encoded.double().square().sum())
+        count += encoded.numel()
+    if not total > 0:
+        raise UserError("autoencoder: encodes every image to zero; use another autoencoder")
+    return float((count / total) ** 0.5)
+
+
+def encode_rows(
+    codec: Codec,
+    images: Images,
+    rows: npt.NDArray[np.int64],
+    batch: int,
+    path: Path,
+    progress: Progress,
+    augmentation: str = "none",
+) -> tuple[int, ...]:
+    """Write the scaled latents of ``rows`` to ``path`` and return their shape (N, C, H, W).
+
+    All variants of an augmentation follow each other: row r of variant k stands at
+    k * len(rows) + r. Memory is bounded by the batch.
+    """
+    variants = VARIANTS[augmentation]
+    shape = codec.encode(images[:1]).shape[1:]
+    total = (variants * len(rows), *shape)
+    jobs = [part for part in batches(len(rows), batch)]
+    with TensorWriter(path, total) as writer:
+        for variant in range(variants):
+            for part in progress(jobs):
+                pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
+                writer.append(codec.encode(to_images(augment(pixels, variant))))
+    return total

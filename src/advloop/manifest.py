@@ -1,0 +1,32 @@
+"""manifest.csv: one row (file, group, split) for every row of an array beside it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from advloop.errors import UserError
+from advloop.io import atomic_path
+
+COLUMNS = ("file", "group", "split")
+
+
+def write_manifest(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """CSV of COLUMNS, one row an image."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def read_manifest(path: Path) -> list[list[str]]:
+    """Rows of (file, group, split) as ``write_manifest`` wrote them."""
+    try:
+        with path.open(newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; make it with `dvc repro`") from None
+    if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}; remake with `dvc repro`")
+    return rows

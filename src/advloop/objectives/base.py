@@ -1,0 +1,62 @@
+"""What an objective is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from advloop.schedule import predict_x0, training_target
+
+Terms = dict[str, torch.Tensor]
+"""Detached scalars to report: noise_loss, and what the discriminator says."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch after the network's forward pass; tensors are (B, C, H, W).
+
+    output: what the network predicted for ``noisy`` at ``timesteps`` (B,).
+    discriminator: frozen, or None where there is none (training of the base model).
+    weight: of discriminator_loss beside noise_loss.
+    """
+
+    x0: torch.Tensor
+    eps: torch.Tensor
+    noisy: torch.Tensor
+    timesteps: torch.Tensor
+    output: torch.Tensor
+    alphas_cumprod: torch.Tensor
+    prediction_type: str
+    discriminator: nn.Module | None
+    weight: float
+
+    def noise_loss(self) -> torch.Tensor:
+        """MSE between output and training target (DDPM, Eq. 14), a scalar."""
+        target = training_target(
+            self.x0, self.eps, self.timesteps, self.alphas_cumprod, self.prediction_type
+        )
+        return F.mse_loss(self.output, target)
+
+    def predicted_x0(self) -> torch.Tensor:
+        """One-step prediction of the clean latents, differentiable in ``output``."""
+        return predict_x0(
+            self.output, self.noisy, self.timesteps, self.alphas_cumprod, self.prediction_type
+        )
+
+
+Objective = Callable[[Batch], tuple[torch.Tensor, Terms]]
+"""Batch -> (loss, terms); loss is a scalar with a gradient in ``batch.output``."""
+
+
+def discriminator_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(discriminator_loss, viability_score) of judged predictions, logits (B,).
+
+    discriminator_loss is the mean of -log sigmoid(D) per sample, the non-saturating
+    generator loss (Goodfellow et al. 2014, section 3), not -log of the mean.
+    viability_score is the mean of sigmoid(D).
+    """
+    return F.softplus(-logits).mean(), logits.detach().sigmoid().mean()

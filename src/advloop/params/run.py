@@ -1,0 +1,32 @@
+"""Top-level values that belong to no section."""
+
+from __future__ import annotations
+
+from advloop.errors import UserError
+from advloop.naming import check_exp_name
+from advloop.params.loader import Params
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def read_seed(params: Params) -> int:
+    """Root of every random draw, an integer in [0, 2^31)."""
+    return params.value("seed", int, {"low": 0, "high": 2**31 - 1, "open_low": False})
+
+
+def read_num_iterations(params: Params) -> int:
+    """Number of rounds of generate, encode, train_disc, train_diffusion; at least 1."""
+    return params.value("num_iterations", int, {"low": 1, "high": 1000, "open_low": False})
+
+
+def read_precision(params: Params) -> str:
+    """``fp32``, or ``bf16`` for bfloat16 autocast over fp32 weights."""
+    return params.value("precision", str, {"choices": PRECISIONS})
+
+
+def read_exp_name(params: Params) -> str:
+    """The experiment's name, which becomes part of file names."""
+    try:
+        return check_exp_name(params.value("exp_name", str))
+    except ValueError as error:
+        raise UserError(f"{params.path}: {error}") from None

@@ -1,0 +1,29 @@
+"""The summary of a run as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+COLUMNS = {
+    "kid_lite0": "KID (lite0)",
+    "test_noise_loss": "test noise loss",
+    "disc_val_accuracy": "D accuracy",
+    "train_val_viability_score": "viability",
+}
+NAMES = {"reals": "real against real (floor)", "base": "base model"}
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """One line a model: what was measured on evaluation-only images, then D's health."""
+    lines = [
+        f"| model | {' | '.join(COLUMNS.values())} |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    for name, row in rows.items():
+        cells = []
+        for column in COLUMNS:
+            text = f"{row[column]:.4f}" if column in row else ""
+            interval = row.get(f"{column}_ci95")
+            cells.append(text if interval is None else f"{text} ± {interval:.4f}")
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)

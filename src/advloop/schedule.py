@@ -1,0 +1,110 @@
+"""The forward diffusion process and the conversions between its quantities.
+
+Notation of DDPM (Ho et al. 2020) and DDIM (Song et al. 2021), as in diffusers:
+alpha_bar_t is ``alphas_cumprod[t]``; noisy = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from advloop.errors import UserError
+
+
+def make_alphas_cumprod(beta_schedule: str, num_train_timesteps: int) -> torch.Tensor:
+    """alpha_bar of every timestep: (T,) float32, falling from almost 1 towards 0.
+
+    linear: Ho et al. 2020, section 4; scaled_linear: latent diffusion (Rombach et al.
+    2022); squaredcos_cap_v2: the cosine schedule (Nichol & Dhariwal 2021, Eq. 17).
+    """
+    steps = num_train_timesteps
+    if beta_schedule == "linear":
+        betas = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
+    elif beta_schedule == "scaled_linear":
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64) ** 2
+    elif beta_schedule == "squaredcos_cap_v2":
+        edges = torch.arange(steps + 1, dtype=torch.float64) / steps
+        curve = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+    else:
+        raise UserError(f"diffusion.beta_schedule={beta_schedule}: unknown schedule")
+    return torch.cumprod(1 - betas, 0).float()
+
+
+def coefficients(
+    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) as (B, 1, 1, 1) tensors of ``like``'s device."""
+    alpha_bar = alphas_cumprod.to(like.device)[timesteps].view(-1, 1, 1, 1)
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def add_noise(
+    x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
+    """Sample q(x_t | x_0) (DDPM, Eq. 4). x0, eps: (B, C, H, W); timesteps: (B,) in [0, T)."""
+    signal, noise = coefficients(alphas_cumprod, timesteps, x0)
+    return signal * x0 + noise * eps
+
+
+def training_target(
+    x0: torch.Tensor,
+    eps: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """What the network is to predict: eps, v (Salimans & Ho 2022, appendix D) or x0."""
+    if prediction_type == "epsilon":
+        return eps
+    if prediction_type == "sample":
+        return x0
+    signal, noise = coefficients(alphas_cumprod, timesteps, x0)
+    return signal * eps - noise * x0
+
+
+def predict_x0(
+    output: torch.Tensor,
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """Clean latents implied by a network output (DDIM, Eq. 12).
+
+    output, noisy: (B, C, H, W); timesteps: (B,) int in [0, T), one per sample.
+    Returns (B, C, H, W), unclipped, differentiable in ``output``.
+    """
+    if prediction_type == "sample":
+        return output
+    signal, noise = coefficients(alphas_cumprod, timesteps, noisy)
+    if prediction_type == "epsilon":
+        return (noisy - noise * output) / signal
+    return signal * noisy - noise * output
+
+
+def predict_eps(
+    output: torch.Tensor,
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas_cumprod: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """Noise implied by a network output; shapes as ``predict_x0``."""
+    if prediction_type == "epsilon":
+        return output
+    signal, noise = coefficients(alphas_cumprod, timesteps, noisy)
+    if prediction_type == "sample":
+        return (noisy - signal * output) / noise
+    return signal * output + noise * noisy
+
+
+def spaced_timesteps(num_train_timesteps: int, num_inference_steps: int) -> list[int]:
+    """Descending timesteps, evenly spaced and ending the first stride on T - 1.
+
+    The "trailing" spacing (Lin et al. 2024, table 2): sampling starts at pure noise.
+    """
+    stride = num_train_timesteps / num_inference_steps
+    return [round(num_train_timesteps - i * stride) - 1 for i in range(num_inference_steps)]

@@ -1,0 +1,125 @@
+"""The denoising network: a diffusers UNet2DModel, and its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import nn
+
+from advloop.errors import UserError
+from advloop.io import load_torch, save_torch
+from advloop.params.diffusion import UNetParams
+from advloop.runtime import seeded
+
+
+class Denoiser(nn.Module):
+    """``unet(noisy, timesteps) -> output`` with the configuration that builds it again."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = UNet2DModel(**config).to(memory_format=torch.channels_last)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents that it denoises."""
+        size = self.config["sample_size"]
+        return self.config["in_channels"], size, size
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """noisy: (B, C, H, W); timesteps: (B,) int. Returns (B, C, H, W) float32."""
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        output: torch.Tensor = self.unet(noisy, timesteps, return_dict=False)[0]
+        return output.float()
+
+
+def unet_config(params: UNetParams, channels: int, size: int) -> dict[str, Any]:
+    """Arguments of UNet2DModel for latents (channels, size, size)."""
+    levels = len(params.block_out_channels)
+    attention = [level in params.attention_levels for level in range(levels)]
+    return {
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": list(params.block_out_channels),
+        "layers_per_block": params.layers_per_block,
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "norm_num_groups": params.norm_num_groups,
+    }
+
+
+def build_unet(config: dict[str, Any], seed: int) -> Denoiser:
+    """A freshly initialised network; the same seed gives the same weights."""
+    with seeded(seed, "unet"):
+        return Denoiser(config)
+
+
+def save_checkpoint(path: Path, ema: Denoiser, model: Denoiser | None = None) -> None:
+    """The EMA weights, which are handed on, and the raw ones where training may go on."""
+    content = {"config": ema.config, "ema": _weights(ema)}
+    if model is not None:
+        content["model"] = _weights(model)
+    save_torch(path, content)
+
+
+def _weights(denoiser: Denoiser) -> dict[str, torch.Tensor]:
+    state = denoiser.unet.state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def load_checkpoint(path: Path) -> Denoiser:
+    """The network of a checkpoint with its EMA weights, the ones that are handed on."""
+    content = load_torch(path)
+    try:
+        denoiser = Denoiser(content["config"])
+        denoiser.unet.load_state_dict(content["ema"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not a checkpoint of this architecture ({reason}); make it with `dvc repro`"
+        ) from None
+    return denoiser
+
+
+def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> None:
+    """Raise UserError where latents (C, H, W) are not what the network denoises."""
+    if tuple(shape) != denoiser.latent_shape:
+        raise UserError(
+            f"{path}: denoises latents {list(denoiser.latent_shape)}, but this run's are "
+            f"{list(shape)}; adapt autoencoder.latent_channels and data.image_size, or the model"
+        )
+
+
+def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
+    """A local diffusers UNet2DModel folder (config.json, safetensors), checked for ``shape``.
+
+    Raises UserError when it is missing, damaged, of another class or another shape.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"base.pretrained={folder}: holds no config.json; name a diffusers UNet2DModel "
+            "folder, or null to train from scratch"
+        )
+    try:
+        name = UNet2DModel.load_config(folder, local_files_only=True).get("_class_name")
+        if name != "UNet2DModel":
+            raise ValueError(f"its class is {name}, not UNet2DModel")
+        unet, loading = UNet2DModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if loading["missing_keys"] or loading["unexpected_keys"] or loading["mismatched_keys"]:
+            raise ValueError("its weights are not those of its config.json")
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"base.pretrained={folder}: cannot be loaded ({reason})") from None
+    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    denoiser = Denoiser(config)
+    denoiser.unet.load_state_dict(unet.state_dict())
+    if unet.config["out_channels"] != unet.config["in_channels"]:
+        raise UserError(f"base.pretrained={folder}: out_channels must equal in_channels")
+    check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
+    return denoiser

@@ -1,0 +1,46 @@
+"""Stage encode@i: draw real images without augmentation and encode them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import load_params, parse_args, run_stage
+
+from advloop.autoencoder import Codec, load_autoencoder
+from advloop.dataset import load_dataset
+from advloop.draw import draw_reals
+from advloop.latent_files import read_scale
+from advloop.latents import encode_rows
+from advloop.manifest import write_manifest
+from advloop.params.run import read_seed
+from advloop.params.sampling import EncodeParams, GenerateParams
+from advloop.progress import bar
+from advloop.runtime import deterministic, device
+
+
+def main() -> None:
+    args = parse_args(
+        __doc__, iteration=int, data=Path, autoencoder=Path, stats=Path, out=Path, manifest=Path
+    )
+    params = load_params("encode", args.iteration)
+    wanted = params.section("generate", GenerateParams).num_samples
+    dataset = load_dataset(args.data)
+    rows = draw_reals(dataset, wanted, read_seed(params), args.iteration)
+    if len(rows) < wanted:
+        print(
+            f"{wanted} real images wanted, {len(rows)} drawn: the data set has no more in train "
+            "and val; each is used once and train_disc balances the classes"
+        )
+    deterministic()
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
+    batch_size = params.section("encode", EncodeParams).batch_size
+    shape = encode_rows(codec, dataset.images, rows, batch_size, args.out, bar("encode"))
+    write_manifest(
+        args.manifest,
+        [(dataset.files[r], dataset.groups[r], dataset.splits[r]) for r in rows],
+    )
+    print(f"{shape[0]} latents {list(shape[1:])}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,43 @@
+"""Stage encode_dataset: the latents of all three splits, and the one scale that they carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import load_params, parse_args, run_stage
+
+from advloop.autoencoder import Codec, load_autoencoder
+from advloop.dataset import load_dataset
+from advloop.io import write_json
+from advloop.latents import encode_rows, latent_scale
+from advloop.params.data import EncodeDatasetParams
+from advloop.progress import bar
+from advloop.runtime import deterministic, device
+
+
+def main() -> None:
+    args = parse_args(__doc__, data=Path, autoencoder=Path, out=Path)
+    params = load_params("encode_dataset")
+    settings = params.section("encode_dataset", EncodeDatasetParams)
+    dataset = load_dataset(args.data)
+    deterministic()
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()))
+    codec.scale = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
+    shapes = {}
+    for split in ("train", "val", "test"):
+        shapes[split] = encode_rows(
+            codec,
+            dataset.images,
+            dataset.rows(split),
+            settings.batch_size,
+            args.out / f"{split}.pt",
+            bar(f"encode {split}"),
+            settings.augment if split == "train" else "none",
+        )
+    stats = {"latent_scale": codec.scale, "latent_shape": list(shapes["train"][1:])}
+    write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})
+    print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,51 @@
+"""Stage generate@i: draw fake latents from the current diffusion model with DDIM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import load_params, parse_args, run_stage
+
+from advloop.io import TensorWriter
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.run import read_precision, read_seed
+from advloop.params.sampling import GenerateParams
+from advloop.progress import bar
+from advloop.runtime import autocast, batches, deterministic, device, eval_mode
+from advloop.sampling import noise_for, sample_ddim
+from advloop.schedule import make_alphas_cumprod
+from advloop.unet import load_checkpoint
+
+
+def main() -> None:
+    args = parse_args(__doc__, iteration=int, model=Path, out=Path)
+    params = load_params("generate", args.iteration)
+    settings = params.section("generate", GenerateParams)
+    diffusion = params.section("diffusion", DiffusionParams)
+    seed, precision = read_seed(params), read_precision(params)
+    deterministic()
+    denoiser = load_checkpoint(args.model).to(device())
+    alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
+    shape = denoiser.latent_shape
+    jobs = list(batches(settings.num_samples, settings.batch_size))
+    with (
+        eval_mode(denoiser),
+        autocast(precision, device()),
+        TensorWriter(args.out, (settings.num_samples, *shape)) as writer,
+    ):
+        for part in bar("generate")(jobs):
+            noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
+            writer.append(
+                sample_ddim(
+                    denoiser,
+                    noise,
+                    alphas_cumprod,
+                    diffusion.prediction_type,
+                    settings.num_inference_steps,
+                )
+            )
+    print(f"{settings.num_samples} latents {list(shape)}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

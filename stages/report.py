@@ -1,0 +1,29 @@
+"""Stage report: one metrics file and one picture of the whole run, kept in git."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import load_params, parse_args, run_stage
+
+from advloop.health import health_warning
+from advloop.io import copy_file, read_json, write_json
+from advloop.report import markdown_table
+
+
+def main() -> None:
+    args = parse_args(__doc__, evaluation=Path, metrics=Path, picture=Path)
+    load_params("report")
+    rows = read_json(args.evaluation)
+    last = list(rows)[-1]
+    write_json(args.metrics, {"final": rows[last], **rows})
+    copy_file(args.evaluation.with_suffix(".png"), args.picture)
+    print(markdown_table(rows))
+    for name, row in rows.items():
+        accuracy = row.get("disc_val_accuracy")
+        if accuracy is not None and (warning := health_warning(accuracy)):
+            print(f"warning: {name}: {warning}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,55 @@
+"""Stage train_autoencoder: train the autoencoder, or check and import the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import load_params, parse_args, run_stage
+
+from advloop.autoencoder import (
+    Codec,
+    check_autoencoder,
+    load_autoencoder,
+    save_autoencoder,
+)
+from advloop.autoencoder_training import psnr, train_autoencoder
+from advloop.dataset import load_dataset
+from advloop.io import write_json
+from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
+from advloop.params.run import read_seed
+from advloop.progress import bar
+from advloop.runtime import deterministic, device
+
+
+def main() -> None:
+    args = parse_args(__doc__, data=Path, out=Path, metrics=Path)
+    params = load_params("train_autoencoder")
+    settings = params.section("autoencoder", AutoencoderParams)
+    size = params.section("data", DataParams).image_size
+    dataset = load_dataset(args.data)
+    deterministic()
+    if settings.pretrained:
+        folder = Path(settings.pretrained)
+        model = load_autoencoder(folder).to(device())
+        check_autoencoder(folder, model, settings, size)
+    else:
+        model = train_autoencoder(
+            settings,
+            params.section("encode_dataset", EncodeDatasetParams).augment,
+            dataset.images,
+            dataset.rows("train"),
+            read_seed(params),
+            device(),
+            bar("train_autoencoder"),
+            lambda epoch, loss, _: print(
+                f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}", flush=True
+            ),
+        )
+    quality = psnr(Codec(model), dataset.images, dataset.rows("val"), settings.batch_size)
+    print(f"Held-out PSNR: {quality:.2f} dB")
+    save_autoencoder(args.out, model)
+    write_json(args.metrics, {"val_psnr_db": round(quality, 4)})
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,108 @@
+"""Stage train_diffusion@i: fine-tune the current model on noise and discriminator loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from common import load_params, parse_args, run_stage
+
+from advloop.autoencoder import Codec, load_autoencoder
+from advloop.criterion import Criterion
+from advloop.diffusion_training import Row, Setup, train_diffusion
+from advloop.discriminator import load_discriminator
+from advloop.grids import image_grid, save_png
+from advloop.history import diffusion_report, write_history
+from advloop.io import write_json
+from advloop.latent_files import load_latents, read_scale
+from advloop.objectives import OBJECTIVES
+from advloop.params.adversarial import ObjectiveParams, TrainDiffusionParams
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.run import read_precision, read_seed
+from advloop.progress import bar
+from advloop.runtime import autocast, deterministic, device, eval_mode, generator
+from advloop.sampling import noise_for, sample_ddpm
+from advloop.unet import Denoiser, load_checkpoint, save_checkpoint
+
+
+def draw_preview(
+    criterion: Criterion, settings: TrainDiffusionParams, model: Denoiser, seed: int
+) -> torch.Tensor:
+    """DDPM samples from noise that is the same at every epoch and iteration."""
+    count = settings.num_preview_samples
+    noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.where)
+    with eval_mode(model), autocast(criterion.precision, criterion.where):
+        return sample_ddpm(
+            model,
+            noise,
+            criterion.alphas_cumprod,
+            criterion.diffusion.prediction_type,
+            settings.preview_steps,
+            generator(seed, "preview", "steps"),
+        )
+
+
+def main() -> None:
+    args = parse_args(
+        __doc__,
+        iteration=int,
+        model=Path,
+        discriminator=Path,
+        latents=Path,
+        autoencoder=Path,
+        out=Path,
+        metrics=Path,
+    )
+    params = load_params("train_diffusion", args.iteration)
+    settings = params.section("train_diffusion", TrainDiffusionParams)
+    objective = params.section("objective", ObjectiveParams)
+    deterministic()
+    denoiser = load_checkpoint(args.model).to(device())
+    shape = denoiser.latent_shape
+    codec = Codec(
+        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+    )
+    criterion = Criterion(
+        objective=OBJECTIVES[objective.name],
+        weight=objective.weight,
+        discriminator=load_discriminator(args.discriminator, shape[0]).to(device()),
+        diffusion=params.section("diffusion", DiffusionParams),
+        precision=read_precision(params),
+        where=device(),
+    )
+    seed = read_seed(params)
+    setup = Setup(
+        params=settings,
+        criterion=criterion,
+        train=load_latents(args.latents / "train.pt", shape),
+        val=load_latents(args.latents / "val.pt", shape),
+        seed=seed,
+        stage="train_diffusion",
+        iteration=args.iteration,
+    )
+    rows: list[Row] = []
+    best: Row = {}
+
+    def on_epoch(row: Row, model: Denoiser, ema: Denoiser) -> None:
+        nonlocal best
+        rows.append(row)
+        write_history(args.out / "metrics.csv", rows)
+        save_checkpoint(args.out / "checkpoint_latest.pt", ema, model)
+        if "val_loss" in row and (not best or row["val_loss"] < best["val_loss"]):
+            best = row
+            save_checkpoint(args.out / "checkpoint_best.pt", ema)
+        print(diffusion_report(row, settings.epochs), flush=True)
+        epoch = int(row["epoch"])
+        if epoch % settings.sample_interval == 0 or epoch == settings.epochs:
+            images = codec.decode(draw_preview(criterion, settings, ema, seed))
+            name = f"epoch_{epoch:03d}_samples.png"
+            save_png(args.out / "samples" / name, image_grid(images, columns=8))
+            print("  Saved samples to samples/", flush=True)
+
+    train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch)
+    summary = {name: round(value, 6) for name, value in best.items()}
+    write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
+
+
+if __name__ == "__main__":
+    run_stage(main)
