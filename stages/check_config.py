@@ -37,7 +37,7 @@ def check_derived(params: Params) -> None:
             f"{params.path}: conf/ has changed since it was composed; run `make params` "
             "(or `dvc exp run`, which composes by itself)"
         )
-    stale = sorted(key for key in expected if found.get(key) != expected[key])
+    stale = sorted(k for k in {*expected, *found} if found.get(k) != expected.get(k))
     raise UserError(
         f"{params.path}: derived.{stale[0]} does not follow from exp_name={content.exp_name}, "
         f"num_iterations={content.num_iterations}; edit conf/ instead and run `make params`, "

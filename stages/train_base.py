@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
@@ -45,9 +46,11 @@ def main() -> None:
     rows: list[Row] = []
 
     def on_epoch(row: Row, _: Denoiser, ema: Denoiser) -> None:
+        best = min((r["val_loss"] for r in rows if "val_loss" in r), default=math.inf)
+        if row.get("val_loss", math.inf) < best:
+            save_checkpoint(args.out, ema)
         rows.append(row)
         write_history(args.history, rows)
-        save_checkpoint(args.out, ema)
         print(diffusion_report(row, settings.epochs), flush=True)
 
     if settings.pretrained:
@@ -61,7 +64,8 @@ def main() -> None:
         denoiser = build_unet(config, seed).to(device())
         setup = Setup(settings, criterion, train, val, seed, "train_base", iteration=-1)
         train_diffusion(setup, denoiser, bar("train_base"), on_epoch)
-    write_json(args.metrics, {"val_noise_loss": round(rows[-1]["val_noise_loss"], 6)})
+    best = min(row["val_noise_loss"] for row in rows if "val_noise_loss" in row)
+    write_json(args.metrics, {"val_noise_loss": round(best, 6)})
 
 
 if __name__ == "__main__":

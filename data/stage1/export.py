@@ -38,7 +38,9 @@ def main() -> None:
             "figures": read_json(outputs / "autoencoder.json")
             | read_json(outputs / "diffusion_base" / "metrics.json"),
             "params": {"seed": content.seed, "precision": content.precision}
-            | {name: json.loads(json.dumps(dict(content[name]), default=list)) for name in SECTIONS},
+            | {
+                name: json.loads(json.dumps(dict(content[name]), default=list)) for name in SECTIONS
+            },
         },
     )
 

@@ -137,8 +137,8 @@ class Codec:
             encoded: Any = self.model.encode(to_pixels(images, self.device))  # type: ignore[operator]  # nn.Module has no typed encode
         if hasattr(encoded, "latent_dist"):
             encoded = encoded.latent_dist.mode()
-        elif hasattr(encoded, "latents"):
-            encoded = encoded.latents
+        elif not isinstance(encoded, torch.Tensor):
+            encoded = encoded.latents if hasattr(encoded, "latents") else encoded.latent
         latents: torch.Tensor = encoded * self.scale
         return latents.float()
 
@@ -200,9 +200,11 @@ def _load_diffusers(folder: Path, name: str) -> nn.Module:
 
     if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
         raise ValueError(f"its class {name} is no diffusers autoencoder")
-    loaded = getattr(diffusers, name).from_pretrained(
-        folder, local_files_only=True, use_safetensors=True
+    loaded, report = getattr(diffusers, name).from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
+    if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
+        raise ValueError("its weights are not those of its config.json")
     assert isinstance(loaded, nn.Module)
     return loaded
 

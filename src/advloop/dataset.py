@@ -29,12 +29,14 @@ class Dataset:
 def load_dataset(folder: Path) -> Dataset:
     """The output of stage prepare; UserError if images and manifest do not match."""
     rows = read_manifest(folder / "manifest.csv")
+    if not rows:
+        raise UserError(f"{folder / 'manifest.csv'}: names no image; make it with `dvc repro`")
     path = folder / "images.npy"
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        images = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); make it with `dvc repro`") from None
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(rows):
         raise UserError(f"{path}: does not match manifest.csv; make both with `dvc repro prepare`")
-    files, groups, splits = (list(column) for column in zip(*rows, strict=True))
+    files, groups, splits = ([row[i] for row in rows] for i in range(3))
     return Dataset(images, files, groups, splits)

@@ -106,8 +106,8 @@ def _train_epoch(
             raise UserError(
                 f"{setup.stage}: {name} is {float(values[bad[0]])} in epoch {epoch}, step "
                 f"{int(bad[0]) + 1}; the checkpoint of the last good epoch is kept; lower "
-                f"learning_rate={setup.params.learning_rate} or "
-                f"objective.weight={setup.criterion.weight}"
+                f"its learning_rate ({setup.params.learning_rate}) or "
+                f"objective.weight ({setup.criterion.weight})"
             )
     return {name: float(values.mean()) for name, values in columns.items()}
 
@@ -145,6 +145,6 @@ def train_diffusion(
                 raise UserError(
                     f"{setup.stage}: val_loss is {row['val_loss']} in epoch {epoch}; the "
                     "checkpoint of the last good epoch is kept; lower "
-                    f"learning_rate={params.learning_rate}"
+                    f"its learning_rate ({params.learning_rate})"
                 )
         on_epoch(row, denoiser, averaged)

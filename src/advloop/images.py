@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -21,7 +22,7 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-MAX_PIXELS = 100_000_000  # a 20,000×20,000 bomb is four times this
+MAX_PIXELS = 89_478_485  # Pillow's own limit; a 20,000×20,000 bomb is four times this
 
 RGB = npt.NDArray[np.uint8]
 
@@ -30,7 +31,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB: alpha over white, 16-bit grey scaled to 8 bits."""
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
+        sixteen = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
+        top = 65535.0 if sixteen else 255.0
         image = Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -59,7 +61,16 @@ def decode_image(content: bytes, name: str, size: int) -> RGB:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too many pixels; scale it down or remove it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        struct.error,
+        UnidentifiedImageError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name}: not a readable image ({reason}); replace or remove it") from None
     shrinking = min(upright.size) >= size

@@ -79,8 +79,17 @@ def load_torch(path: Path, *, mmap: bool = False) -> Any:
             f"{path}: refused, it holds more than tensors (or is damaged); "
             "remove it and run `dvc repro`"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{path}: damaged ({reason}); remove it and run `dvc repro` or `dvc checkout`"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from advloop.io import load_tensor, read_json
 
 def read_scale(path: Path) -> float:
     """The latent scale that stage encode_dataset wrote."""
-    scale = read_json(path).get("latent_scale")
-    if not isinstance(scale, float) or not scale > 0:
+    content = read_json(path)
+    scale = content.get("latent_scale") if isinstance(content, dict) else None
+    if not isinstance(scale, float) or not 0 < scale < math.inf:
         raise UserError(f"{path}: latent_scale={scale} must be positive; run `dvc repro`")
     return scale
 

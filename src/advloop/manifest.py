@@ -14,7 +14,7 @@ COLUMNS = ("file", "group", "split")
 
 def write_manifest(path: Path, rows: Iterable[Sequence[str]]) -> None:
     """CSV of COLUMNS, one row an image."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)
@@ -23,10 +23,12 @@ def write_manifest(path: Path, rows: Iterable[Sequence[str]]) -> None:
 def read_manifest(path: Path) -> list[list[str]]:
     """Rows of (file, group, split) as ``write_manifest`` wrote them."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; make it with `dvc repro`") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({error}); make it with `dvc repro`") from None
     if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}; remake with `dvc repro`")
     return rows

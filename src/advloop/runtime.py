@@ -61,21 +61,23 @@ def deterministic() -> None:
     """Ask for the kernels that give the same bytes at every run on this machine."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # A debugging aid that costs time: no result here is read before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped
     torch.backends.cudnn.benchmark = False
 
 
 @contextmanager
 def eval_mode(*modules: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients, with each module's mode restored at the end."""
-    before = [module.training for module in modules]
+    """Evaluation mode and no gradients, with every submodule's mode restored at the end."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in zip(modules, before, strict=True):
-            module.train(training)
+        for part, training in before:
+            part.training = training
 
 
 def batches(total: int, size: int) -> Iterator[range]:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -29,6 +30,11 @@ class Item:
     file: str
     group: str
     split: str | None = None
+
+
+def _hidden(file: str) -> bool:
+    """True for what operating systems and editors leave behind."""
+    return any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(file).parts) or not file
 
 
 class Source(Protocol):
@@ -51,7 +57,7 @@ class FolderSource:
         return sorted(
             path.relative_to(self.root).as_posix()
             for path in self.root.rglob("*")
-            if path.is_file() and not any(p.startswith(".") for p in path.parts[-1:])
+            if path.is_file() and not _hidden(path.relative_to(self.root).as_posix())
         )
 
     def read(self, file: str) -> bytes:
@@ -75,7 +81,7 @@ class ArchiveSource:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{path}: not a readable zip archive ({error}); replace it") from None
-        names = [n for n in self._zip.namelist() if not n.endswith("/")]
+        names = [n for n in self._zip.namelist() if not n.endswith("/") and not _hidden(n)]
         tops = {PurePosixPath(n).parts[0] for n in names}
         single = len(tops) == 1 and all("/" in n for n in names)
         self._prefix = f"{tops.pop()}/" if single else ""
@@ -90,7 +96,7 @@ class ArchiveSource:
             if self._zip.getinfo(member).file_size > MAX_FILE_BYTES:
                 raise UserError(f"{self.path}: {file} is larger than 512 MiB; remove it")
             return self._zip.read(member)
-        except (KeyError, zipfile.BadZipFile, OSError, RuntimeError) as error:
+        except (KeyError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
             raise UserError(f"{self.path}: {file} cannot be read ({error}); replace it") from None
 
 
@@ -122,9 +128,9 @@ def list_items(source: Source) -> list[Item]:
     seen: set[str] = set()
     for item in items:
         if item.file not in known:
-            raise UserError(f"{source.name}: the manifest names {item.file}, which is not there")
+            raise UserError(f"{source.name}: the manifest names {item.file!r}, which is not there")
         if item.file in seen:
-            raise UserError(f"{source.name}: the manifest names {item.file} twice")
+            raise UserError(f"{source.name}: the manifest names {item.file!r} twice")
         seen.add(item.file)
     return sorted(items, key=lambda item: item.file)
 
@@ -167,5 +173,5 @@ def _from_index(source: Source, content: bytes) -> list[Item]:
             _checked(where, row["file"], f"{row['wad']}_{row['map']}", row.get("split"))
             for row in rows
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: not a list of {{file, wad, map, split}} ({error})") from None

@@ -21,10 +21,11 @@ def assign_splits(
     train: the autoencoder, the diffusion model and the discriminator learn from it.
     val: judges discriminator and losses while they train. test: evaluation only.
 
-    Splits that the source gives are kept; what is missing is drawn from the rest by
-    whole groups: test until ``test_fraction`` of all images, then val until
-    ``val_fraction`` of the images that are not test. Raises UserError when a group
-    stands in two splits or there are fewer than MIN_GROUPS groups.
+    A split that the source gives is kept, but where it names no val group, some of its
+    train groups become val. What is missing is drawn by whole groups: test until
+    ``test_fraction`` of all images, then val until ``val_fraction`` of the images that
+    are not test. Raises UserError when a group stands in two splits or there are fewer
+    than MIN_GROUPS groups.
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from advloop.errors import UserError
 
@@ -57,9 +57,10 @@ class Params:
     def load(cls, path: Path = Path("params.yaml")) -> Params:
         try:
             content = OmegaConf.load(path)
+            OmegaConf.resolve(content)
         except FileNotFoundError:
             raise UserError(f"{path}: not found; compose it with `make params`") from None
-        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: not valid YAML ({reason}); run `make params`") from None
         if not isinstance(content, DictConfig):
@@ -113,8 +114,10 @@ class Params:
         return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
     def _check_type(self, section: str, key: str, node: DictConfig, cls: type) -> None:
+        kind = next(str(f.type) for f in fields(cast(Any, cls)) if f.name == key)
         try:
+            if isinstance(node[key], str | bool) and not kind.startswith("str"):
+                raise ValidationError  # OmegaConf would read "5" and true as numbers
             OmegaConf.merge(OmegaConf.structured(cls), {key: node[key]})
         except OmegaConfBaseException:
-            kind = next(f.type for f in fields(cast(Any, cls)) if f.name == key)
             raise self.fail(f"{section}.{key}", node[key], f"must be of type {kind}") from None

@@ -46,7 +46,20 @@ def _check_shapes(params: Params, sections: dict[str, Any]) -> None:
     size, factor = sections["data"].image_size, sections["autoencoder"].factor
     if size % factor:
         raise params.fail("data.image_size", size, f"must be a multiple of the factor {factor}")
+    autoencoder: data.AutoencoderParams = sections["autoencoder"]
+    if autoencoder.latent_channels > 3 * factor**2:
+        raise params.fail(
+            "autoencoder.latent_channels",
+            autoencoder.latent_channels,
+            f"exceeds the {3 * factor**2} values of a patch of factor {factor}",
+        )
     unet: diffusion.UNetParams = sections["unet"]
+    for key, levels in (
+        ("unet.block_out_channels", unet.block_out_channels),
+        ("discriminator.channels", sections["discriminator"].channels),
+    ):
+        if not levels:
+            raise params.fail(key, levels, "must name at least one level")
     halvings = 2 ** (len(unet.block_out_channels) - 1)
     if (size // factor) % halvings:
         raise params.fail(
@@ -63,12 +76,12 @@ def _check_shapes(params: Params, sections: dict[str, Any]) -> None:
     for level in unet.attention_levels:
         if level >= len(unet.block_out_channels):
             raise params.fail("unet.attention_levels", level, "names a level that is not there")
-    levels = len(sections["discriminator"].channels)
-    if 2**levels > size // factor:
+    depth = len(sections["discriminator"].channels)
+    if 2**depth > size // factor:
         raise params.fail(
             "discriminator.channels",
             sections["discriminator"].channels,
-            f"halves {levels} times, but latents are {size // factor} cells a side",
+            f"halves {depth} times, but latents are {size // factor} cells a side",
         )
 
 

@@ -1,0 +1,321 @@
+"""Temporary copies of the project: a tiny one that trains, and one whose stages are fakes.
+
+A project stands at ``<folder>/project``, so that what lies beside it (the default remote,
+a clone, the fakes' ``bin``) is its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+REPO = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+OWN = ("stages", "src", "conf", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
+GROUPS, IMAGES_PER_GROUP = 10, 4
+
+# As small as each stage can be; every key must be one of conf/scale/demo.yaml.
+TINY = {
+    "scale": "tiny",
+    "num_iterations": 2,
+    "precision": "fp32",
+    "data": {"image_size": 16},
+    "autoencoder": {
+        "pretrained": None,
+        "latent_channels": 4,
+        "factor": 4,
+        "width": 8,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        "epochs": 2,
+        "batch_size": 8,
+    },
+    "encode_dataset": {"augment": "hflip", "batch_size": 16},
+    "unet": {
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "attention_levels": [],
+        "norm_num_groups": 4,
+    },
+    "base": {
+        "pretrained": None,
+        "epochs": 2,
+        "samples_per_epoch": 32,
+        "batch_size": 16,
+        "warmup_steps": 1,
+        "eval_interval": 1,
+    },
+    "generate": {"num_samples": 20, "num_inference_steps": 2, "batch_size": 8},
+    "encode": {"batch_size": 8},
+    "discriminator": {"channels": [8]},
+    "train_disc": {"epochs": 2, "batch_size": 8},
+    "train_diffusion": {
+        "epochs": 2,
+        "samples_per_epoch": 32,
+        "batch_size": 16,
+        "warmup_steps": 1,
+        "eval_interval": 1,
+        "sample_interval": 1,
+        "num_preview_samples": 4,
+        "preview_steps": 2,
+    },
+    "evaluate": {
+        "feature_size": 32,
+        "num_samples": 4,
+        "num_seeds": 2,
+        "num_inference_steps": 2,
+        "batch_size": 4,
+    },
+}
+
+
+def environment(project: Path) -> dict[str, str]:
+    """The fakes' ``python`` if there is one, then the virtual environment's programs."""
+    beside = project.parent
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    env |= {
+        "PATH": os.pathsep.join([str(beside / "bin"), str(BIN), os.environ["PATH"]]),
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(beside / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(beside / "dvc-system"),
+        "DVC_SITE_CACHE_DIR": str(beside / "dvc-site"),
+    }
+    return env
+
+
+def command(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the project; standard error is part of ``stdout``."""
+    return subprocess.run(
+        args,
+        cwd=project,
+        env=environment(project),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+
+
+def dvc(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return command(project, str(BIN / "dvc"), *args)
+
+
+def must(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """The result of a command that has to succeed."""
+    assert result.returncode == 0, f"{result.args}\n{result.stdout}"
+    return result
+
+
+def git(project: Path, *args: str) -> str:
+    return must(command(project, "git", *args)).stdout
+
+
+def commit(project: Path, message: str) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", message)
+
+
+def ran(result: subprocess.CompletedProcess[str]) -> set[str]:
+    """The stages that DVC ran; one that it skipped or took from its run-cache is none."""
+    return set(re.findall(r"Running stage '([^']+)':", result.stdout))
+
+
+def compose(project: Path) -> None:
+    """params.yaml from conf/, by the very call of the Makefile's target ``params``."""
+    makefile = (REPO / "Makefile").read_text()
+    call = re.search(r'^params:.*?python -c "(.*?)"', makefile, re.S | re.M)
+    assert call, "Makefile: no `python -c` call in target params"
+    must(command(project, sys.executable, "-c", call.group(1).replace("\\\n", "")))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Contents of every file below ``folder``, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def write_images(folder: Path, size: int, groups: int, each: int) -> None:
+    """Coloured rectangles on a coloured ground, in one sub-folder a group."""
+    stream = np.random.default_rng(0)
+    for group in range(groups):
+        place = folder / f"group_{group:02d}"
+        place.mkdir(parents=True)
+        for k in range(each):
+            pixels = np.full((size, size, 3), stream.integers(256, size=3), dtype=np.uint8)
+            top, left = stream.integers(size // 2, size=2)
+            side = stream.integers(size // 4, size // 2)
+            pixels[top : top + side, left : left + side] = stream.integers(256, size=3)
+            Image.fromarray(pixels).save(place / f"{k}.png")
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path}: {old!r} must stand there once"
+    path.write_text(text.replace(old, new))
+
+
+def make_project(folder: Path) -> Path:
+    """``folder/project``: the project's own files in a fresh git repository, at scale tiny."""
+    project = folder / "project"
+    (project / ".dvc").mkdir(parents=True)
+    for name in OWN:
+        source = REPO / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, project / name, ignore=ignored)
+        else:
+            shutil.copyfile(source, project / name)
+    (project / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    demo = OmegaConf.load(REPO / "conf/scale/demo.yaml")
+    OmegaConf.set_struct(demo, True)  # a key that demo.yaml has not is an error
+    tiny = OmegaConf.to_yaml(OmegaConf.merge(demo, TINY))
+    (project / "conf/scale/tiny.yaml").write_text(f"# @package _global_\n{tiny}")
+    _replace(project / "conf/config.yaml", "- scale: demo", "- scale: tiny")
+    _replace(project / "conf/config.yaml", "source: data/freedoom_plans.zip", "source: images")
+    write_images(project / "images", 24, GROUPS, IMAGES_PER_GROUP)
+    git(project, "init", "--quiet", "--initial-branch", "main")
+    for key, value in (
+        ("user.name", "Test"),
+        ("user.email", "test@example.invalid"),
+        ("commit.gpgsign", "false"),
+    ):
+        git(project, "config", key, value)
+    compose(project)
+    commit(project, "Start")
+    return project
+
+
+def fake_stage(real_python: str) -> None:
+    """What stands in for ``python`` in a project of fake stages.
+
+    check_config runs for real. Any other stage writes each of its declared outputs with
+    contents that follow from the stage's name, the contents of its dependencies and the
+    values of its parameters, as a deterministic stage would. A stage that is named in the
+    file ``fail`` beside this program fails.
+    """
+    import hashlib
+    import itertools
+    import json
+    import os
+    import re
+    import sys
+    from pathlib import Path
+
+    import yaml
+
+    if sys.argv[1:2] == ["stages/check_config.py"]:
+        os.execv(real_python, [real_python, *sys.argv[1:]])
+    stage = os.environ["DVC_STAGE"]
+    failing = Path(__file__).with_name("fail")
+    if failing.exists() and stage in failing.read_text().split():
+        sys.exit(1)
+    params = yaml.load(Path("params.yaml").read_text(), yaml.CSafeLoader)
+    stages = yaml.load(Path("dvc.yaml").read_text(), yaml.CSafeLoader)["stages"]
+
+    def lookup(key, scope):
+        for part in key.strip().split("."):
+            scope = scope[part]
+        return scope
+
+    def fill(value, scope):
+        if isinstance(value, str):
+            return re.sub(r"\$\{(.*?)\}", lambda found: str(lookup(found[1], scope)), value)
+        if isinstance(value, list):
+            return [fill(element, scope) for element in value]
+        if isinstance(value, dict):
+            return {fill(k, scope): fill(v, scope) for k, v in value.items()}
+        return value
+
+    name, _, item = stage.partition("@")
+    body, scope = stages[name], dict(params)
+    if "foreach" in body:
+        walked = lookup(body["foreach"][2:-1], params)
+        scope |= {"key": item, "item": walked[item]}
+        body = body["do"]
+    elif "matrix" in body:
+        axes = {axis: lookup(path[2:-1], params) for axis, path in body["matrix"].items()}
+        combinations = [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
+        scope["item"] = next(c for c in combinations if "-".join(map(str, c.values())) == item)
+    body = fill({k: v for k, v in body.items() if k != "matrix"}, scope)
+    assert " ".join(sys.argv[1:]) in body["cmd"], (sys.argv, body["cmd"])
+
+    digest = hashlib.sha256(stage.encode())
+    for dependency in map(Path, body["deps"]):
+        files = [dependency]
+        if dependency.is_dir():
+            found = sorted(dependency.rglob("*"))
+            files = [f for f in found if f.is_file() and "__pycache__" not in f.parts]
+        for file in files:
+            digest.update(file.as_posix().encode() + b"\0" + file.read_bytes())
+    for key in body.get("params", []):
+        digest.update(f"{key}={lookup(key, params)}".encode())
+    text, figure = digest.hexdigest(), int(digest.hexdigest()[:6], 16) / 16**6
+    columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    for term in ("noise_loss", "discriminator_loss", "viability_score"):
+        columns += [term, f"val_{term}"]
+    for kind in ("outs", "metrics", "plots"):
+        for out in body.get(kind, []):
+            path = Path(next(iter(out)) if isinstance(out, dict) else out)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".json":
+                path.write_text(json.dumps({"figure": figure, "final": {"kid_lite0": figure}}))
+            elif path.suffix == ".csv":
+                values = [[k] + [figure / k] * (len(columns) - 1) for k in (1, 2)]
+                rows = [",".join(map(str, row)) for row in values]
+                path.write_text("\n".join([",".join(columns), *rows, ""]))
+            elif path.suffix:
+                path.write_text(text)
+            else:
+                path.mkdir()
+                (path / "content.txt").write_text(text)
+                (path / "stats.json").write_text(json.dumps({"figure": figure}))
+                (path / "reals.json").write_text(json.dumps({"figure": figure}))
+
+
+def fake_stages(project: Path) -> None:
+    """Let ``python`` mean ``fake_stage`` for this project's DVC."""
+    shim = project.parent / "bin/python"
+    shim.parent.mkdir()
+    source = textwrap.dedent(inspect.getsource(fake_stage))
+    call = f"fake_stage({sys.executable!r})"
+    future = "from __future__ import annotations"
+    shim.write_text(f"#!{sys.executable}\n{future}\n\n{source}\n\n{call}\n")
+    shim.chmod(0o755)
+
+
+def fail_at(project: Path, *stages: str) -> None:
+    """Make these fake stages fail from now on; none: let all pass."""
+    (project.parent / "bin/fail").write_text(" ".join(stages))
+
+
+@pytest.fixture(scope="session")
+def finished_fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of fake stages whose two iterations are finished and committed."""
+    project = make_project(tmp_path_factory.mktemp("fakes"))
+    fake_stages(project)
+    must(dvc(project, "repro"))
+    commit(project, "Run")
+    return project
+
+
+@pytest.fixture
+def fakes(finished_fakes: Path, tmp_path: Path) -> Path:
+    """A copy of ``finished_fakes`` for one test."""
+    folder = tmp_path / "fakes"
+    shutil.copytree(finished_fakes.parent, folder, symlinks=True)
+    return folder / finished_fakes.name

@@ -1,0 +1,67 @@
+"""What README and the committed run say is what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from advloop.report import markdown_table
+
+REPO = Path(__file__).resolve().parents[1]
+README = (REPO / "README.md").read_text()
+
+
+def test_readme_shows_the_metrics_of_the_committed_run():
+    rows = json.loads((REPO / "reports" / "metrics.json").read_text())
+    final = rows.pop("final")
+    assert markdown_table(rows) in README
+    assert final == list(rows.values())[-1]
+
+
+def test_every_parameter_that_readme_sets_exists():
+    params = OmegaConf.load(REPO / "params.yaml")
+    keys = set(re.findall(r"-S ([a-z_0-9.]+)=", README)) - {"objective"}
+    assert keys
+    for key in keys:
+        assert OmegaConf.select(params, key, default="missing") != "missing", key
+
+
+def test_every_make_target_that_readme_names_exists():
+    makefile = (REPO / "Makefile").read_text()
+    targets = set(re.findall(r"make ([a-z0-9]+)", README))
+    assert {"demo", "test", "params"} <= targets
+    for target in targets - {"up"}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_relative_link_of_readme_leads_to_a_file():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (REPO / link).exists(), link
+
+
+def test_make_help_lists_every_target():
+    makefile = (REPO / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    for target in phony.group(1).split():
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+
+
+def test_shipped_stage1_models_are_small_and_hold_no_pickle():
+    files = [p for p in (REPO / "data" / "stage1").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 25_000_000
+    assert {p.suffix for p in files if p.stat().st_size > 100_000} == {".safetensors"}
+
+
+def test_stage1_record_names_the_embedded_data_and_beats_the_required_quality():
+    import hashlib
+
+    record = json.loads((REPO / "data" / "stage1" / "stage1.json").read_text())
+    archive = REPO / "data" / "freedoom_plans.zip"
+    assert record["data_sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert record["figures"]["val_psnr_db"] >= 24.5

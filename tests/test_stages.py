@@ -1,0 +1,188 @@
+"""Facts of the stage scripts at full scale: one step of each, in this process."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPO, compose, make_project, write_images
+from omegaconf import OmegaConf
+from PIL import Image
+
+SHAPE = [16, 32, 32]
+GROUPS, IMAGES_PER_GROUP = 6, 2
+
+# What makes scale=full one step long; no shape is touched.
+ONE_STEP: dict[str, Any] = {
+    "precision": "fp32",
+    "data": {"source": "images", "val_fraction": 0.2, "test_fraction": 0.2},
+    "autoencoder": {"epochs": 1, "batch_size": 2},
+    "encode_dataset": {"augment": "none", "batch_size": 2},
+    "base": {"epochs": 1, "samples_per_epoch": 2, "batch_size": 2},
+    "generate": {"num_samples": 5, "num_inference_steps": 1, "batch_size": 3},
+    "encode": {"batch_size": 2},
+    "train_disc": {"epochs": 1, "batch_size": 2},
+    "train_diffusion": {
+        "epochs": 1,
+        "samples_per_epoch": 2,
+        "batch_size": 2,
+        "num_preview_samples": 1,
+        "preview_steps": 1,
+    },
+    "evaluate": {
+        "feature_size": 32,
+        "num_samples": 2,
+        "num_seeds": 2,
+        "num_inference_steps": 1,
+        "batch_size": 2,
+    },
+}
+
+STAGES = {
+    "prepare": {"out": "data"},
+    "train_autoencoder": {"data": "data", "out": "autoencoder", "metrics": "autoencoder.json"},
+    "encode_dataset": {"data": "data", "autoencoder": "autoencoder", "out": "latents"},
+    "train_base": {
+        "latents": "latents",
+        "out": "base/checkpoint_best.pt",
+        "metrics": "base/metrics.json",
+        "history": "base/metrics.csv",
+    },
+    "generate": {"iteration": 0, "model": "base/checkpoint_best.pt", "out": "fake_latents.pt"},
+    "encode": {
+        "iteration": 0,
+        "data": "data",
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "out": "real_latents.pt",
+        "manifest": "real_latents.csv",
+    },
+    "train_disc": {
+        "iteration": 0,
+        "real": "real_latents.pt",
+        "manifest": "real_latents.csv",
+        "fake": "fake_latents.pt",
+        "out": "discriminator",
+        "metrics": "discriminator/metrics.json",
+    },
+    "train_diffusion": {
+        "iteration": 0,
+        "model": "base/checkpoint_best.pt",
+        "discriminator": "discriminator/discriminator_best.pt",
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "out": "diffusion",
+        "metrics": "diffusion/metrics.json",
+    },
+    "evaluate_reals": {
+        "data": "data",
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "out": "reals",
+    },
+    "evaluate": {
+        "name": "iter_0",
+        "model": "diffusion/checkpoint_best.pt",
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "reals": "reals/reals.pt",
+        "previous": "reals/reals.json",
+        "disc-metrics": "discriminator/metrics.json",
+        "diffusion-metrics": "diffusion/metrics.json",
+        "out": "evaluation/iter_0.json",
+    },
+}
+
+
+def run_stage(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``main()`` of a stage's script in this process, with the arguments of STAGES."""
+    argv = [f"{stage}.py"]
+    for option, value in STAGES[stage].items():
+        argv += [f"--{option}", str(value)]
+    monkeypatch.setattr("sys.argv", argv)
+    importlib.import_module(stage).main()
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where every stage of scale=full has made one step."""
+    project = make_project(tmp_path_factory.mktemp("full"))
+    shutil.copyfile(REPO / "conf/scale/full.yaml", project / "conf/scale/tiny.yaml")
+    compose(project)
+    composed = OmegaConf.load(project / "params.yaml")
+    assert composed.scale == "full"
+    OmegaConf.set_struct(composed, True)  # a parameter that does not exist is an error
+    OmegaConf.save(OmegaConf.merge(composed, ONE_STEP), project / "params.yaml")
+    shutil.rmtree(project / "images")
+    write_images(project / "images", 256, GROUPS, IMAGES_PER_GROUP)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(project)
+        for stage in STAGES:
+            run_stage(stage, monkeypatch)
+    return project
+
+
+def tensor(path: Path) -> torch.Tensor:
+    loaded = torch.load(path, weights_only=True)
+    assert isinstance(loaded, torch.Tensor)
+    return loaded
+
+
+def test_full_scale_latents_are_16_channels_of_32_by_32_float32(full: Path) -> None:
+    files = ["fake_latents.pt", "real_latents.pt"]
+    files += [f"latents/{split}.pt" for split in ("train", "val", "test")]
+    for file in files:
+        latents = tensor(full / file)
+        assert list(latents.shape[1:]) == SHAPE, file
+        assert latents.dtype == torch.float32, file
+        assert bool(torch.isfinite(latents).all()), file
+    assert len(tensor(full / "fake_latents.pt")) == 5
+    assert len(tensor(full / "real_latents.pt")) == len(pd.read_csv(full / "real_latents.csv"))
+
+
+def test_full_scale_splits_hold_every_image_once(full: Path) -> None:
+    manifest = pd.read_csv(full / "data/manifest.csv")
+    assert len(manifest) == GROUPS * IMAGES_PER_GROUP
+    assert set(manifest["split"]) == {"train", "val", "test"}
+    for split, rows in manifest.groupby("split"):
+        assert len(tensor(full / f"latents/{split}.pt")) == len(rows)
+
+
+def test_full_scale_unet_has_base_64_and_depth_4(full: Path) -> None:
+    content = torch.load(full / "diffusion/checkpoint_best.pt", weights_only=True)
+    assert list(content["config"]["block_out_channels"]) == [64, 128, 256, 512]
+    assert content["config"]["layers_per_block"] == 2
+    assert content["config"]["sample_size"] == 32
+    assert 45e6 < sum(weights.numel() for weights in content["ema"].values()) < 65e6
+
+
+def test_full_scale_checkpoints_share_one_architecture_and_differ_in_weights(full: Path) -> None:
+    base, tuned = (
+        torch.load(full / folder / "checkpoint_best.pt", weights_only=True)
+        for folder in ("base", "diffusion")
+    )
+    assert base["config"] == tuned["config"]
+    assert any(not torch.equal(base["ema"][name], tuned["ema"][name]) for name in base["ema"])
+    latest = torch.load(full / "diffusion/checkpoint_latest.pt", weights_only=True)
+    assert set(latest["model"]) == set(latest["ema"]) == set(base["ema"])
+
+
+def test_full_scale_preview_is_one_256_pixel_image(full: Path) -> None:
+    (file,) = (full / "diffusion/samples").iterdir()
+    assert file.name == "epoch_001_samples.png"
+    with Image.open(file) as image:
+        assert image.height == 256
+        assert image.width >= 256
+
+
+def test_full_scale_evaluation_adds_its_row_below_the_floor(full: Path) -> None:
+    rows = OmegaConf.load(full / "evaluation/iter_0.json")
+    assert set(rows) == {"reals", "iter_0"}
+    assert {"kid_lite0", "kid_lite0_ci95", "test_noise_loss", "disc_val_accuracy"} <= set(
+        rows["iter_0"]
+    )

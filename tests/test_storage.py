@@ -1,0 +1,69 @@
+"""Facts of what leaves the machine: the default remote, a clone, metrics and plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import command, dvc, git, must, ran, snapshot
+
+
+def clone(project: Path) -> Path:
+    """A fresh clone beside the project, as a colleague with the same remote has it."""
+    must(command(project, "git", "clone", "--quiet", str(project), str(project.parent / "clone")))
+    return project.parent / "clone"
+
+
+def test_pushed_run_is_up_to_date_in_a_fresh_clone(fakes: Path) -> None:
+    must(dvc(fakes, "push"))
+    assert any((fakes.parent / "advloop-storage").rglob("*")), "the default remote is empty"
+    cloned = clone(fakes)
+    assert not (cloned / "outputs").exists()
+    must(dvc(cloned, "pull"))
+    assert snapshot(cloned / "outputs") == snapshot(fakes / "outputs")
+    assert ran(must(dvc(cloned, "repro"))) == set()
+    assert "up to date" in must(dvc(cloned, "status")).stdout
+    assert git(cloned, "status", "--porcelain") == ""
+
+
+def test_clone_without_the_storage_fails_to_pull(fakes: Path) -> None:
+    cloned = clone(fakes)
+    assert dvc(cloned, "pull").returncode != 0
+    assert not (cloned / "outputs/diffusion_iter_1/checkpoint_best.pt").exists()
+
+
+def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
+    assert set(git(fakes, "ls-files", "reports").split()) == {
+        "reports/metrics.json",
+        "reports/samples.png",
+    }
+    assert git(fakes, "ls-files", "outputs") == ""
+
+
+def test_metrics_diff_names_what_an_experiment_changed(fakes: Path) -> None:
+    must(dvc(fakes, "exp", "run", "-S", "evaluate.num_seeds=3"))
+    done = must(dvc(fakes, "metrics", "diff", "--json", "HEAD"))
+    changed = json.loads(done.stdout)
+    assert set(changed) == {"reports/metrics.json"}
+    assert changed["reports/metrics.json"]["final.kid_lite0"]["diff"] != 0
+
+
+def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:
+    done = must(dvc(fakes, "plots", "show", "--json"))
+    drawn = json.loads(done.stdout)
+    assert not drawn.get("errors"), drawn["errors"]
+    charts = {
+        "discriminator_loss": "train_loss",
+        "discriminator_accuracy": "val_accuracy",
+        "diffusion_loss": "val_noise_loss",
+        "diffusion_discriminator_loss": "val_discriminator_loss",
+        "viability": "val_viability_score",
+    }
+    for chart, column in charts.items():
+        content = json.dumps(drawn["data"][chart])
+        assert column in content, chart
+        for iteration in (0, 1):
+            assert f"iter_{iteration}" in content, chart
+    must(dvc(fakes, "plots", "show"))
+    page = (fakes / "dvc_plots/index.html").read_text()
+    assert all(title in page for title in ("Discriminator loss", "Viability score"))
