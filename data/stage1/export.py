@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from advloop.io import read_json, write_json
-from advloop.params.loader import Params
-from advloop.unet import load_checkpoint
+from advloop.io import read_json, write_json  # noqa: E402  # found on the path set above
+from advloop.params.loader import Params  # noqa: E402
+from advloop.unet import load_checkpoint  # noqa: E402
 
 SECTIONS = ("data", "autoencoder", "encode_dataset", "diffusion", "unet", "base")
 
@@ -38,9 +39,7 @@ def main() -> None:
             "figures": read_json(outputs / "autoencoder.json")
             | read_json(outputs / "diffusion_base" / "metrics.json"),
             "params": {"seed": content.seed, "precision": content.precision}
-            | {
-                name: json.loads(json.dumps(dict(content[name]), default=list)) for name in SECTIONS
-            },
+            | {name: OmegaConf.to_container(content[name]) for name in SECTIONS},
         },
     )
 

@@ -10,6 +10,7 @@ from torch import nn
 from advloop.objectives.base import Batch, Objective, Terms
 from advloop.params.diffusion import DiffusionParams
 from advloop.runtime import autocast, batches, eval_mode, generator
+from advloop.sampling import noise_for
 from advloop.schedule import add_noise, make_alphas_cumprod
 
 
@@ -72,7 +73,7 @@ def held_out(
         for part in batches(count, batch_size):
             rows = slice(part.start, part.stop)
             x0 = latents[rows].to(criterion.where)
-            eps = torch.randn(x0.shape, generator=stream).to(criterion.where)
+            eps = noise_for(part, tuple(x0.shape[1:]), seed, "validation").to(criterion.where)
             loss, terms = criterion(model, x0, eps, timesteps[rows].to(criterion.where))
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(x0)

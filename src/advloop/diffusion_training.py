@@ -73,6 +73,24 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> floa
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def _refuse_non_finite(setup: Setup, epoch: int, columns: dict[str, torch.Tensor]) -> None:
+    """Raise UserError at the first step (entry of each column) with a value that is not finite.
+
+    One look an epoch, so that no step waits for the device; a term is named before the sum.
+    """
+    names = sorted(columns, key=("loss", "grad_norm").__contains__)
+    bad = torch.stack([~torch.isfinite(columns[name]) for name in names])
+    if not bad.any():
+        return
+    step = int(bad.any(0).nonzero()[0])
+    name = names[int(bad[:, step].nonzero()[0])]
+    raise UserError(
+        f"{setup.stage}: {name} is {float(columns[name][step])} in epoch {epoch}, step {step + 1}; "
+        "the checkpoint of the last good epoch is kept; lower its learning_rate "
+        f"({setup.params.learning_rate}) or objective.weight ({setup.criterion.weight})"
+    )
+
+
 def _train_epoch(
     setup: Setup,
     denoiser: Denoiser,
@@ -100,15 +118,7 @@ def _train_epoch(
         ema.update_parameters(denoiser)
         history.append({"loss": loss.detach(), **terms, "grad_norm": norm})
     columns = {name: torch.stack([row[name] for row in history]) for name in history[0]}
-    for name, values in columns.items():
-        bad = (~torch.isfinite(values)).nonzero()
-        if len(bad):
-            raise UserError(
-                f"{setup.stage}: {name} is {float(values[bad[0]])} in epoch {epoch}, step "
-                f"{int(bad[0]) + 1}; the checkpoint of the last good epoch is kept; lower "
-                f"its learning_rate ({setup.params.learning_rate}) or "
-                f"objective.weight ({setup.criterion.weight})"
-            )
+    _refuse_non_finite(setup, epoch, columns)
     return {name: float(values.mean()) for name, values in columns.items()}
 
 

@@ -66,6 +66,8 @@ def load_discriminator(path: Path, latent_channels: int) -> Discriminator:
     """A frozen discriminator in evaluation mode; UserError unless it takes these latents."""
     content = load_torch(path)
     try:
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         model = Discriminator(**content["config"])
         model.load_state_dict(content["discriminator"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

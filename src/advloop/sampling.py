@@ -13,7 +13,7 @@ Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(noisy (B, C, H, W), timesteps (B,)) -> output (B, C, H, W)."""
 
 
-def noise_for(indices: Iterable[int], shape: tuple[int, int, int], *key: int | str) -> torch.Tensor:
+def noise_for(indices: Iterable[int], shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
     """Initial noise (B, C, H, W) of the samples ``indices``.
 
     Sample k's noise depends on (*key, k) alone: the same in any batch, process or order.

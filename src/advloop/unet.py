@@ -75,6 +75,8 @@ def load_checkpoint(path: Path) -> Denoiser:
     """The network of a checkpoint with its EMA weights, the ones that are handed on."""
     content = load_torch(path)
     try:
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
         denoiser = Denoiser(content["config"])
         denoiser.unet.load_state_dict(content["ema"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -11,7 +11,11 @@ from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from advloop.errors import UserError
 
@@ -58,6 +62,10 @@ class Params:
         try:
             content = OmegaConf.load(path)
             OmegaConf.resolve(content)
+        except InterpolationResolutionError as error:
+            raise UserError(
+                f"{path}: {error.full_key} refers to what is not there; run `make params`"
+            ) from None
         except FileNotFoundError:
             raise UserError(f"{path}: not found; compose it with `make params`") from None
         except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
