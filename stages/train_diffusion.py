@@ -15,7 +15,7 @@ from advloop.grids import image_grid, save_png
 from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
-from advloop.objectives import OBJECTIVES
+from advloop.objectives.registry import OBJECTIVES
 from advloop.params.adversarial import ObjectiveParams, TrainDiffusionParams
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed

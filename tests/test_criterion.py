@@ -10,7 +10,7 @@ from torch import nn
 
 from advloop.criterion import Criterion, held_out
 from advloop.discriminator import Discriminator
-from advloop.objectives import OBJECTIVES
+from advloop.objectives.registry import OBJECTIVES
 from advloop.params.diffusion import DiffusionParams
 from advloop.unet import Denoiser, build_unet
 

@@ -20,7 +20,7 @@ from advloop.diffusion_training import (
 )
 from advloop.discriminator import Discriminator
 from advloop.errors import UserError
-from advloop.objectives import OBJECTIVES
+from advloop.objectives.registry import OBJECTIVES
 from advloop.params.diffusion import BaseParams, DiffusionParams
 from advloop.unet import Denoiser, build_unet
 

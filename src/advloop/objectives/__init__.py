@@ -1,14 +1,1 @@
-"""What train_diffusion minimises: one module an objective, chosen by ``objective.name``.
-
-An objective is a pure function of one training batch. To add one, write a module with a
-function of the type ``Objective`` and name it in OBJECTIVES, in the choices of
-``ObjectiveParams.name`` and in conf/objective/.
-"""
-
-from __future__ import annotations
-
-from advloop.objectives.base import Objective
-from advloop.objectives.none import noise_only
-from advloop.objectives.seed import seed_objective
-
-OBJECTIVES: dict[str, Objective] = {"none": noise_only, "seed": seed_objective}
+"""What train_diffusion minimises: one module an objective, each a pure function of a batch."""

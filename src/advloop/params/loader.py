@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
-    InterpolationResolutionError,
     OmegaConfBaseException,
     ValidationError,
 )
@@ -61,11 +60,6 @@ class Params:
     def load(cls, path: Path = Path("params.yaml")) -> Params:
         try:
             content = OmegaConf.load(path)
-            OmegaConf.resolve(content)
-        except InterpolationResolutionError as error:
-            raise UserError(
-                f"{path}: {error.full_key} refers to what is not there; run `make params`"
-            ) from None
         except FileNotFoundError:
             raise UserError(f"{path}: not found; compose it with `make params`") from None
         except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
@@ -85,7 +79,14 @@ class Params:
     def _get(self, name: str) -> Any:
         if name not in self.content:
             raise UserError(f"{self.path}: {name} is missing; run `make params`")
-        return self.content[name]
+        try:
+            value = self.content[name]
+            if OmegaConf.is_config(value):
+                OmegaConf.resolve(value)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.path}: {name}: {reason}; run `make params`") from None
+        return value
 
     def value(self, name: str, kind: type[T], rules: Mapping[str, Any] | None = None) -> T:
         value = self._get(name)
