@@ -2,11 +2,13 @@
 
 `python benchmarks/startup.py` times `--help` of every stage script (which imports all that
 the stage imports at its head), multiplies by how often dvc.lock runs it, and compares the
-sum with one timed `dvc repro --force` of the committed parameters.
+sum with one timed `dvc repro --force` of the committed parameters, or with `--wall SECONDS`
+of a run that you timed yourself.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,9 @@ def seconds(*command: str) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wall", type=float, help="seconds of a whole run, instead of a new one")
+    args = parser.parse_args()
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
     scripts = Counter(stage["cmd"].split()[1] for stage in lock["stages"].values())
     total = 0.0
@@ -37,7 +42,7 @@ def main() -> None:
         )
         total += runs * median
         print(f"| {script} | {runs} | {median:.2f} |", flush=True)
-    wall = seconds(str(Path(sys.executable).parent / "dvc"), "repro", "--force")
+    wall = args.wall or seconds(str(Path(sys.executable).parent / "dvc"), "repro", "--force")
     print(f"\nstart-up {total:.0f} s of {wall:.0f} s wall: {total / wall:.1%}")
 
 

@@ -8,15 +8,14 @@ from common import load_params, parse_args, run_stage
 
 from advloop.health import health_warning
 from advloop.io import copy_file, read_json, write_json
-from advloop.report import markdown_table
+from advloop.report import in_order, markdown_table
 
 
 def main() -> None:
     args = parse_args(__doc__, evaluation=Path, metrics=Path, picture=Path)
     load_params("report")
-    rows = read_json(args.evaluation)
-    last = list(rows)[-1]
-    write_json(args.metrics, {"final": rows[last], **rows})
+    rows = in_order(read_json(args.evaluation))
+    write_json(args.metrics, {"final": list(rows.values())[-1], **rows})
     copy_file(args.evaluation.with_suffix(".png"), args.picture)
     print(markdown_table(rows))
     for name, row in rows.items():

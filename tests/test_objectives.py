@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from advloop.discriminator import Discriminator, load_discriminator, save_discriminator
-from advloop.objectives.registry import OBJECTIVES
 from advloop.objectives.base import Batch, discriminator_terms
 from advloop.objectives.none import noise_only
+from advloop.objectives.registry import OBJECTIVES
 from advloop.objectives.seed import seed_objective
 from advloop.params.adversarial import ObjectiveParams
 from advloop.schedule import add_noise, make_alphas_cumprod, training_target

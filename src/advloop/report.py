@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+Rows = Mapping[str, Mapping[str, float]]
+
 COLUMNS = {
     "kid_lite0": "KID (lite0)",
     "test_noise_loss": "test noise loss",
@@ -13,13 +15,19 @@ COLUMNS = {
 NAMES = {"reals": "real against real (floor)", "base": "base model"}
 
 
-def markdown_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def in_order(rows: Rows) -> Rows:
+    """The floor, the base model, then the iterations by number; JSON keeps no such order."""
+    iterations = sorted((n for n in rows if n.startswith("iter_")), key=lambda n: int(n[5:]))
+    return {name: rows[name] for name in ("reals", "base", *iterations)}
+
+
+def markdown_table(rows: Rows) -> str:
     """One line a model: what was measured on evaluation-only images, then D's health."""
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} |",
         "|---|" + "---|" * len(COLUMNS),
     ]
-    for name, row in rows.items():
+    for name, row in in_order(rows).items():
         cells = []
         for column in COLUMNS:
             text = f"{row[column]:.4f}" if column in row else ""
