@@ -418,11 +418,6 @@ def test_queued_experiment_runs_the_library_that_it_was_queued_with(fakes: Path)
     assert "the library of the workspace" in broken.stdout
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="missed on slow cores: 3.4 s, of which 85 % is DVC parsing dvc.yaml and dvc.lock; "
-    "fewer code deps a stage would mend it",
-)
 def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> None:
     must(dvc(fakes, "repro"))
 
