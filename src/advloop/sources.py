@@ -127,10 +127,11 @@ def list_items(source: Source) -> list[Item]:
     known = set(files)
     seen: set[str] = set()
     for item in items:
+        shown = item.file if item.file.isprintable() else repr(item.file)
         if item.file not in known:
-            raise UserError(f"{source.name}: the manifest names {item.file!r}, which is not there")
+            raise UserError(f"{source.name}: the manifest names {shown}, which is not there")
         if item.file in seen:
-            raise UserError(f"{source.name}: the manifest names {item.file!r} twice")
+            raise UserError(f"{source.name}: the manifest names {shown} twice")
         seen.add(item.file)
     return sorted(items, key=lambda item: item.file)
 
