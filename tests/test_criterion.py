@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.criterion import Criterion, held_out
@@ -13,17 +14,6 @@ from advloop.discriminator import Discriminator
 from advloop.objectives.registry import OBJECTIVES
 from advloop.params.diffusion import DiffusionParams
 from advloop.unet import Denoiser, build_unet
-
-CONFIG = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "norm_num_groups": 4,
-}
 
 
 class Recorder(nn.Module):

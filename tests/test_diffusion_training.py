@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny_unet import CONFIG
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -24,16 +25,6 @@ from advloop.objectives.registry import OBJECTIVES
 from advloop.params.diffusion import BaseParams, DiffusionParams
 from advloop.unet import Denoiser, build_unet
 
-CONFIG = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "norm_num_groups": 4,
-}
 PARAMS = BaseParams(
     pretrained=None,
     epochs=2,

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.discriminator import Discriminator, load_discriminator, save_discriminator
@@ -19,16 +20,6 @@ from advloop.unet import Denoiser, build_unet
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TERMS = ["noise_loss", "discriminator_loss", "viability_score"]
-CONFIG = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "norm_num_groups": 4,
-}
 
 
 @pytest.fixture

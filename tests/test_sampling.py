@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from tiny_unet import CONFIG
 
 from advloop.runtime import eval_mode, generator
 from advloop.sampling import noise_for, sample_ddim, sample_ddpm
@@ -17,16 +18,6 @@ SCHEDULES = {
     "squaredcos_cap_v2": {},
 }
 SHAPE = (4, 8, 8)
-CONFIG = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "norm_num_groups": 4,
-}
 
 
 @pytest.fixture(scope="module")
