@@ -64,7 +64,7 @@ def held_out(
     The timesteps are spread evenly over [0, T) and paired with the rows once, so that
     every epoch, and every iteration, is measured on the same problem.
     """
-    stream = generator(seed, "validation")
+    stream = generator(seed, "validation", "timesteps")
     count, limit = len(latents), criterion.diffusion.num_train_timesteps
     timesteps = ((torch.arange(count) + 0.5) * limit / count).long()
     timesteps = timesteps[torch.randperm(count, generator=stream)]

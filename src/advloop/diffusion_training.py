@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from advloop.criterion import Criterion, held_out
 from advloop.errors import UserError
 from advloop.runtime import batches, generator
+from advloop.schedule import stratified_timesteps
 from advloop.unet import Denoiser
 
 Row = dict[str, float]
@@ -108,7 +109,7 @@ def _train_epoch(
     for part in batches(len(rows), setup.params.batch_size):
         x0 = setup.train[rows[part.start : part.stop]].to(where)
         eps = torch.randn(x0.shape, generator=stream).to(where)
-        timesteps = torch.randint(limit, (len(x0),), generator=stream).to(where)
+        timesteps = stratified_timesteps(len(x0), limit, stream).to(where)
         loss, terms = setup.criterion(denoiser, x0, eps, timesteps)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -136,8 +137,12 @@ def train_diffusion(
     """
     params = setup.params
     ema = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
-    optimizer = torch.optim.AdamW(
-        denoiser.parameters(), params.learning_rate, weight_decay=0.01, fused=True
+    optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
+        denoiser.parameters(),
+        params.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: learning_rate_factor(s, params.warmup_steps, setup.total_steps)
