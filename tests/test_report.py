@@ -18,7 +18,7 @@ def test_rows_read_from_sorted_json_stand_in_the_order_of_the_run():
 
 
 def test_table_has_a_line_a_model_with_the_interval_where_there_is_one():
-    lines = markdown_table(ROWS).splitlines()
+    lines = markdown_table(in_order(ROWS)).splitlines()
     assert len(lines) == 2 + len(ROWS)
     assert lines[3] == "| base model | 1.0000 ± 0.1000 | 0.5000 |  |  |"
     assert lines[6] == "| iter_10 | 0.7000 |  |  |  |"

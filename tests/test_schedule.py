@@ -15,6 +15,7 @@ from advloop.schedule import (
     predict_eps,
     predict_x0,
     spaced_timesteps,
+    stratified_timesteps,
     training_target,
 )
 
@@ -57,9 +58,11 @@ def test_alphas_cumprod_are_those_of_diffusers(beta_schedule, steps):
 
 @pytest.mark.parametrize("beta_schedule", SCHEDULES)
 def test_alphas_cumprod_fall_strictly_between_one_and_zero(beta_schedule):
-    values = make_alphas_cumprod(beta_schedule, 1000)
-    assert bool((values.diff() < 0).all())
-    assert 0 < float(values[-1]) < float(values[0]) < 1
+    longest = 10_000  # the largest diffusion.num_train_timesteps
+    for steps in (1000, longest):
+        values = make_alphas_cumprod(beta_schedule, steps)
+        assert bool((values.diff() <= 0 if steps == longest else values.diff() < 0).all())
+        assert 0 < float(values[-1]) < float(values[0]) < 1
 
 
 def test_an_unknown_schedule_is_refused_by_name():
@@ -159,3 +162,25 @@ def test_spaced_timesteps_are_within_rounding_of_the_exact_spacing():
         for i, ours in enumerate(spaced_timesteps(1000, count)):
             # |ours - (999 - 1000 i / count)| <= 1/2, in whole numbers
             assert 2 * abs(ours * count - 999 * count + 1000 * i) <= count
+
+
+@pytest.mark.parametrize(("count", "steps"), [(1, 1000), (7, 1000), (128, 1000), (32, 10)])
+def test_stratified_timesteps_are_one_of_each_stratum(count, steps):
+    stream = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        drawn = stratified_timesteps(count, steps, stream)
+        assert drawn.dtype == torch.long
+        places = drawn.double() * count / steps
+        strata = torch.arange(count)
+        # a timestep is the floor of a place: it may lie up to one timestep below its stratum
+        assert bool((places < strata + 1).all())
+        assert bool((places > strata - count / steps).all())
+        assert int(drawn.max()) < steps
+
+
+def test_stratified_timesteps_are_uniform_over_all_timesteps():
+    stream = torch.Generator().manual_seed(0)
+    drawn = torch.cat([stratified_timesteps(16, 10, stream) for _ in range(2000)])
+    shares = torch.bincount(drawn, minlength=10) / len(drawn)
+    # at most the standard error of independent draws, sqrt(0.09 / 32,000) = 0.0017
+    torch.testing.assert_close(shares, torch.full((10,), 0.1), rtol=0, atol=4 * 0.0017)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.errors import UserError
-from advloop.io import load_torch, save_torch
+from advloop.io import load_model, save_torch
 from advloop.params.discriminator import DiscriminatorParams
 from advloop.runtime import seeded
 
@@ -64,17 +64,13 @@ def save_discriminator(path: Path, config: dict[str, Any], weights: dict[str, An
 
 def load_discriminator(path: Path, latent_channels: int) -> Discriminator:
     """A frozen discriminator in evaluation mode; UserError unless it takes these latents."""
-    content = load_torch(path)
-    try:
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
+
+    def build(content: dict[str, Any]) -> Discriminator:
         model = Discriminator(**content["config"])
         model.load_state_dict(content["discriminator"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not a discriminator of this architecture ({reason}); make it with `dvc repro`"
-        ) from None
+        return model
+
+    model = load_model(path, "discriminator", build)
     if model.config["in_channels"] != latent_channels:
         raise UserError(
             f"{path}: takes {model.config['in_channels']} latent channels, but the model has "

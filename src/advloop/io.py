@@ -8,15 +8,17 @@ import pickle
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from advloop.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+Model = TypeVar("Model")
 
 
 @contextmanager
@@ -92,6 +94,20 @@ def load_torch(path: Path, *, mmap: bool = False) -> Any:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{path}: damaged ({reason}); remove it and run `dvc repro` or `dvc checkout`"
+        ) from None
+
+
+def load_model(path: Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
+    """``build(content)`` of a checkpoint; UserError where the content does not fit."""
+    content = load_torch(path)
+    try:
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return build(content)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not a {kind} of this architecture ({reason}); make it with `dvc repro`"
         ) from None
 
 

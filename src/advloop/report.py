@@ -22,12 +22,12 @@ def in_order(rows: Rows) -> Rows:
 
 
 def markdown_table(rows: Rows) -> str:
-    """One line a model: what was measured on evaluation-only images, then D's health."""
+    """One line a row: what was measured on evaluation-only images, then D's health."""
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} |",
         "|---|" + "---|" * len(COLUMNS),
     ]
-    for name, row in in_order(rows).items():
+    for name, row in rows.items():
         cells = []
         for column in COLUMNS:
             text = f"{row[column]:.4f}" if column in row else ""

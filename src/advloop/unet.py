@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.io import load_torch, save_torch
+from advloop.io import load_model, save_torch
 from advloop.params.diffusion import UNetParams
 from advloop.runtime import seeded
 
@@ -73,18 +73,13 @@ def _weights(denoiser: Denoiser) -> dict[str, torch.Tensor]:
 
 def load_checkpoint(path: Path) -> Denoiser:
     """The network of a checkpoint with its EMA weights, the ones that are handed on."""
-    content = load_torch(path)
-    try:
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
+
+    def build(content: dict[str, Any]) -> Denoiser:
         denoiser = Denoiser(content["config"])
         denoiser.unet.load_state_dict(content["ema"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not a checkpoint of this architecture ({reason}); make it with `dvc repro`"
-        ) from None
-    return denoiser
+        return denoiser
+
+    return load_model(path, "checkpoint", build)
 
 
 def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from advloop.params.loader import choice, number
 
 @dataclass
 class DiffusionParams:
-    num_train_timesteps: int = number(2, 100_000)
+    num_train_timesteps: int = number(2, 10_000)  # beyond, linear alpha_bar is 0 in float32
     beta_schedule: str = choice("linear", "scaled_linear", "squaredcos_cap_v2")
     prediction_type: str = choice("epsilon", "v_prediction", "sample")
 
