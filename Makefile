@@ -38,8 +38,10 @@ stage1: setup ## Remake data/stage1 from scratch (about an hour on two cores)
 	python data/stage1/export.py
 	$(MAKE) params
 
+# A thread a worker: two workers with two threads each would wait for one another.
 test: setup ## Run the tests
-	pytest
+	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses logical --maxprocesses 8
+	pytest -m timing
 
 lint: setup ## Check style and types
 	ruff check .
@@ -51,4 +53,4 @@ format: setup ## Format the code
 	ruff format .
 
 clean: ## Remove what runs made in the workspace; DVC's cache and git stay
-	rm -rf outputs .state .pytest_cache .mypy_cache .ruff_cache
+	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache

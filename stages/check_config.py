@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from common import load_params, parse_args, run_stage
+from omegaconf import DictConfig, OmegaConf
 
 from advloop.errors import UserError
+from advloop.io import atomic_path
 from advloop.params.loader import Params
+from advloop.params.provenance import check_provenance
 from advloop.params.schema import check_params
-from hydra_plugins.advloop_derived import derive
+from hydra_plugins.advloop_derived import CONF, derive
+
+SHOWN = 8  # values that are named where params.yaml differs from conf/
 
 
 def check_derived(params: Params) -> None:
     """Raise UserError where ``derived`` is not what the other values imply."""
-    from omegaconf import OmegaConf
-
     content = params.content
     try:
         expected = derive(
@@ -45,13 +49,55 @@ def check_derived(params: Params) -> None:
     )
 
 
+def check_paths(params: Params) -> None:
+    """Raise UserError where a path of params.yaml leads nowhere."""
+    for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
+        path = OmegaConf.select(params.content, key)
+        if path is not None and not Path(path).exists():
+            raise params.fail(key, path, "does not exist")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """``section.name`` to value, without ``derived``."""
+    if not isinstance(node, DictConfig):
+        return {prefix.rstrip("."): node}
+    parts = (flatten(node[key], f"{prefix}{key}.") for key in map(str, node) if key != "derived")
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def differences(params: Params) -> list[str]:
+    """Where params.yaml differs from conf/ at its scale and objective: ``-S``, or edits by hand."""
+    from hydra import compose, initialize_config_dir
+
+    content = params.content
+    groups = {"scale": content.scale, "objective": content.objective.name}
+    absent = [k for k, v in groups.items() if not (CONF / k / f"{v}.yaml").is_file()]
+    if absent:
+        return [f"{key}={groups[key]} has no file in conf/{key}" for key in absent]
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = compose("config", [f"{key}={value}" for key, value in groups.items()])
+    ours, theirs = flatten(content), flatten(composed)
+    return [
+        f"{name}={ours.get(name)} (conf/: {theirs.get(name)})"
+        for name in {**theirs, **ours}
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
 def main() -> None:
     args = parse_args(__doc__, out=Path)
     params = load_params("check_config")
     check_params(params)
     check_derived(params)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("params.yaml follows from conf/\n")
+    check_paths(params)
+    check_provenance(params)
+    if changed := differences(params):
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        print(
+            f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:SHOWN])}{more}"
+        )
+    with atomic_path(args.out) as temporary:
+        temporary.write_text("params.yaml follows from conf/\n")
 
 
 if __name__ == "__main__":

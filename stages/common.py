@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 # An experiment that DVC runs in a temporary copy must import that copy's library.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from omegaconf import OmegaConf
+
 from advloop.errors import UserError
 from advloop.params.loader import Params
 
@@ -27,14 +29,19 @@ def parse_args(
 
 
 def load_params(stage: str, iteration: int | None = None) -> Params:
-    """params.yaml, announced in the one line that says what this run is."""
+    """params.yaml, announced in the one line that says what this run is.
+
+    The number of threads is part of what makes bytes, so the log records it.
+    """
     params = Params.load()
     content = params.content
     name = stage if iteration is None else f"{stage}@{iteration}"
-    objective = content.get("objective") or {}
+    torch = sys.modules.get("torch")  # a light stage does not load it, and has no threads
     print(
-        f"[{name}] scale={content.get('scale')} objective={objective.get('name')} "
-        f"num_iterations={content.get('num_iterations')}",
+        f"[{name}] scale={content.get('scale')} "
+        f"objective={OmegaConf.select(content, 'objective.name')} "
+        f"num_iterations={content.get('num_iterations')}"
+        + (f" threads={torch.get_num_threads()}" if torch else ""),
         flush=True,
     )
     return params

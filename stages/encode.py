@@ -28,8 +28,8 @@ def main() -> None:
     rows = draw_reals(dataset, wanted, read_seed(params), args.iteration)
     if len(rows) < wanted:
         print(
-            f"{wanted} real images wanted, {len(rows)} drawn: the data set has no more in train "
-            "and val; each is used once and train_disc balances the classes"
+            f"{wanted} real images wanted, {len(rows)} drawn: train has no more (and val gives its "
+            "fifth); each is used once and train_disc balances the classes"
         )
     deterministic()
     codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))

@@ -66,7 +66,9 @@ def main() -> None:
     if args.disc_metrics:
         row |= {f"disc_{name}": value for name, value in read_json(args.disc_metrics).items()}
     if args.diffusion_metrics:
-        row |= {f"train_{name}": value for name, value in read_json(args.diffusion_metrics).items()}
+        row |= {
+            f"diffusion_{name}": value for name, value in read_json(args.diffusion_metrics).items()
+        }
     write_json(args.out, {**read_json(args.previous), args.name: row})
     above = np.asarray(Image.open(args.previous.with_suffix(".png")).convert("RGB"))
     strip = image_grid(images[:8], columns=8)

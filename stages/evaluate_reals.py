@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import load_params, parse_args, run_stage
 
@@ -16,7 +17,7 @@ from advloop.kid import kernel_distance
 from advloop.latent_files import read_scale
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
-from advloop.runtime import deterministic, device, generator
+from advloop.runtime import batches, deterministic, device, generator
 
 
 def main() -> None:
@@ -31,7 +32,12 @@ def main() -> None:
     order = torch.randperm(len(train), generator=generator(read_seed(params), "evaluate_reals"))
     other = dataset.images[train[order[: settings.num_samples * settings.num_seeds].numpy()]]
     codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
-    rebuilt = codec.decode(codec.encode(other))
+    rebuilt = np.concatenate(
+        [
+            codec.decode(codec.encode(other[part.start : part.stop]))
+            for part in batches(len(other), settings.batch_size)
+        ]
+    )
     features = {
         name: image_features(network, images, settings.feature_size, device())
         for name, images in (("test", test), ("train", other), ("rebuilt", rebuilt))

@@ -9,7 +9,6 @@ from common import load_params, parse_args, run_stage
 
 from advloop.manifest import write_manifest
 from advloop.params.data import DataParams
-from advloop.params.run import read_seed
 from advloop.prepare import write_images
 from advloop.progress import bar
 from advloop.sources import list_items, open_source
@@ -22,7 +21,7 @@ def main() -> None:
     data = params.section("data", DataParams)
     source = open_source(Path(data.source))
     items = list_items(source)
-    splits = assign_splits(items, data.val_fraction, data.test_fraction, read_seed(params))
+    splits = assign_splits(items, data.val_fraction, data.test_fraction, data.split_seed)
     write_images(source, items, data.image_size, args.out / "images.npy", bar("prepare"))
     rows = [(item.file, item.group, split) for item, split in zip(items, splits, strict=True)]
     write_manifest(args.out / "manifest.csv", rows)

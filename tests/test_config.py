@@ -195,8 +195,10 @@ class Workspace:
         self.conf, self.params, self.out = root / "conf", root / "params.yaml", root / "out" / "ok"
         shutil.copytree(ROOT / "conf", self.conf)
         shutil.copy(ROOT / "params.yaml", self.params)
+        (root / "data").symlink_to(ROOT / "data")
         patch.chdir(root)
         patch.setattr("sys.argv", ["check_config.py", "--out", str(self.out)])
+        patch.setattr(check_config, "CONF", self.conf)
         patch.setattr(advloop_derived, "conf_digest", lambda: conf_digest(self.conf))
 
     def edit(self, **changes: Any) -> None:
@@ -267,6 +269,105 @@ def test_check_config_refuses_a_digest_edited_by_hand(workspace: Workspace) -> N
 def test_check_config_refuses_a_derived_key_that_nothing_implies(workspace: Workspace) -> None:
     workspace.edit(derived__leftover=1)
     assert "`make params`" in workspace.refusal()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_check_config_prints_one_line_for_params_that_are_those_of_conf(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    check_config.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "scale=demo objective=seed num_iterations=2" in line
+
+
+def test_check_config_names_what_differs_from_conf(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.edit(generate__num_samples=24, seed=3)
+    check_config.main()
+    shown = capsys.readouterr().out
+    assert "seed=3 (conf/: 0)" in shown
+    assert "generate.num_samples=24 (conf/: 600)" in shown
+    assert "evaluate" not in shown
+
+
+def test_check_config_names_the_demo_values_under_a_scale_typed_by_hand(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.edit(scale="full")
+    check_config.main()
+    shown = capsys.readouterr().out
+    assert "num_iterations=2 (conf/: 3)" in shown
+    assert " more" in shown
+
+
+@pytest.mark.parametrize("key", ["data.source", "autoencoder.pretrained", "base.pretrained"])
+def test_check_config_refuses_a_path_that_leads_nowhere(workspace: Workspace, key: str) -> None:
+    source = {"autoencoder.pretrained": "autoencoder", "base.pretrained": "base"}.get(key)
+    derived = {f"derived__{source}_source": "no/such"} if source else {}
+    workspace.edit(**{key.replace(".", "__"): "no/such"}, **derived)
+    assert f"{key}=no/such does not exist" in workspace.refusal()
+
+
+def test_check_config_refuses_an_objective_that_is_no_section(workspace: Workspace) -> None:
+    workspace.edit(objective="none")
+    assert "objective=none must be a section" in workspace.refusal()
+
+
+def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace: Workspace) -> None:
+    check_config.main()
+    cached = workspace.out.with_name("cached")
+    os.link(workspace.out, cached)  # as DVC's cache holds it
+    cached.chmod(0o444)
+    check_config.main()
+    assert workspace.out.stat().st_ino != cached.stat().st_ino
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("diffusion.prediction_type", "epsilon"),
+        ("diffusion.num_train_timesteps", 500),
+        ("data.split_seed", 1),
+        ("data.val_fraction", 0.3),
+        ("data.image_size", 128),
+    ],
+)
+def test_check_config_refuses_an_imported_model_that_was_trained_otherwise(
+    workspace: Workspace, key: str, value: Any
+) -> None:
+    workspace.edit(**{key.replace(".", "__"): value})
+    message = workspace.refusal()
+    assert f"{key}={value}, but data/stage1/" in message
+    assert "pretrained=null" in message
+
+
+def test_check_config_takes_another_split_of_images_that_the_model_never_saw(
+    workspace: Workspace,
+) -> None:
+    (workspace.params.parent / "mine").mkdir()
+    workspace.edit(data__source="mine", data__split_seed=1)
+    check_config.main()
+
+
+def test_check_config_takes_any_process_where_nothing_is_imported(workspace: Workspace) -> None:
+    workspace.edit(
+        base__pretrained=None,
+        derived__base_source=NO_MODEL,
+        diffusion__prediction_type="epsilon",
+    )
+    check_config.main()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"params": {}}', '{"params": {"data": 1}}'])
+def test_check_config_refuses_a_record_that_is_none(workspace: Workspace, text: str) -> None:
+    folder = workspace.params.parent / "models"
+    folder.mkdir()
+    (folder / "stage1.json").write_text(text)
+    (folder / "unet").mkdir()
+    workspace.edit(base__pretrained="models/unet", derived__base_source="models/unet")
+    with pytest.raises(UserError, match=r"models/stage1\.json: not a record"):
+        check_config.main()
 
 
 def test_check_config_refuses_a_value_out_of_range(workspace: Workspace) -> None:

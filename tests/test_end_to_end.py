@@ -18,6 +18,8 @@ import yaml
 from conftest import TINY, command, dvc, make_project, must, ran, snapshot
 from PIL import Image
 
+pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
+
 EXP, ITERATIONS, EPOCHS = "plans", (0, 1), (1, 2)
 LATENT = [4, 4, 4]
 TERMS = ("noise_loss", "discriminator_loss", "viability_score")

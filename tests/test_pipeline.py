@@ -288,8 +288,9 @@ def test_growing_runs_the_new_iteration_only_and_shrinking_the_report_only(fakes
             id="a discriminator setting starts at train_disc@0",
         ),
         pytest.param(
-            "train_diffusion.learning_rate=3e-4",
-            stages_of(0, 1, names=TRAINED) | {"generate@1", "train_disc@1"},
+            "train_diffusion.epochs=3",
+            stages_of(0, 1, names=TRAINED)
+            | {"generate@1", "train_disc@1", "publish_samples@0-003", "publish_samples@1-003"},
             id="a diffusion setting starts at train_diffusion@0",
         ),
         pytest.param(
@@ -418,6 +419,7 @@ def test_queued_experiment_runs_the_library_that_it_was_queued_with(fakes: Path)
     assert "the library of the workspace" in broken.stdout
 
 
+@pytest.mark.timing
 def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> None:
     must(dvc(fakes, "repro"))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 
 from advloop.report import in_order, markdown_table
@@ -58,9 +60,29 @@ def test_shipped_stage1_models_are_small_and_hold_no_pickle():
     assert {p.suffix for p in files if p.stat().st_size > 100_000} == {".safetensors"}
 
 
-def test_stage1_record_names_the_embedded_data_and_beats_the_required_quality():
-    import hashlib
+def test_committed_run_was_made_by_the_committed_code():
+    stages = yaml.safe_load((REPO / "dvc.lock").read_text())["stages"]
+    code = {
+        dep["path"]: dep["md5"]
+        for stage in stages.values()
+        for dep in stage["deps"]
+        if dep["path"].endswith(".py")
+    }
+    assert len(code) > 50
+    digests = {path: hashlib.md5((REPO / path).read_bytes()).hexdigest() for path in code}
+    stale = [path for path in code if code[path] != digests[path]]
+    assert stale == [], "run `make demo` and commit dvc.lock and reports/"
 
+
+def test_stage1_models_were_trained_with_the_parameters_of_the_demo():
+    record = json.loads((REPO / "data/stage1/stage1.json").read_text())["params"]
+    params = OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
+    for section in ("autoencoder", "base"):
+        params[section]["pretrained"] = None
+    assert record == {name: params[name] for name in record}
+
+
+def test_stage1_record_names_the_embedded_data_and_beats_the_required_quality():
     record = json.loads((REPO / "data" / "stage1" / "stage1.json").read_text())
     archive = REPO / "data" / "freedoom_plans.zip"
     assert record["data_sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()

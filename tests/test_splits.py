@@ -30,6 +30,12 @@ def splits_of_groups(items: list[Item], splits: list[str]) -> dict[str, set[str]
     return result
 
 
+def test_a_test_split_of_one_image_is_refused() -> None:
+    items = make_items(MIN_GROUPS, size=1)
+    with pytest.raises(UserError, match=r"test split has 1 image.*data\.test_fraction=0\.2"):
+        assign_splits(items, 0.2, 0.2, seed=0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("groups", [MIN_GROUPS, 17, 100])
 def test_no_image_group_stands_on_both_sides_of_the_split(groups: int, seed: int) -> None:

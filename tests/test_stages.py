@@ -14,6 +14,11 @@ from conftest import REPO, compose, make_project, write_images
 from omegaconf import OmegaConf
 from PIL import Image
 
+from advloop.dataset import Dataset
+from advloop.unet import load_checkpoint
+
+pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
+
 SHAPE = [16, 32, 32]
 GROUPS, IMAGES_PER_GROUP = 6, 2
 
@@ -108,8 +113,37 @@ def run_stage(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     importlib.import_module(stage).main()
 
 
+Reads = dict[str, set[str]]
+
+
+def watch_splits(monkeypatch: pytest.MonkeyPatch, reads: set[str]) -> None:
+    """Note in ``reads`` which splits of images and which files of latents a stage asks for."""
+    rows = Dataset.rows
+
+    def noting_rows(self: Dataset, split: str) -> Any:
+        reads.add(split)
+        return rows(self, split)
+
+    monkeypatch.setattr(Dataset, "rows", noting_rows)
+    for module in ("train_base", "train_diffusion", "evaluate"):
+        script = importlib.import_module(module)
+        load = script.load_latents
+
+        def noting_load(path: Path, *args: Any, load: Any = load) -> Any:
+            reads.add(path.name)
+            return load(path, *args)
+
+        monkeypatch.setattr(script, "load_latents", noting_load)
+
+
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reads() -> Reads:
+    """What each stage of ``full`` read, filled by that fixture."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
     """A folder where every stage of scale=full has made one step."""
     project = make_project(tmp_path_factory.mktemp("full"))
     shutil.copyfile(REPO / "conf/scale/full.yaml", project / "conf/scale/tiny.yaml")
@@ -123,8 +157,43 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(project)
         for stage in STAGES:
-            run_stage(stage, monkeypatch)
+            with monkeypatch.context() as watching:
+                watch_splits(watching, reads.setdefault(stage, set()))
+                run_stage(stage, watching)
     return project
+
+
+def test_each_stage_reads_its_own_sets_of_reals_alone(full: Path, reads: Reads) -> None:
+    assert (full / "data").is_dir()
+    assert reads["train_autoencoder"] == {"train", "val"}  # val: its PSNR
+    assert reads["train_base"] == {"train.pt", "val.pt"}
+    assert reads["encode"] == {"train", "val"}
+    assert reads["train_diffusion"] == {"train.pt", "val.pt"}
+    assert reads["evaluate_reals"] == {"train", "test"}  # train: the floor
+    assert reads["evaluate"] == {"test.pt"}
+
+
+def test_trained_models_can_be_imported_by_the_same_stages(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "latents"):
+        (tmp_path / name).symlink_to(full / name)
+    load_checkpoint(full / "base/checkpoint_best.pt").unet.save_pretrained(tmp_path / "unet")
+    params = OmegaConf.load(full / "params.yaml")
+    params.autoencoder.pretrained = str(full / "autoencoder")
+    params.base.pretrained = "unet"
+    OmegaConf.save(params, tmp_path / "params.yaml")
+    for stage in ("train_autoencoder", "train_base"):
+        run_stage(stage, monkeypatch)
+    weights = "autoencoder/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (full / weights).read_bytes()
+    ours, theirs = (
+        torch.load(folder / "base/checkpoint_best.pt", weights_only=True)["ema"]
+        for folder in (tmp_path, full)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def tensor(path: Path) -> torch.Tensor:

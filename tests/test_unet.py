@@ -230,6 +230,11 @@ def test_an_imported_network_with_other_outputs_than_inputs_is_refused(tmp_path)
     assert "out_channels" in refusal(tmp_path / "unet", import_unet, SHAPE)
 
 
+def test_a_class_conditional_network_is_refused(tmp_path):
+    UNet2DModel(**config(num_class_embeds=10)).save_pretrained(tmp_path / "unet")
+    assert "class-conditional" in refusal(tmp_path / "unet", import_unet, SHAPE)
+
+
 def test_an_autoencoder_in_place_of_the_network_is_refused_by_its_class(tmp_path):
     vae = AutoencoderKL(block_out_channels=[8], norm_num_groups=4, latent_channels=4)
     vae.save_pretrained(tmp_path / "vae")

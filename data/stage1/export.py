@@ -27,7 +27,12 @@ def main() -> None:
     content = Params.load(ROOT / "params.yaml").content
     if content.autoencoder.pretrained or content.base.pretrained:
         sys.exit("params.yaml: imports pretrained models; run `make stage1`, which trains them")
-    shutil.copytree(outputs / "autoencoder", here / "autoencoder", dirs_exist_ok=True)
+    shutil.copytree(
+        outputs / "autoencoder",
+        here / "autoencoder",
+        dirs_exist_ok=True,
+        copy_function=shutil.copyfile,  # without the modes: DVC's outputs are read-only
+    )
     denoiser = load_checkpoint(outputs / "diffusion_base" / "checkpoint_best.pt")
     denoiser.unet.save_pretrained(here / "unet")
     source = ROOT / content.data.source

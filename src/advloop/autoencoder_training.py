@@ -18,7 +18,7 @@ from advloop.runtime import batches, generator, seeded
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
-PCA_IMAGES = 2000  # enough patches for a stable basis, few enough for any memory
+PCA_IMAGES = 2000  # at most: enough patches for a stable basis, few enough for any memory
 
 
 def psnr(codec: Codec, images: Images, rows: Rows, batch: int) -> float:
@@ -33,7 +33,7 @@ def psnr(codec: Codec, images: Images, rows: Rows, batch: int) -> float:
 
 
 def _patches(images: Images, rows: Rows, factor: int, where: torch.device) -> torch.Tensor:
-    pixels = to_pixels(images[rows[:: max(1, len(rows) // PCA_IMAGES)]], where)
+    pixels = to_pixels(images[rows[:: math.ceil(len(rows) / PCA_IMAGES)]], where)
     return F.pixel_unshuffle(pixels, factor).movedim(1, -1).flatten(0, 2)
 
 

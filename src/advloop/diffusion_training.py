@@ -85,10 +85,16 @@ def _refuse_non_finite(setup: Setup, epoch: int, columns: dict[str, torch.Tensor
         return
     step = int(bad.any(0).nonzero()[0])
     name = names[int(bad[:, step].nonzero()[0])]
-    raise UserError(
-        f"{setup.stage}: {name} is {float(columns[name][step])} in epoch {epoch}, step {step + 1}; "
-        "the checkpoint of the last good epoch is kept; lower its learning_rate "
-        f"({setup.params.learning_rate}) or objective.weight ({setup.criterion.weight})"
+    where = f"{name} is {float(columns[name][step])} in epoch {epoch}, step {step + 1}"
+    raise _diverged(setup, where)
+
+
+def _diverged(setup: Setup, where: str) -> UserError:
+    weight = setup.criterion.weight
+    return UserError(
+        f"{setup.stage}: {where}; checkpoints of earlier epochs are kept; lower its "
+        f"learning_rate ({setup.params.learning_rate})"
+        + (f" or objective.weight ({weight})" if weight else "")
     )
 
 
@@ -157,9 +163,5 @@ def train_diffusion(
             measured = held_out(setup.criterion, averaged, setup.val, setup.seed, params.batch_size)
             row |= {f"val_{name}": value for name, value in measured.items()}
             if not math.isfinite(row["val_loss"]):
-                raise UserError(
-                    f"{setup.stage}: val_loss is {row['val_loss']} in epoch {epoch}; the "
-                    "checkpoint of the last good epoch is kept; lower "
-                    f"its learning_rate ({params.learning_rate})"
-                )
+                raise _diverged(setup, f"val_loss is {row['val_loss']} in epoch {epoch}")
         on_epoch(row, denoiser, averaged)

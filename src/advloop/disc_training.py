@@ -144,8 +144,8 @@ def train_discriminator(
     for epoch in range(1, params.epochs + 1):
         rate = optimizer.param_groups[0]["lr"]
         key = ("train_disc", iteration, epoch)
-        with seeded(seed, *key):  # dropout
-            stream = generator(seed, *key)
+        with seeded(seed, *key, "dropout"):
+            stream = generator(seed, *key, "rows")
             train_loss, train_accuracy = _train_epoch(
                 model, optimizer, train, params.batch_size, stream
             )

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from advloop.runtime import batches
 
-NAME = "lite0"
 BATCH = 64
 
 

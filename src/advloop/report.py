@@ -10,7 +10,7 @@ COLUMNS = {
     "kid_lite0": "KID (lite0)",
     "test_noise_loss": "test noise loss",
     "disc_val_accuracy": "D accuracy",
-    "train_val_viability_score": "viability",
+    "diffusion_val_viability_score": "viability",
 }
 NAMES = {"reals": "real against real (floor)", "base": "base model"}
 

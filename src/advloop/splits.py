@@ -11,6 +11,7 @@ from advloop.errors import UserError
 from advloop.sources import SPLITS, Item
 
 MIN_GROUPS = 5
+MIN_TEST = 2  # images: an unbiased kernel distance divides by n (n - 1)
 
 
 def assign_splits(
@@ -24,8 +25,8 @@ def assign_splits(
     A split that the source gives is kept, but where it names no val group, some of its
     train groups become val. What is missing is drawn by whole groups: test until
     ``test_fraction`` of all images, then val until ``val_fraction`` of the images that
-    are not test. Raises UserError when a group stands in two splits or there are fewer
-    than MIN_GROUPS groups.
+    are not test. Raises UserError when a group stands in two splits, there are fewer
+    than MIN_GROUPS groups, or fewer than MIN_TEST images for test.
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:
@@ -60,4 +61,9 @@ def assign_splits(
     for name in SPLITS:
         if name not in result:
             raise UserError(f"data.source: no group is left for the {name} split; add groups")
+    if result.count("test") < MIN_TEST:
+        raise UserError(
+            f"data.source: the test split has {result.count('test')} image, distances need at "
+            f"least {MIN_TEST}; raise data.test_fraction={test_fraction} or add images"
+        )
     return result

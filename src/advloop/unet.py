@@ -110,6 +110,8 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
         )
         if loading["missing_keys"] or loading["unexpected_keys"] or loading["mismatched_keys"]:
             raise ValueError("its weights are not those of its config.json")
+        if unet.class_embedding is not None:
+            raise ValueError("it is class-conditional, and nothing here gives it a class")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"base.pretrained={folder}: cannot be loaded ({reason})") from None

@@ -19,5 +19,5 @@ class TrainDiscParams:
     batch_size: int = number(1)
     learning_rate: float = number(0, open_low=True)
     weight_decay: float = number(0)
-    plateau_factor: float = number(0, 1, open_low=True)
+    plateau_factor: float = number(0, 0.99, open_low=True)
     plateau_patience: int = number(0)  # epochs without a better validation loss

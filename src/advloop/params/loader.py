@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
@@ -125,7 +125,8 @@ class Params:
     def _check_type(self, section: str, key: str, node: DictConfig, cls: type) -> None:
         kind = next(str(f.type) for f in fields(cast(Any, cls)) if f.name == key)
         try:
-            if isinstance(node[key], str | bool) and not kind.startswith("str"):
+            values = node[key] if isinstance(node[key], ListConfig) else [node[key]]
+            if any(isinstance(v, str | bool) for v in values) and not kind.startswith("str"):
                 raise ValidationError  # OmegaConf would read "5" and true as numbers
             OmegaConf.merge(OmegaConf.structured(cls), {key: node[key]})
         except OmegaConfBaseException:

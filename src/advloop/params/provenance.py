@@ -1,0 +1,55 @@
+"""What an imported model was trained with, where its folder says so, against this run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from advloop.errors import UserError
+from advloop.params.loader import Params
+
+RECORD = "stage1.json"  # beside the models' folders, as data/stage1/export.py writes it
+SPLIT = ("val_fraction", "test_fraction", "split_seed")
+
+
+def check_provenance(params: Params) -> None:
+    """Raise UserError where an imported model contradicts this run's parameters.
+
+    A base model of another diffusion process predicts another quantity, and a model trained
+    on the same source split otherwise has seen what is held out here; neither shows in the
+    shapes. A folder without a record beside it is taken as it is.
+    """
+    for section in ("autoencoder", "base"):
+        folder = OmegaConf.select(params.content, f"{section}.pretrained")
+        path = Path(folder).parent / RECORD if folder else None
+        if path is None or not path.is_file():
+            continue
+        trained = _read(path)
+        wanted = [f"data.{name}" for name in SPLIT] if _same_source(params, trained) else []
+        wanted += ["data.image_size"]
+        wanted += [f"diffusion.{key}" for key in trained.diffusion] if section == "base" else []
+        for key in wanted:
+            ours, theirs = OmegaConf.select(params.content, key), OmegaConf.select(trained, key)
+            if ours != theirs:
+                raise UserError(
+                    f"{params.path}: {key}={ours}, but {folder} was trained with {theirs} "
+                    f"({path}); set it back, or {section}.pretrained=null to train one"
+                )
+
+
+def _read(path: Path) -> Any:
+    try:
+        trained = OmegaConf.create(json.loads(path.read_text())["params"])
+        if not OmegaConf.is_dict(trained.data) or not OmegaConf.is_dict(trained.diffusion):
+            raise TypeError("data and diffusion must be sections")
+    except Exception as error:  # a foreign file can be wrong in any way; each is bad input
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a record of a training ({reason}); remove it") from None
+    return trained
+
+
+def _same_source(params: Params, trained: Any) -> bool:
+    return bool(OmegaConf.select(params.content, "data.source") == trained.data.source)
