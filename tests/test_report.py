@@ -9,7 +9,7 @@ ROWS = {
     "iter_0": {"kid_lite0": 0.9, "kid_lite0_ci95": 0.1, "disc_val_accuracy": 0.6},
     "iter_10": {"kid_lite0": 0.7},
     "iter_2": {"kid_lite0": 0.8},
-    "reals": {"kid_lite0": 0.01},
+    "reals": {"kid_lite0": 0.01, "kid_lite0_autoencoder": 0.4},
 }
 
 
@@ -19,6 +19,8 @@ def test_rows_read_from_sorted_json_stand_in_the_order_of_the_run():
 
 def test_table_has_a_line_a_model_with_the_interval_where_there_is_one():
     lines = markdown_table(in_order(ROWS)).splitlines()
-    assert len(lines) == 2 + len(ROWS)
-    assert lines[3] == "| base model | 1.0000 ± 0.1000 | 0.5000 |  |  |"
-    assert lines[6] == "| iter_10 | 0.7000 |  |  |  |"
+    assert len(lines) == 2 + len(ROWS) + 1
+    assert lines[2] == "| real against real (floor) | 0.0100 |  |  |  |"
+    assert lines[3] == "| real through the autoencoder (bound) | 0.4000 |  |  |  |"
+    assert lines[4] == "| base model | 1.0000 ± 0.1000 | 0.5000 |  |  |"
+    assert lines[7] == "| iter_10 | 0.7000 |  |  |  |"

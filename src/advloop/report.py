@@ -13,6 +13,7 @@ COLUMNS = {
     "diffusion_val_viability_score": "viability",
 }
 NAMES = {"reals": "real against real (floor)", "base": "base model"}
+BOUND = "real through the autoencoder (bound)"
 
 
 def in_order(rows: Rows) -> Rows:
@@ -28,10 +29,16 @@ def markdown_table(rows: Rows) -> str:
         "|---|" + "---|" * len(COLUMNS),
     ]
     for name, row in rows.items():
-        cells = []
-        for column in COLUMNS:
-            text = f"{row[column]:.4f}" if column in row else ""
-            interval = row.get(f"{column}_ci95")
-            cells.append(text if interval is None else f"{text} ± {interval:.4f}")
-        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+        lines.append(_line(NAMES.get(name, name), row))
+        if "kid_lite0_autoencoder" in row:
+            lines.append(_line(BOUND, {"kid_lite0": row["kid_lite0_autoencoder"]}))
     return "\n".join(lines)
+
+
+def _line(title: str, row: Mapping[str, float]) -> str:
+    cells = []
+    for column in COLUMNS:
+        text = f"{row[column]:.4f}" if column in row else ""
+        interval = row.get(f"{column}_ci95")
+        cells.append(text if interval is None else f"{text} ± {interval:.4f}")
+    return f"| {title} | {' | '.join(cells)} |"
