@@ -56,6 +56,7 @@ def main() -> None:
             where=device(),
         ),
         Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(stats)),
+        load_latents(args.latents / "train.pt", denoiser.latent_shape),
         load_latents(args.latents / "test.pt", denoiser.latent_shape),
         load_torch(args.reals),
         params.section("evaluate", EvaluateParams),

@@ -72,7 +72,7 @@ TINY = {
     },
     "evaluate": {
         "feature_size": 32,
-        "num_samples": 4,
+        "num_samples": 6,
         "num_seeds": 2,
         "num_inference_steps": 2,
         "batch_size": 4,

@@ -139,7 +139,7 @@ def test_discriminator_history_has_a_row_an_epoch(run: Run, iteration: int) -> N
 
 def test_report_has_every_model_and_the_last_as_final(run: Run) -> None:
     metrics = json.loads((run.project / "reports/metrics.json").read_text())
-    assert set(metrics) == {"final", "base", "reals", "iter_0", "iter_1"}
+    assert set(metrics) == {"final", "reals", "autoencoder", "base", "iter_0", "iter_1"}
     assert metrics["final"] == metrics["iter_1"]
     assert metrics["iter_0"]["kid_lite0"] != metrics["base"]["kid_lite0"]
     assert all(math.isfinite(value) for row in metrics.values() for value in row.values())

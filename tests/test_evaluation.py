@@ -1,17 +1,16 @@
-"""Held-out evaluation: its intervals, and samples that pair across models."""
+"""Held-out evaluation: samples that pair across models, and what is made of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from tiny_unet import CONFIG
 
 from advloop.autoencoder import Codec, PatchAutoencoder
 from advloop.criterion import Criterion
-from advloop.evaluation import draw_samples, mean_and_interval, student_t
+from advloop.evaluation import draw_samples, evaluate_model
 from advloop.features import image_features, load_network
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
@@ -20,7 +19,7 @@ from advloop.unet import build_unet
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(
-    feature_size=32, num_samples=5, num_seeds=2, num_inference_steps=3, batch_size=5
+    feature_size=32, num_samples=6, num_seeds=2, num_inference_steps=3, batch_size=6
 )
 
 
@@ -40,48 +39,24 @@ def make_codec() -> Codec:
     return Codec(PatchAutoencoder(4, 4, 8, 1, 1))
 
 
-# Quantiles of Student's t as printed in tables; the expansion is good to a thousandth from 9 on.
-@pytest.mark.parametrize(
-    ("freedom", "quantile"),
-    [(1, 12.706), (2, 4.303), (4, 2.776), (8, 2.306), (9, 2.262), (15, 2.131), (30, 2.042)],
-)
-def test_quantiles_are_those_of_student(freedom, quantile):
-    assert student_t(freedom) == pytest.approx(quantile, rel=1e-3)
-
-
-def test_mean_and_interval_of_a_hand_made_case():
-    mean, half = mean_and_interval([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert half == pytest.approx(4.303 / 3**0.5)  # standard deviation 1
-
-
-def test_95_percent_of_the_intervals_of_normal_values_cover_their_mean():
-    stream = np.random.default_rng(0)
-    covered = 0
-    for values in stream.normal(size=(2000, 3)):
-        mean, half = mean_and_interval(values.tolist())
-        covered += abs(mean) <= half
-    # standard error of a share of 0.95 in 2,000 draws: 0.0049
-    assert covered / 2000 == pytest.approx(0.95, abs=4 * 0.0049)
-
-
 def test_samples_do_not_depend_on_the_batch_beyond_rounding():
     denoiser, criterion, codec = build_unet(CONFIG, seed=0), make_criterion(), make_codec()
     drawn = [
-        draw_samples(denoiser, criterion, codec, replace(PARAMS, batch_size=size), 0, 0)
-        for size in (5, 2)
+        draw_samples(denoiser, criterion, codec, replace(PARAMS, batch_size=size), 0, 0)[1]
+        for size in (6, 4)
     ]
-    assert drawn[0].shape == (5, 32, 32, 3)
+    assert drawn[0].shape == (6, 32, 32, 3)
     assert np.abs(drawn[0].astype(int) - drawn[1]).max() <= 1  # one grey level of rounding
 
 
 def test_samples_differ_by_seed_and_by_sampling_seed():
     denoiser, criterion, codec = build_unet(CONFIG, seed=0), make_criterion(), make_codec()
     drawn = [
-        draw_samples(denoiser, criterion, codec, PARAMS, *key) for key in ((0, 0), (0, 1), (1, 0))
+        draw_samples(denoiser, criterion, codec, PARAMS, *key)[1]
+        for key in ((0, 0), (0, 1), (1, 0))
     ]
     assert all(not np.array_equal(drawn[a], drawn[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
-    again = draw_samples(denoiser, criterion, codec, PARAMS, 0, 0)
+    again = draw_samples(denoiser, criterion, codec, PARAMS, 0, 0)[1]
     assert np.array_equal(again, drawn[0])
 
 
@@ -114,3 +89,37 @@ def test_feature_network_is_frozen_and_in_evaluation_mode():
     network = load_network(CPU)
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_model_is_measured_with_an_interval_on_every_figure():
+    stream = torch.Generator().manual_seed(0)
+    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
+    images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
+    real = image_features(load_network(CPU), images, 32, CPU)
+    arguments = (make_criterion(), make_codec(), train, test, real, PARAMS, 0, lambda items: items)
+    row, drawn = evaluate_model(build_unet(CONFIG, seed=0), *arguments)
+    assert drawn.shape == (6, 32, 32, 3)
+    figures = {name for name in row if not name.endswith("_ci95")} - {"test_noise_loss"}
+    assert {"kid_lite0", "coverage_lite0", "memorisation_ratio"} <= figures
+    assert all(row[f"{name}_ci95"] >= 0 for name in figures)
+
+
+def test_memorisation_ratio_is_zero_where_samples_are_training_latents(monkeypatch):
+    stream = torch.Generator().manual_seed(0)
+    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
+    images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
+    real = image_features(load_network(CPU), images, 32, CPU)
+    copies = (train[:6].clone(), images[:6])
+    monkeypatch.setattr("advloop.evaluation.draw_samples", lambda *_: copies)
+    row, _ = evaluate_model(
+        build_unet(CONFIG, seed=0),
+        make_criterion(),
+        make_codec(),
+        train,
+        test,
+        real,
+        PARAMS,
+        0,
+        list,
+    )
+    assert row["memorisation_ratio"] < 0.01

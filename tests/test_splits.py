@@ -14,7 +14,7 @@ from advloop.splits import MIN_GROUPS, assign_splits
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def make_items(groups: int, size: int = 3, **given: str) -> list[Item]:
+def make_items(groups: int, size: int = 6, **given: str) -> list[Item]:
     """``groups`` groups g0, g1, … of ``size`` images; ``given`` maps groups to their split."""
     return [
         Item(f"g{g}/{i}.png", f"g{g}", given.get(f"g{g}"))
@@ -32,7 +32,7 @@ def splits_of_groups(items: list[Item], splits: list[str]) -> dict[str, set[str]
 
 def test_a_test_split_of_one_image_is_refused() -> None:
     items = make_items(MIN_GROUPS, size=1)
-    with pytest.raises(UserError, match=r"test split has 1 image.*data\.test_fraction=0\.2"):
+    with pytest.raises(UserError, match=r"test split has 1 image\(s\).*data\.test_fraction=0\.2"):
         assign_splits(items, 0.2, 0.2, seed=0)
 
 

@@ -20,7 +20,7 @@ from advloop.unet import load_checkpoint
 pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
 
 SHAPE = [16, 32, 32]
-GROUPS, IMAGES_PER_GROUP = 6, 2
+GROUPS, IMAGES_PER_GROUP = 6, 6
 
 # What makes scale=full one step long; no shape is touched.
 ONE_STEP: dict[str, Any] = {
@@ -41,10 +41,10 @@ ONE_STEP: dict[str, Any] = {
     },
     "evaluate": {
         "feature_size": 32,
-        "num_samples": 2,
+        "num_samples": 6,
         "num_seeds": 2,
         "num_inference_steps": 1,
-        "batch_size": 2,
+        "batch_size": 3,
     },
 }
 
@@ -170,7 +170,7 @@ def test_each_stage_reads_its_own_sets_of_reals_alone(full: Path, reads: Reads) 
     assert reads["encode"] == {"train", "val"}
     assert reads["train_diffusion"] == {"train.pt", "val.pt"}
     assert reads["evaluate_reals"] == {"train", "test"}  # train: the floor
-    assert reads["evaluate"] == {"test.pt"}
+    assert reads["evaluate"] == {"test.pt", "train.pt"}  # train: memorisation
 
 
 def test_trained_models_can_be_imported_by_the_same_stages(
@@ -251,7 +251,7 @@ def test_full_scale_preview_is_one_256_pixel_image(full: Path) -> None:
 
 def test_full_scale_evaluation_adds_its_row_below_the_floor(full: Path) -> None:
     rows = OmegaConf.load(full / "evaluation/iter_0.json")
-    assert set(rows) == {"reals", "iter_0"}
+    assert set(rows) == {"reals", "autoencoder", "iter_0"}
     assert {"kid_lite0", "kid_lite0_ci95", "test_noise_loss", "disc_val_accuracy"} <= set(
         rows["iter_0"]
     )

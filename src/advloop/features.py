@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from advloop.runtime import batches
 
+NETWORK = "lite0"  # stands in the name of every metric in these features
 BATCH = 64
 
 

@@ -8,18 +8,23 @@ Rows = Mapping[str, Mapping[str, float]]
 
 COLUMNS = {
     "kid_lite0": "KID (lite0)",
+    "precision_lite0": "precision",
+    "coverage_lite0": "coverage",
     "test_noise_loss": "test noise loss",
     "disc_val_accuracy": "D accuracy",
     "diffusion_val_viability_score": "viability",
 }
-NAMES = {"reals": "real against real (floor)", "base": "base model"}
-BOUND = "real through the autoencoder (bound)"
+NAMES = {
+    "reals": "real against real (floor)",
+    "autoencoder": "real through the autoencoder (bound)",
+    "base": "base model",
+}
 
 
 def in_order(rows: Rows) -> Rows:
-    """The floor, the base model, then the iterations by number; JSON keeps no such order."""
+    """Floor, bound, base model, then the iterations by number; JSON keeps no such order."""
     iterations = sorted((n for n in rows if n.startswith("iter_")), key=lambda n: int(n[5:]))
-    return {name: rows[name] for name in ("reals", "base", *iterations)}
+    return {name: rows[name] for name in (*NAMES, *iterations)}
 
 
 def markdown_table(rows: Rows) -> str:
@@ -30,8 +35,6 @@ def markdown_table(rows: Rows) -> str:
     ]
     for name, row in rows.items():
         lines.append(_line(NAMES.get(name, name), row))
-        if "kid_lite0_autoencoder" in row:
-            lines.append(_line(BOUND, {"kid_lite0": row["kid_lite0_autoencoder"]}))
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from advloop.errors import UserError
 from advloop.sources import SPLITS, Item
 
 MIN_GROUPS = 5
-MIN_TEST = 2  # images: an unbiased kernel distance divides by n (n - 1)
+MIN_TEST = 6  # images: evaluation looks for five neighbours
 
 
 def assign_splits(
@@ -63,7 +63,7 @@ def assign_splits(
             raise UserError(f"data.source: no group is left for the {name} split; add groups")
     if result.count("test") < MIN_TEST:
         raise UserError(
-            f"data.source: the test split has {result.count('test')} image, distances need at "
-            f"least {MIN_TEST}; raise data.test_fraction={test_fraction} or add images"
+            f"data.source: the test split has {result.count('test')} image(s), evaluation needs "
+            f"{MIN_TEST}; raise data.test_fraction={test_fraction} or add images"
         )
     return result
