@@ -33,7 +33,7 @@ params: setup ## Compose params.yaml from conf/, for `dvc repro` (`dvc exp run` 
 	dump('params.yaml', os.path.abspath('conf'), None, 'config', os.path.abspath('src'), [])"
 	@python stages/check_config.py --out outputs/config.ok
 
-stage1: setup ## Remake data/stage1 from scratch (about an hour on two cores)
+stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	dvc exp run -S autoencoder.pretrained=null -S base.pretrained=null train_base
 	python data/stage1/export.py
 	$(MAKE) params

@@ -8,8 +8,6 @@ Rows = Mapping[str, Mapping[str, float]]
 
 COLUMNS = {
     "kid_lite0": "KID (lite0)",
-    "precision_lite0": "precision",
-    "coverage_lite0": "coverage",
     "test_noise_loss": "test noise loss",
     "disc_val_accuracy": "D accuracy",
     "diffusion_val_viability_score": "viability",
