@@ -334,7 +334,7 @@ def test_hand_edited_num_iterations_is_refused_with_the_command_that_fixes_it(fa
 
 
 def test_change_of_conf_without_composing_is_refused_until_it_is_composed(fakes: Path) -> None:
-    edit(fakes / "conf/config.yaml", "seed: 0 ", "seed: 1 ")
+    edit(fakes / "conf/config.yaml", "\nseed: 0 ", "\nseed: 1 ")
     done = dvc(fakes, "repro")
     assert "`make params`" in error_line(done, "error: params.yaml: conf/ has changed")
     assert ran(done) == {"check_config"}
