@@ -67,3 +67,4 @@ def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:
     must(dvc(fakes, "plots", "show"))
     page = (fakes / "dvc_plots/index.html").read_text()
     assert all(title in page for title in ("Discriminator loss", "Viability score"))
+    assert git(fakes, "status", "--porcelain") == ""
