@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from tiny_unet import CONFIG
 
@@ -91,35 +92,40 @@ def test_feature_network_is_frozen_and_in_evaluation_mode():
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_a_model_is_measured_with_an_interval_on_every_figure():
+@pytest.fixture
+def reals():
+    """(training latents, evaluation-only latents, evaluation-only images)."""
     stream = torch.Generator().manual_seed(0)
     train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
     images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
-    real = image_features(load_network(CPU), images, 32, CPU)
-    arguments = (make_criterion(), make_codec(), train, test, real, PARAMS, 0, lambda items: items)
-    row, drawn = evaluate_model(build_unet(CONFIG, seed=0), *arguments)
+    return train, test, images
+
+
+def evaluate(train, test, images):
+    return evaluate_model(
+        build_unet(CONFIG, seed=0),
+        make_criterion(),
+        make_codec(),
+        train,
+        test,
+        image_features(load_network(CPU), images, 32, CPU),
+        PARAMS,
+        0,
+        lambda items: items,
+    )
+
+
+def test_a_model_is_measured_with_an_interval_on_every_figure(reals):
+    row, drawn = evaluate(*reals)
     assert drawn.shape == (6, 32, 32, 3)
     figures = {name for name in row if not name.endswith("_ci95")} - {"test_noise_loss"}
     assert {"kid_lite0", "coverage_lite0", "memorisation_ratio"} <= figures
     assert all(row[f"{name}_ci95"] >= 0 for name in figures)
 
 
-def test_memorisation_ratio_is_zero_where_samples_are_training_latents(monkeypatch):
-    stream = torch.Generator().manual_seed(0)
-    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
-    images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
-    real = image_features(load_network(CPU), images, 32, CPU)
+def test_memorisation_ratio_is_zero_where_samples_are_training_latents(reals, monkeypatch):
+    train, _, images = reals
     copies = (train[:6].clone(), images[:6])
     monkeypatch.setattr("advloop.evaluation.draw_samples", lambda *_: copies)
-    row, _ = evaluate_model(
-        build_unet(CONFIG, seed=0),
-        make_criterion(),
-        make_codec(),
-        train,
-        test,
-        real,
-        PARAMS,
-        0,
-        list,
-    )
+    row, _ = evaluate(*reals)
     assert row["memorisation_ratio"] < 0.01

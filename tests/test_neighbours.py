@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advloop.neighbours import MIN_ROWS, NEIGHBOURS, nearest_distances, neighbour_scores, radii
+from advloop.neighbours import nearest_distances, neighbour_scores, radii
+from advloop.params.evaluation import MIN_IMAGES, NEIGHBOURS
 
 
 def normal(seed: int, rows: int, columns: int = 16, shift: float = 0.0) -> torch.Tensor:
@@ -19,7 +20,7 @@ def test_radius_is_the_distance_to_the_fifth_nearest_other_row():
 
 
 def test_rows_that_are_equal_lie_in_one_another_at_radius_zero():
-    assert radii(torch.zeros(MIN_ROWS, 3)).tolist() == [0.0] * MIN_ROWS
+    assert radii(torch.zeros(MIN_IMAGES, 3)).tolist() == [0.0] * MIN_IMAGES
 
 
 def test_fewer_rows_than_neighbours_are_no_set():

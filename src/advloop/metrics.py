@@ -12,7 +12,8 @@ import torch
 from advloop.errors import UserError
 from advloop.intervals import mean_and_interval
 from advloop.kid import kernel_distance
-from advloop.neighbours import MIN_ROWS, neighbour_scores
+from advloop.neighbours import neighbour_scores
+from advloop.params.evaluation import MIN_IMAGES
 
 Metric = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
@@ -31,9 +32,9 @@ def measure(samples: Sequence[torch.Tensor], real: torch.Tensor, network: str) -
     its 95 % interval. network names the features. Raises UserError where a set is too small.
     """
     smallest = min(len(part) for part in (*samples, real))
-    if smallest < MIN_ROWS:
+    if smallest < MIN_IMAGES:
         raise UserError(
-            f"evaluate: a set of {smallest} images is too small, {MIN_ROWS} are needed; add "
+            f"evaluate: a set of {smallest} images is too small, {MIN_IMAGES} are needed; add "
             "images, raise data.test_fraction, or lower evaluate.num_seeds"
         )
     values: dict[str, list[float]] = {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-NEIGHBOURS = 5
-MIN_ROWS = NEIGHBOURS + 1
+from advloop.params.evaluation import NEIGHBOURS
 
 
 def radii(x: torch.Tensor) -> torch.Tensor:
-    """Distance of each row of x (N, D), N at least MIN_ROWS, to its fifth nearest other row."""
+    """Distance of each row of x (N, D), N at least MIN_IMAGES, to its fifth nearest other row."""
     distances: torch.Tensor = torch.cdist(x, x).fill_diagonal_(0)
     return distances.kthvalue(NEIGHBOURS + 1, dim=1).values
 

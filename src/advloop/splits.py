@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from advloop.errors import UserError
+from advloop.params.evaluation import MIN_IMAGES
 from advloop.sources import SPLITS, Item
 
 MIN_GROUPS = 5
-MIN_TEST = 6  # images: evaluation looks for five neighbours
 
 
 def assign_splits(
@@ -26,7 +26,7 @@ def assign_splits(
     train groups become val. What is missing is drawn by whole groups: test until
     ``test_fraction`` of all images, then val until ``val_fraction`` of the images that
     are not test. Raises UserError when a group stands in two splits, there are fewer
-    than MIN_GROUPS groups, or fewer than MIN_TEST images for test.
+    than MIN_GROUPS groups, or fewer than MIN_IMAGES images for test.
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:
@@ -61,9 +61,9 @@ def assign_splits(
     for name in SPLITS:
         if name not in result:
             raise UserError(f"data.source: no group is left for the {name} split; add groups")
-    if result.count("test") < MIN_TEST:
+    if result.count("test") < MIN_IMAGES:
         raise UserError(
             f"data.source: the test split has {result.count('test')} image(s), evaluation needs "
-            f"{MIN_TEST}; raise data.test_fraction={test_fraction} or add images"
+            f"{MIN_IMAGES}; raise data.test_fraction={test_fraction} or add images"
         )
     return result

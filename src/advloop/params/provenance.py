@@ -28,7 +28,8 @@ def check_provenance(params: Params) -> None:
         if path is None or not path.is_file():
             continue
         trained = _read(path)
-        wanted = [f"data.{name}" for name in SPLIT] if _same_source(params, trained) else []
+        same_source = OmegaConf.select(params.content, "data.source") == trained.data.source
+        wanted = [f"data.{name}" for name in SPLIT] if same_source else []
         wanted += ["data.image_size"]
         wanted += [f"diffusion.{key}" for key in trained.diffusion] if section == "base" else []
         for key in wanted:
@@ -49,7 +50,3 @@ def _read(path: Path) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a record of a training ({reason}); remove it") from None
     return trained
-
-
-def _same_source(params: Params, trained: Any) -> bool:
-    return bool(OmegaConf.select(params.content, "data.source") == trained.data.source)
