@@ -1,4 +1,4 @@
-"""Stage encode_dataset: the latents of all three splits, and the one scale that they carry."""
+"""Stage encode_dataset: the latents of the splits, and the one scale that they carry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> None:
     codec = Codec(load_autoencoder(args.autoencoder).to(device()))
     codec.scale = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
     shapes = {}
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test"):  # tune is judged by its images alone
         shapes[split] = encode_rows(
             codec,
             dataset.images,
@@ -32,7 +32,8 @@ def main() -> None:
             settings.batch_size,
             args.out / f"{split}.pt",
             bar(f"encode {split}"),
-            settings.augment if split == "train" else "none",
+            # critics see test reals as the model saw the training set: in every orientation
+            "none" if split == "val" else settings.augment,
         )
     stats = {"latent_scale": codec.scale, "latent_shape": list(shapes["train"][1:])}
     write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})

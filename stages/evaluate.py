@@ -14,10 +14,12 @@ from PIL import Image
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.criterion import Criterion
-from advloop.evaluation import evaluate_model
+from advloop.evaluation import evaluate_model, load_reals
+from advloop.features import load_features
 from advloop.grids import image_grid, save_png
-from advloop.io import load_torch, read_json, write_json
+from advloop.io import read_json, write_json
 from advloop.latent_files import load_latents, read_scale
+from advloop.metrics import describe, make_row
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
@@ -44,8 +46,11 @@ def main() -> None:
     params = load_params(f"evaluate {args.name}")
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
-    stats = args.latents / "stats.json"
-    metrics, images = evaluate_model(
+    settings = params.section("evaluate", EvaluateParams)
+    codec = Codec(
+        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+    )
+    seeds, loss, images = evaluate_model(
         denoiser,
         Criterion(
             objective=noise_only,
@@ -55,15 +60,16 @@ def main() -> None:
             precision=read_precision(params),
             where=device(),
         ),
-        Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(stats)),
+        codec,
+        load_features(settings.features, codec, settings.feature_size, device()),
         load_latents(args.latents / "train.pt", denoiser.latent_shape),
-        load_latents(args.latents / "test.pt", denoiser.latent_shape),
-        load_torch(args.reals),
-        params.section("evaluate", EvaluateParams),
+        load_reals(args.reals, load_latents(args.latents / "test.pt", denoiser.latent_shape)),
+        settings,
         read_seed(params),
         bar("evaluate"),
     )
-    row = {name: round(value, 6) for name, value in metrics.items()}
+    row = {"test_noise_loss": round(loss, 6)} | make_row(seeds)
+    print(describe(row))
     if args.disc_metrics:
         row |= {f"disc_{name}": value for name, value in read_json(args.disc_metrics).items()}
     if args.diffusion_metrics:
@@ -75,7 +81,6 @@ def main() -> None:
     strip = image_grid(images[:8], columns=8)
     gap = np.full((6, strip.shape[1], 3), 255, dtype=np.uint8)
     save_png(args.out.with_suffix(".png"), np.concatenate([above, gap, strip]))
-    print(", ".join(f"{name}={row[name]}" for name in metrics))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage evaluate_reals: features of the evaluation-only reals, and the floor of each metric."""
+"""Stage evaluate_reals: what models are measured against, and the floor of each metric."""
 
 from __future__ import annotations
 
@@ -8,59 +8,81 @@ import numpy as np
 import torch
 from common import load_params, parse_args, run_stage
 
+from advloop.augment import augment_at_random
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.dataset import load_dataset
-from advloop.features import NETWORK, image_features, load_network
+from advloop.evaluation import Reals, critic_scores, save_reals
+from advloop.features import load_features
 from advloop.grids import image_grid, save_png
-from advloop.io import save_torch, write_json
-from advloop.latent_files import read_scale
-from advloop.metrics import measure
+from advloop.io import write_json
+from advloop.latent_files import load_latents, read_scale
+from advloop.metrics import describe, make_row, measure
+from advloop.neighbours import nearest_distances
+from advloop.params.data import EncodeDatasetParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
 from advloop.runtime import batches, deterministic, device, generator
 
 
 def main() -> None:
-    args = parse_args(__doc__, data=Path, autoencoder=Path, stats=Path, out=Path)
+    args = parse_args(__doc__, data=Path, autoencoder=Path, latents=Path, out=Path)
     params = load_params("evaluate_reals")
     settings = params.section("evaluate", EvaluateParams)
+    augmentation = params.section("encode_dataset", EncodeDatasetParams).augment
+    seed = read_seed(params)
     dataset = load_dataset(args.data)
     deterministic()
-    network = load_network(device())
-    test = dataset.images[dataset.rows("test")]
-    train = dataset.rows("train")
-    order = torch.randperm(len(train), generator=generator(read_seed(params), "evaluate_reals"))
-    other = dataset.images[train[order[: settings.num_samples * settings.num_seeds].numpy()]]
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
+    scale = read_scale(args.latents / "stats.json")
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()), scale)
+    features = load_features(settings.features, codec, settings.feature_size, device())
+    train, test = (load_latents(args.latents / f"{name}.pt") for name in ("train", "test"))
+
+    def stream(*key: str) -> torch.Generator:
+        return generator(seed, "evaluate_reals", *key)
+
+    def images_of(split: str, count: int | None = None) -> np.ndarray:
+        """Images as the model saw its training set: in an orientation drawn at random."""
+        rows = dataset.rows(split)
+        rows = rows[torch.randperm(len(rows), generator=stream(split))[:count].sort().values]
+        return augment_at_random(dataset.images[rows], augmentation, stream(split, "variants"))
+
+    wanted = settings.num_samples * settings.num_seeds
+    other = images_of("train", wanted)
     rebuilt = np.concatenate(
         [
             codec.decode(codec.encode(other[part.start : part.stop]))
             for part in batches(len(other), settings.batch_size)
         ]
     )
-    features = {
-        name: image_features(network, images, settings.feature_size, device())
-        for name, images in (("test", test), ("train", other), ("rebuilt", rebuilt))
-    }
-    save_torch(args.out / "reals.pt", features["test"])
-    rows = {
-        # training images of other maps: what a perfect model's samples would measure
-        "reals": features["train"],
-        # the same images through the autoencoder: what no diffusion model on it can beat
-        "autoencoder": features["rebuilt"],
-    }
-    floors = {
-        name: measure(part.tensor_split(settings.num_seeds), features["test"], NETWORK)
-        for name, part in rows.items()
-    }
-    write_json(
-        args.out / "reals.json",
-        {name: {k: round(v, 6) for k, v in row.items()} for name, row in floors.items()},
+    test_rows = dataset.rows("test")
+    latents = test.unflatten(0, (-1, len(test_rows)))
+    reals = Reals(
+        features={name: features(images_of(name)) for name in ("tune", "test")},
+        latents=latents,
+        groups=[dataset.groups[row] for row in test_rows],
+        nearest=float(
+            nearest_distances(latents[0].to(device()), train, settings.batch_size).median()
+        ),
     )
-    chosen = torch.randperm(len(test), generator=generator(read_seed(params), "pictures"))[:8]
-    save_png(args.out / "reals.png", image_grid(test[chosen.numpy()], columns=8))
+    save_reals(args.out / "reals.pt", reals)
+
+    def parts(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return values.tensor_split(settings.num_seeds)
+
+    drawn = train[torch.randperm(len(train), generator=stream("critic"))[:wanted]]
+    rows = {
+        # training images of other groups: what a perfect model's samples would measure
+        "reals": measure(parts(features(other)), reals.features, features.name)
+        | critic_scores(parts(drawn.to(device())), reals, settings, seed),
+        # the same images through the autoencoder: what no diffusion model on it can beat
+        "autoencoder": measure(parts(features(rebuilt)), reals.features, features.name),
+    }
+    floors = {name: make_row(seeds) for name, seeds in rows.items()}
+    write_json(args.out / "reals.json", floors)
+    chosen = torch.randperm(len(test_rows), generator=generator(seed, "pictures"))[:8]
+    save_png(args.out / "reals.png", image_grid(dataset.images[test_rows[chosen]], columns=8))
     for name, row in floors.items():
-        print(f"{name}: " + ", ".join(f"{key}={value:.4f}" for key, value in row.items()))
+        print(f"{name}: {describe(row)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from advloop.manifest import write_manifest
 from advloop.params.data import DataParams
 from advloop.prepare import write_images
 from advloop.progress import bar
-from advloop.sources import list_items, open_source
+from advloop.sources import SPLITS, list_items, open_source
 from advloop.splits import assign_splits
 
 
@@ -21,14 +21,16 @@ def main() -> None:
     data = params.section("data", DataParams)
     source = open_source(Path(data.source))
     items = list_items(source)
-    splits = assign_splits(items, data.val_fraction, data.test_fraction, data.split_seed)
+    splits = assign_splits(
+        items, data.val_fraction, data.test_fraction, data.tune_fraction, data.split_seed
+    )
     write_images(source, items, data.image_size, args.out / "images.npy", bar("prepare"))
     rows = [(item.file, item.group, split) for item, split in zip(items, splits, strict=True)]
     write_manifest(args.out / "manifest.csv", rows)
     counts = Counter(splits)
     print(
         f"{len(items)} images of {len({item.group for item in items})} groups: "
-        + ", ".join(f"{counts[name]} {name}" for name in ("train", "val", "test"))
+        + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
     )
 
 

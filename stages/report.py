@@ -8,17 +8,22 @@ from common import load_params, parse_args, run_stage
 
 from advloop.health import health_warning
 from advloop.io import copy_file, read_json, write_json
-from advloop.report import in_order, markdown_table
+from advloop.report import markdown_table, summary, worse_rounds
+from advloop.selection import select
 
 
 def main() -> None:
     args = parse_args(__doc__, evaluation=Path, metrics=Path, picture=Path)
     load_params("report")
-    rows = in_order(read_json(args.evaluation))
-    write_json(args.metrics, {"final": list(rows.values())[-1], **rows})
+    rows = read_json(args.evaluation)
+    content = summary(rows)
+    write_json(args.metrics, content)
     copy_file(args.evaluation.with_suffix(".png"), args.picture)
-    print(markdown_table(rows))
-    for name, row in rows.items():
+    print(markdown_table(content))
+    print(f"final model: {select(rows)}")
+    for line in worse_rounds(rows):
+        print(f"warning: {line}; the final model is chosen without it where another is better")
+    for name, row in content["training"].items():
         accuracy = row.get("disc_val_accuracy")
         if accuracy is not None and (warning := health_warning(accuracy)):
             print(f"warning: {name}: {warning}")

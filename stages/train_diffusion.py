@@ -16,13 +16,15 @@ from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
 from advloop.objectives.registry import OBJECTIVES
-from advloop.params.adversarial import ObjectiveParams, TrainDiffusionParams
+from advloop.objectives.weighting import AdaptiveWeight
+from advloop.params.adversarial import TrainDiffusionParams
 from advloop.params.diffusion import DiffusionParams
+from advloop.params.objectives import X0Params, read_objective
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
-from advloop.unet import Denoiser, load_checkpoint, save_checkpoint
+from advloop.unet import Denoiser, frozen_copy, load_checkpoint, save_checkpoint
 
 
 def draw_preview(
@@ -48,6 +50,7 @@ def main() -> None:
         iteration=int,
         model=Path,
         discriminator=Path,
+        fakes=Path,
         latents=Path,
         autoencoder=Path,
         out=Path,
@@ -55,7 +58,8 @@ def main() -> None:
     )
     params = load_params("train_diffusion", args.iteration)
     settings = params.section("train_diffusion", TrainDiffusionParams)
-    objective = params.section("objective", ObjectiveParams)
+    objective = read_objective(params)
+    recipe = OBJECTIVES[objective.name]
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
     shape = denoiser.latent_shape
@@ -63,13 +67,15 @@ def main() -> None:
         load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
     )
     criterion = Criterion(
-        objective=OBJECTIVES[objective.name],
+        objective=recipe.make(objective),
         weight=objective.weight,
         discriminator=load_discriminator(args.discriminator, shape[0]).to(device()),
         diffusion=params.section("diffusion", DiffusionParams),
         precision=read_precision(params),
         where=device(),
+        reference=frozen_copy(denoiser) if recipe.against_reference else None,
     )
+    fakes = load_latents(args.fakes, shape) if recipe.against_reference else None
     seed = read_seed(params)
     setup = Setup(
         params=settings,
@@ -79,6 +85,13 @@ def main() -> None:
         seed=seed,
         stage="train_diffusion",
         iteration=args.iteration,
+        fakes=None if fakes is None else fakes[len(fakes) // 5 :],
+        val_fakes=None if fakes is None else fakes[: len(fakes) // 5],
+        adaptive=(
+            AdaptiveWeight(objective.weight, objective.max_gradient_ratio, objective.ramp_steps)
+            if isinstance(objective, X0Params)
+            else None
+        ),
     )
     rows: list[Row] = []
     best: Row = {}

@@ -23,7 +23,7 @@ from PIL import Image
 REPO = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 OWN = ("stages", "src", "conf", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
-GROUPS, IMAGES_PER_GROUP = 10, 4
+GROUPS, IMAGES_PER_GROUP = 10, 6
 
 # As small as each stage can be; every key must be one of conf/scale/demo.yaml.
 TINY = {
@@ -73,7 +73,7 @@ TINY = {
     "evaluate": {
         "feature_size": 32,
         "num_samples": 6,
-        "num_seeds": 2,
+        "num_seeds": 3,
         "num_inference_steps": 2,
         "batch_size": 4,
     },

@@ -11,7 +11,7 @@ from torch import nn
 
 from advloop.criterion import Criterion, held_out
 from advloop.discriminator import Discriminator
-from advloop.objectives.registry import OBJECTIVES
+from advloop.objectives.seed import seed_objective
 from advloop.params.diffusion import DiffusionParams
 from advloop.unet import Denoiser, build_unet
 
@@ -34,7 +34,7 @@ class Recorder(nn.Module):
 def criterion() -> Criterion:
     torch.manual_seed(0)
     return Criterion(
-        objective=OBJECTIVES["seed"],
+        objective=seed_objective,
         weight=0.1,
         discriminator=Discriminator(4, [8], dropout=0.2).requires_grad_(False).eval(),
         diffusion=DiffusionParams(1000, "squaredcos_cap_v2", "v_prediction"),

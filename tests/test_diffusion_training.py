@@ -21,7 +21,9 @@ from advloop.diffusion_training import (
 )
 from advloop.discriminator import Discriminator
 from advloop.errors import UserError
+from advloop.objectives.none import noise_only
 from advloop.objectives.registry import OBJECTIVES
+from advloop.objectives.seed import seed_objective
 from advloop.params.diffusion import BaseParams, DiffusionParams
 from advloop.unet import Denoiser, build_unet
 
@@ -42,7 +44,7 @@ def make_criterion(objective="none", weight=0.1, prediction_type="v_prediction")
     """``objective``: a name, or a function of a batch."""
     torch.manual_seed(0)
     return Criterion(
-        objective=OBJECTIVES[objective] if isinstance(objective, str) else objective,
+        objective=OBJECTIVES[objective].make(None) if isinstance(objective, str) else objective,
         weight=weight,
         discriminator=Discriminator(4, [8], dropout=0.0).requires_grad_(False).eval(),
         diffusion=DiffusionParams(1000, "squaredcos_cap_v2", prediction_type),
@@ -125,20 +127,21 @@ def test_loss_falls_where_every_latent_is_the_same():
 )
 def test_epoch_rows_are_a_permutation_cut_or_repeated(samples, expected):
     setup = make_setup(rows=10, samples_per_epoch=samples)
-    rows = epoch_rows(setup, 1)
+    rows = epoch_rows(setup, 1, len(setup.train))
     assert sorted(torch.bincount(rows, minlength=10).tolist()) == expected
 
 
 def test_epoch_rows_are_shuffled_afresh_by_epoch_iteration_stage_and_seed():
     setup = make_setup(rows=50)
-    first = epoch_rows(setup, 1)
-    assert torch.equal(epoch_rows(setup, 1), first)
+    first = epoch_rows(setup, 1, len(setup.train))
+    assert torch.equal(epoch_rows(setup, 1, len(setup.train)), first)
     assert not torch.equal(first, torch.arange(50))
     others = [
-        epoch_rows(setup, 2),
-        epoch_rows(replace(setup, iteration=1), 1),
-        epoch_rows(replace(setup, stage="train_diffusion"), 1),
-        epoch_rows(replace(setup, seed=1), 1),
+        epoch_rows(setup, 2, 50),
+        epoch_rows(replace(setup, iteration=1), 1, 50),
+        epoch_rows(replace(setup, stage="train_diffusion"), 1, 50),
+        epoch_rows(replace(setup, seed=1), 1, 50),
+        epoch_rows(setup, 1, 50, "fake"),
     ]
     assert not any(torch.equal(first, other) for other in others)
 
@@ -147,10 +150,10 @@ def test_every_training_row_is_seen_once_an_epoch_and_the_last_batch_may_be_smal
     seen: list[torch.Tensor] = []
     call = Criterion.__call__
 
-    def spy(self, model, x0, eps, timesteps):
+    def spy(self, model, x0, eps, timesteps, **more):
         if torch.is_grad_enabled():
             seen.append(x0)
-        return call(self, model, x0, eps, timesteps)
+        return call(self, model, x0, eps, timesteps, **more)
 
     monkeypatch.setattr(Criterion, "__call__", spy)
     setup = make_setup(rows=10, epochs=1)
@@ -165,10 +168,10 @@ def test_training_draws_other_noise_and_timesteps_in_every_epoch(monkeypatch):
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     call = Criterion.__call__
 
-    def spy(self, model, x0, eps, timesteps):
+    def spy(self, model, x0, eps, timesteps, **more):
         if torch.is_grad_enabled():
             seen.append((eps, timesteps))
-        return call(self, model, x0, eps, timesteps)
+        return call(self, model, x0, eps, timesteps, **more)
 
     monkeypatch.setattr(Criterion, "__call__", spy)
     run(make_setup(rows=64, epochs=2, batch_size=32, eval_interval=2))
@@ -302,7 +305,7 @@ def broken_at(epoch: int, step: int, steps_per_epoch: int, term: str, value: flo
 
     def objective(batch):
         nonlocal count
-        loss, terms = OBJECTIVES["seed"](batch)
+        loss, terms = seed_objective(batch)
         if torch.is_grad_enabled():
             count += 1
             if count == (epoch - 1) * steps_per_epoch + step:
@@ -351,7 +354,7 @@ def test_a_gradient_that_is_not_finite_is_blamed_on_the_step_it_came_from():
 
     def objective(batch):
         nonlocal count
-        loss, terms = OBJECTIVES["none"](batch)
+        loss, terms = noise_only(batch)
         if torch.is_grad_enabled():
             count += 1
             if count == 2:  # sqrt has an infinite slope at 0

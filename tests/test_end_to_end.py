@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, command, dvc, make_project, must, ran, snapshot
+from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
@@ -137,12 +138,29 @@ def test_discriminator_history_has_a_row_an_epoch(run: Run, iteration: int) -> N
     assert (rows[["train_loss", "val_loss"]] > 0).all(axis=None)
 
 
-def test_report_has_every_model_and_the_last_as_final(run: Run) -> None:
+def test_final_model_is_the_one_of_the_lowest_tune_kid_and_loads_in_diffusers(run: Run) -> None:
+    rows = json.loads((run.project / "reports/metrics.json").read_text())["held_out"]
+    models = ("base", "iter_0", "iter_1")
+    best = min(models, key=lambda name: rows[name]["tune_kid_lite0"])
+    assert rows["final"] == rows[best] | {"iteration": models.index(best) - 1}
+    folder = run.outputs / "final_model"
+    unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    chosen = load(run.outputs / f"diffusion_{best}/checkpoint_best.pt")["ema"]
+    assert all(torch.equal(value, chosen[name]) for name, value in unet.state_dict().items())
+
+
+def test_report_has_every_model(run: Run) -> None:
     metrics = json.loads((run.project / "reports/metrics.json").read_text())
-    assert set(metrics) == {"final", "reals", "autoencoder", "base", "iter_0", "iter_1"}
-    assert metrics["final"] == metrics["iter_1"]
-    assert metrics["iter_0"]["kid_lite0"] != metrics["base"]["kid_lite0"]
-    assert all(math.isfinite(value) for row in metrics.values() for value in row.values())
+    assert list(metrics) == ["held_out", "training"]
+    rows = metrics["held_out"]
+    assert set(rows) == {"final", "reals", "autoencoder", "base", "iter_0", "iter_1"}
+    assert rows["iter_0"]["kid_lite0"] != rows["base"]["kid_lite0"]
+    assert set(metrics["training"]) == {"iter_0", "iter_1"}
+    values = [v for part in metrics.values() for row in part.values() for v in row.values()]
+    assert all(math.isfinite(value) for value in values)
+    for figure in ("kid_lite0", "coverage_lite0", "critic_gap", "critic_auc", "critic_accuracy"):
+        for name in ("reals", "base", "iter_0", "iter_1", "final"):
+            assert rows[name][f"{figure}_ci95"] >= 0
     with Image.open(run.project / "reports/samples.png") as picture:
         strips = [16] * 4  # reals, base, iter_0, iter_1
         assert picture.height >= sum(strips)
@@ -172,9 +190,9 @@ def test_best_checkpoint_is_the_latest_of_the_epoch_with_the_lowest_validation_l
     assert same == (losses.iloc[-1] < losses.iloc[:-1].min())
 
 
-def test_no_image_of_the_test_split_reaches_the_discriminator(run: Run) -> None:
+def test_no_image_of_the_tune_or_test_split_reaches_the_discriminator(run: Run) -> None:
     manifest = pd.read_csv(run.outputs / "data/manifest.csv")
-    held_out = set(manifest[manifest["split"] == "test"]["file"])
+    held_out = set(manifest[manifest["split"].isin(["tune", "test"])]["file"])
     assert held_out
     for i in ITERATIONS:
         drawn = pd.read_csv(run.outputs / f"discriminator_iter_{i}/real_latents.csv")
@@ -186,7 +204,7 @@ def test_no_image_of_the_test_split_reaches_the_discriminator(run: Run) -> None:
 def test_no_group_of_images_stands_in_two_splits(run: Run) -> None:
     manifest = pd.read_csv(run.outputs / "data/manifest.csv")
     assert (manifest.groupby("group")["split"].nunique() == 1).all()
-    assert set(manifest["split"]) == {"train", "val", "test"}
+    assert set(manifest["split"]) == {"train", "val", "tune", "test"}
 
 
 def test_iteration_1_starts_from_the_best_checkpoint_of_iteration_0(run: Run) -> None:

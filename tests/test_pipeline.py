@@ -125,8 +125,9 @@ def params_read(script: Path) -> set[str]:
     readers = {
         alias.name: alias.name.removeprefix("read_")
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "advloop.params.run"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("advloop.params.")
         for alias in node.names
+        if alias.name.startswith("read_")
     }
     single = {
         node.value: node.attr
@@ -193,7 +194,7 @@ def test_params_modules_rest_on_nothing_above_them(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["check_config", "prepare", "publish", "publish_samples", "report"]
+    "stage", ["check_config", "prepare", "publish", "publish_samples", "report", "select_model"]
 )
 def test_light_stage_loads_no_heavy_package(stage: str) -> None:
     heavy = ("torch", "torchvision", "diffusers", "pandas", "dvc")
@@ -217,9 +218,17 @@ def test_stage_without_a_unet_does_not_wait_for_diffusers(stage: str) -> None:
 
 # --- What DVC runs: real repositories, fake stages ---
 
-PER_ITERATION = ("generate", "encode", "train_disc", "train_diffusion", "publish", "evaluate")
+PER_ITERATION = (
+    "generate",
+    "encode",
+    "train_disc",
+    "train_diffusion",
+    "publish",
+    "evaluate",
+    "select",
+)
 ONCE = {"check_config", "prepare", "train_autoencoder", "encode_dataset", "train_base"}
-ONCE |= {"evaluate_reals", "evaluate_base", "report"}
+ONCE |= {"evaluate_reals", "evaluate_base", "select_base", "export", "report"}
 
 
 def stages_of(*iterations: int, names: tuple[str, ...] = PER_ITERATION) -> set[str]:
@@ -230,7 +239,7 @@ def stages_of(*iterations: int, names: tuple[str, ...] = PER_ITERATION) -> set[s
     return found
 
 
-TRAINED = ("train_diffusion", "publish", "evaluate")  # follow from a new discriminator
+TRAINED = ("train_diffusion", "publish", "evaluate", "select")  # follow from a new discriminator
 
 
 def results(project: Path) -> dict[str, bytes]:
@@ -270,13 +279,13 @@ def test_second_repro_runs_nothing_and_leaves_the_lock_alone(fakes: Path) -> Non
 def test_growing_runs_the_new_iteration_only_and_shrinking_the_report_only(fakes: Path) -> None:
     before = (fakes / "reports/metrics.json").read_bytes()
     grown = must(dvc(fakes, "exp", "run", "-S", "num_iterations=3"))
-    assert ran(grown) == {"check_config", "report"} | stages_of(2)
+    assert ran(grown) == {"check_config", "export", "report"} | stages_of(2)
     assert (fakes / "reports/metrics.json").read_bytes() != before
     shrunk = must(dvc(fakes, "exp", "run"))
-    assert ran(shrunk) <= {"check_config", "report"}
+    assert ran(shrunk) <= {"check_config", "export", "report"}
     assert (fakes / "reports/metrics.json").read_bytes() == before
     again = must(dvc(fakes, "exp", "run", "-S", "num_iterations=3"))
-    assert ran(again) <= {"check_config", "report"}
+    assert ran(again) <= {"check_config", "export", "report"}
 
 
 @pytest.mark.parametrize(
@@ -304,8 +313,9 @@ def test_growing_runs_the_new_iteration_only_and_shrinking_the_report_only(fakes
             id="the number of samples starts at generate@0 and encode",
         ),
         pytest.param(
-            "evaluate.num_seeds=3",
-            stages_of(0, 1, names=("evaluate",)) | {"evaluate_reals", "evaluate_base"},
+            "evaluate.num_seeds=4",
+            stages_of(0, 1, names=("evaluate", "select"))
+            | {"evaluate_reals", "evaluate_base", "select_base"},
             id="an evaluation setting evaluates",
         ),
         pytest.param(
@@ -317,8 +327,9 @@ def test_growing_runs_the_new_iteration_only_and_shrinking_the_report_only(fakes
 )
 def test_setting_reruns_what_depends_on_it(fakes: Path, override: str, expected: set[str]) -> None:
     done = must(dvc(fakes, "exp", "run", "-S", override))
-    assert ran(done) - {"report"} == expected | {"check_config"}
-    assert ("report" in ran(done)) == any(name.startswith("evaluate") for name in expected)
+    last = {"export", "report"}
+    assert ran(done) - last == expected | {"check_config"}
+    assert (ran(done) & last == last) == any(name.startswith("evaluate") for name in expected)
 
 
 def test_hand_edited_num_iterations_is_refused_with_the_command_that_fixes_it(fakes: Path) -> None:
@@ -381,7 +392,7 @@ def test_repro_after_a_failure_goes_on_from_the_last_finished_stage(tmp_path: Pa
 def test_iteration_1_can_be_redone_while_iteration_0_stays(fakes: Path) -> None:
     before = (fakes / "dvc.lock").read_bytes()
     done = must(dvc(fakes, "repro", "--force", "--downstream", "generate@1", "encode@1"))
-    assert ran(done) == stages_of(1) | {"report"}
+    assert ran(done) == stages_of(1) | {"export", "report"}
     assert (fakes / "dvc.lock").read_bytes() == before
 
 
@@ -392,7 +403,7 @@ def test_one_stage_can_be_redone_alone(fakes: Path) -> None:
 
 def test_experiment_in_a_temporary_copy_leaves_the_workspace_alone(fakes: Path) -> None:
     before = results(fakes)
-    done = must(dvc(fakes, "exp", "run", "--temp", "-S", "evaluate.num_seeds=3"))
+    done = must(dvc(fakes, "exp", "run", "--temp", "-S", "evaluate.num_seeds=4"))
     assert {"evaluate@0", "evaluate@1", "report"} <= ran(done)
     assert not ran(done) & {"prepare", "train_base", "generate@0", "train_disc@0"}
     assert results(fakes) == before
@@ -402,7 +413,7 @@ def test_experiment_in_a_temporary_copy_leaves_the_workspace_alone(fakes: Path) 
 
 
 def test_queued_experiment_runs_the_library_that_it_was_queued_with(fakes: Path) -> None:
-    must(dvc(fakes, "exp", "run", "--queue", "-S", "evaluate.num_seeds=3"))
+    must(dvc(fakes, "exp", "run", "--queue", "-S", "evaluate.num_seeds=4"))
     schema = fakes / "src/advloop/params/schema.py"
     schema.write_text("raise SystemExit('the library of the workspace')\n")
     must(dvc(fakes, "queue", "start"))

@@ -42,7 +42,7 @@ ONE_STEP: dict[str, Any] = {
     "evaluate": {
         "feature_size": 32,
         "num_samples": 6,
-        "num_seeds": 2,
+        "num_seeds": 3,
         "num_inference_steps": 1,
         "batch_size": 3,
     },
@@ -79,6 +79,7 @@ STAGES = {
         "iteration": 0,
         "model": "base/checkpoint_best.pt",
         "discriminator": "discriminator/discriminator_best.pt",
+        "fakes": "fake_latents.pt",
         "latents": "latents",
         "autoencoder": "autoencoder",
         "out": "diffusion",
@@ -87,7 +88,7 @@ STAGES = {
     "evaluate_reals": {
         "data": "data",
         "autoencoder": "autoencoder",
-        "stats": "latents/stats.json",
+        "latents": "latents",
         "out": "reals",
     },
     "evaluate": {
@@ -169,7 +170,7 @@ def test_each_stage_reads_its_own_sets_of_reals_alone(full: Path, reads: Reads) 
     assert reads["train_base"] == {"train.pt", "val.pt"}
     assert reads["encode"] == {"train", "val"}
     assert reads["train_diffusion"] == {"train.pt", "val.pt"}
-    assert reads["evaluate_reals"] == {"train", "test"}  # train: the floor
+    assert reads["evaluate_reals"] == {"train", "tune", "test"}  # train: the floor
     assert reads["evaluate"] == {"test.pt", "train.pt"}  # train: memorisation
 
 
@@ -217,9 +218,10 @@ def test_full_scale_latents_are_16_channels_of_32_by_32_float32(full: Path) -> N
 def test_full_scale_splits_hold_every_image_once(full: Path) -> None:
     manifest = pd.read_csv(full / "data/manifest.csv")
     assert len(manifest) == GROUPS * IMAGES_PER_GROUP
-    assert set(manifest["split"]) == {"train", "val", "test"}
-    for split, rows in manifest.groupby("split"):
-        assert len(tensor(full / f"latents/{split}.pt")) == len(rows)
+    counts = manifest["split"].value_counts()
+    assert set(counts.index) == {"train", "val", "tune", "test"}
+    for split in ("train", "val", "test"):
+        assert len(tensor(full / f"latents/{split}.pt")) == counts[split]
 
 
 def test_full_scale_unet_has_base_64_and_depth_4(full: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 VARIANTS = {"none": 1, "hflip": 2, "dihedral": 8}
@@ -14,3 +16,16 @@ def augment(pixels: torch.Tensor, variant: int) -> torch.Tensor:
     """
     turned = torch.rot90(pixels, variant // 2, (2, 3))
     return turned.flip(3) if variant % 2 else turned
+
+
+def augment_at_random(
+    images: npt.NDArray[np.uint8], augmentation: str, stream: torch.Generator
+) -> npt.NDArray[np.uint8]:
+    """Every image of (N, S, S, 3) in one variant of the augmentation, drawn from ``stream``."""
+    drawn = torch.randint(VARIANTS[augmentation], (len(images),), generator=stream)
+    result = np.empty_like(images)
+    for variant in range(VARIANTS[augmentation]):
+        rows = (drawn == variant).numpy()
+        pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2)
+        result[rows] = augment(pixels, variant).permute(0, 2, 3, 1).numpy()
+    return result

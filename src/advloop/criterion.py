@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,13 +13,17 @@ from advloop.runtime import autocast, batches, eval_mode, generator
 from advloop.sampling import noise_for
 from advloop.schedule import add_noise, make_alphas_cumprod
 
+Noised = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Clean latents and noise (B, C, H, W), and timesteps (B,)."""
+
 
 @dataclass
 class Criterion:
     """An objective with all that it needs beside the batch.
 
-    discriminator: frozen and in evaluation mode, or None. precision: ``fp32`` or ``bf16``,
-    for the diffusion network alone; the loss is computed in float32.
+    weight: of discriminator_loss beside noise_loss. discriminator, and reference (the model
+    that the training started from): frozen and in evaluation mode, or None. precision: ``fp32``
+    or ``bf16``, for the diffusion networks alone; the loss is computed in float32.
     """
 
     objective: Objective
@@ -28,6 +32,7 @@ class Criterion:
     diffusion: DiffusionParams
     precision: str
     where: torch.device
+    reference: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.alphas_cumprod = make_alphas_cumprod(
@@ -35,46 +40,79 @@ class Criterion:
         ).to(self.where)
 
     def __call__(
-        self, model: nn.Module, x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor
+        self,
+        model: nn.Module,
+        x0: torch.Tensor,
+        eps: torch.Tensor,
+        timesteps: torch.Tensor,
+        fake: Noised | None = None,
+        weight: float | torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Terms]:
-        """(loss, terms) of one batch. x0, eps: (B, C, H, W); timesteps: (B,) in [0, T)."""
+        """(loss, terms) of one batch. x0, eps: (B, C, H, W); timesteps: (B,) in [0, T).
+
+        fake: the same three of generated latents, for an objective that wants them. weight
+        takes the place of ``self.weight`` where it is given.
+        """
+        batch = self._forward(model, (x0, eps, timesteps), weight)
+        if fake is not None:
+            batch = replace(batch, fake=self._forward(model, fake, weight))
+        return self.objective(batch)
+
+    def _forward(
+        self, model: nn.Module, noised: Noised, weight: float | torch.Tensor | None
+    ) -> Batch:
+        x0, eps, timesteps = noised
         noisy = add_noise(x0, eps, timesteps, self.alphas_cumprod)
+        reference = None
         with autocast(self.precision, self.where):
             output = model(noisy, timesteps)
-        return self.objective(
-            Batch(
-                x0=x0,
-                eps=eps,
-                noisy=noisy,
-                timesteps=timesteps,
-                output=output.float(),
-                alphas_cumprod=self.alphas_cumprod,
-                prediction_type=self.diffusion.prediction_type,
-                discriminator=self.discriminator,
-                weight=self.weight,
-            )
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = self.reference(noisy, timesteps).float()
+        return Batch(
+            x0=x0,
+            eps=eps,
+            noisy=noisy,
+            timesteps=timesteps,
+            output=output.float(),
+            alphas_cumprod=self.alphas_cumprod,
+            prediction_type=self.diffusion.prediction_type,
+            discriminator=self.discriminator,
+            weight=self.weight if weight is None else weight,
+            reference=reference,
         )
 
 
 def held_out(
-    criterion: Criterion, model: nn.Module, latents: torch.Tensor, seed: int, batch_size: int
+    criterion: Criterion,
+    model: nn.Module,
+    latents: torch.Tensor,
+    seed: int,
+    batch_size: int,
+    fakes: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Mean loss and terms on ``latents`` (N, C, H, W), with noise that never changes.
 
     The timesteps are spread evenly over [0, T) and paired with the rows once, so that
-    every epoch, and every iteration, is measured on the same problem.
+    every epoch, and every iteration, is measured on the same problem. fakes: generated
+    latents (M, C, H, W), repeated to as many rows, for an objective that wants them.
     """
-    stream = generator(seed, "validation", "timesteps")
     count, limit = len(latents), criterion.diffusion.num_train_timesteps
-    timesteps = ((torch.arange(count) + 0.5) * limit / count).long()
-    timesteps = timesteps[torch.randperm(count, generator=stream)]
+
+    def noised(source: torch.Tensor, part: range, *key: str) -> Noised:
+        stream = generator(seed, "validation", "timesteps", *key)
+        timesteps = ((torch.arange(count) + 0.5) * limit / count).long()
+        timesteps = timesteps[torch.randperm(count, generator=stream)]
+        x0 = source[torch.tensor(part) % len(source)]
+        eps = noise_for(part, tuple(x0.shape[1:]), seed, "validation", *key)
+        steps = timesteps[part.start : part.stop]
+        return x0.to(criterion.where), eps.to(criterion.where), steps.to(criterion.where)
+
     sums: dict[str, torch.Tensor] = {}
     with eval_mode(model):
         for part in batches(count, batch_size):
-            rows = slice(part.start, part.stop)
-            x0 = latents[rows].to(criterion.where)
-            eps = noise_for(part, tuple(x0.shape[1:]), seed, "validation").to(criterion.where)
-            loss, terms = criterion(model, x0, eps, timesteps[rows].to(criterion.where))
+            fake = None if fakes is None else noised(fakes, part, "fake")
+            loss, terms = criterion(model, *noised(latents, part), fake=fake)
             for name, value in {"loss": loss, **terms}.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(x0)
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(part)
     return {name: float(total) / count for name, total in sums.items()}

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from advloop.criterion import Criterion, held_out
+from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
+from advloop.objectives.weighting import AdaptiveWeight
 from advloop.runtime import batches, generator
 from advloop.schedule import stratified_timesteps
 from advloop.unet import Denoiser
@@ -37,7 +38,9 @@ class TrainingParams(Protocol):
 class Setup:
     """What one training is made of.
 
-    train, val: latents (N, C, H, W) float32. stage and iteration key the random streams.
+    train, val: latents (N, C, H, W) float32; fakes, val_fakes: generated ones, for an
+    objective that wants them. stage and iteration key the random streams. adaptive: sets the
+    weight of each step, in place of the criterion's own.
     """
 
     params: TrainingParams
@@ -47,6 +50,9 @@ class Setup:
     seed: int
     stage: str
     iteration: int
+    fakes: torch.Tensor | None = None
+    val_fakes: torch.Tensor | None = None
+    adaptive: AdaptiveWeight | None = None
 
     @property
     def rows_per_epoch(self) -> int:
@@ -57,10 +63,9 @@ class Setup:
         return self.params.epochs * math.ceil(self.rows_per_epoch / self.params.batch_size)
 
 
-def epoch_rows(setup: Setup, epoch: int) -> torch.Tensor:
-    """Training rows of one epoch: a fresh permutation, cut or repeated to samples_per_epoch."""
-    stream = generator(setup.seed, setup.stage, setup.iteration, "rows", epoch)
-    count = len(setup.train)
+def epoch_rows(setup: Setup, epoch: int, count: int, *key: str) -> torch.Tensor:
+    """Rows out of ``count`` for one epoch: a fresh permutation, cut or repeated to its length."""
+    stream = generator(setup.seed, setup.stage, setup.iteration, "rows", epoch, *key)
     rounds = math.ceil(setup.rows_per_epoch / count)
     rows = torch.cat([torch.randperm(count, generator=stream) for _ in range(rounds)])
     return rows[: setup.rows_per_epoch]
@@ -98,6 +103,23 @@ def _diverged(setup: Setup, where: str) -> UserError:
     )
 
 
+class _Draws:
+    """Batches of one epoch out of ``latents``: rows, noise and timesteps of their own streams."""
+
+    def __init__(self, setup: Setup, latents: torch.Tensor, epoch: int, *key: str) -> None:
+        self.latents, self.where = latents, setup.criterion.where
+        self.limit = setup.criterion.diffusion.num_train_timesteps
+        self.rows = epoch_rows(setup, epoch, len(latents), *key)
+        self.stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch, *key)
+
+    def next(self, part: range) -> Noised:
+        """To be called with the parts of the epoch in their order."""
+        x0 = self.latents[self.rows[part.start : part.stop]]
+        eps = torch.randn(x0.shape, generator=self.stream)
+        timesteps = stratified_timesteps(len(x0), self.limit, self.stream)
+        return x0.to(self.where), eps.to(self.where), timesteps.to(self.where)
+
+
 def _train_epoch(
     setup: Setup,
     denoiser: Denoiser,
@@ -106,17 +128,19 @@ def _train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     epoch: int,
 ) -> Row:
-    rows = epoch_rows(setup, epoch)
-    stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch)
+    real = _Draws(setup, setup.train, epoch)
+    fake = None if setup.fakes is None else _Draws(setup, setup.fakes, epoch, "fake")
     history: list[dict[str, torch.Tensor]] = []
-    where = setup.criterion.where
-    limit = setup.criterion.diffusion.num_train_timesteps
     denoiser.train()
-    for part in batches(len(rows), setup.params.batch_size):
-        x0 = setup.train[rows[part.start : part.stop]].to(where)
-        eps = torch.randn(x0.shape, generator=stream).to(where)
-        timesteps = stratified_timesteps(len(x0), limit, stream).to(where)
-        loss, terms = setup.criterion(denoiser, x0, eps, timesteps)
+    for part in batches(setup.rows_per_epoch, setup.params.batch_size):
+        loss, terms = setup.criterion(
+            denoiser,
+            *real.next(part),
+            fake=fake.next(part) if fake else None,
+            weight=setup.adaptive.current() if setup.adaptive else None,
+        )
+        if setup.adaptive:
+            setup.adaptive.update(terms)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(denoiser.parameters(), setup.params.grad_clip)
@@ -160,7 +184,14 @@ def train_diffusion(
         row: Row = {"epoch": epoch, "learning_rate": rate}
         row |= _train_epoch(setup, denoiser, ema, optimizer, schedule, epoch)
         if epoch % params.eval_interval == 0 or epoch == params.epochs:
-            measured = held_out(setup.criterion, averaged, setup.val, setup.seed, params.batch_size)
+            measured = held_out(
+                setup.criterion,
+                averaged,
+                setup.val,
+                setup.seed,
+                params.batch_size,
+                setup.val_fakes,
+            )
             row |= {f"val_{name}": value for name, value in measured.items()}
             if not math.isfinite(row["val_loss"]):
                 raise _diverged(setup, f"val_loss is {row['val_loss']} in epoch {epoch}")

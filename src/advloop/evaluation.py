@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +13,10 @@ import torch
 
 from advloop.autoencoder import Codec
 from advloop.criterion import Criterion, held_out
-from advloop.features import NETWORK, image_features, load_network
-from advloop.intervals import mean_and_interval
-from advloop.metrics import measure
+from advloop.critic import fresh_critic
+from advloop.features import Features
+from advloop.io import load_model, save_torch
+from advloop.metrics import Seeds, measure
 from advloop.neighbours import nearest_distances
 from advloop.params.evaluation import EvaluateParams
 from advloop.runtime import autocast, batches, eval_mode
@@ -20,6 +24,50 @@ from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import Denoiser
 
 Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Reals:
+    """The evaluation-only reals.
+
+    features: (N, D) of the images of ``tune`` and of ``test``. latents: (V, N, C, H, W), the
+    test images in every variant of the augmentation that the training set has, variant 0
+    as they are; groups: their N groups. nearest: median distance of variant 0 to the
+    nearest training latent.
+    """
+
+    features: Mapping[str, torch.Tensor]
+    latents: torch.Tensor
+    groups: Sequence[str]
+    nearest: float
+
+
+def save_reals(path: Path, reals: Reals) -> None:
+    """All but the latents, which stage encode_dataset keeps."""
+    content = {"features": dict(reals.features), "groups": list(reals.groups)}
+    save_torch(path, content | {"nearest": reals.nearest})
+
+
+def load_reals(path: Path, latents: torch.Tensor) -> Reals:
+    """What ``save_reals`` wrote, with the test latents (V * N, C, H, W), variant by variant."""
+
+    def build(content: dict[str, Any]) -> Reals:
+        rows = latents.unflatten(0, (-1, len(content["groups"])))
+        return Reals(content["features"], rows, content["groups"], content["nearest"])
+
+    return load_model(path, "set of evaluation reals", build)
+
+
+def critic_scores(
+    samples: Sequence[torch.Tensor], reals: Reals, params: EvaluateParams, seed: int
+) -> Seeds:
+    """Fresh critics' figures for sets of latents (M, C, H, W), other initialisations each."""
+    seeds: Seeds = {}
+    for index, part in enumerate(samples):
+        scores = fresh_critic(reals.latents, reals.groups, part, params, seed, index)
+        for name, value in scores.items():
+            seeds.setdefault(name, []).append(value)
+    return seeds
 
 
 def draw_samples(
@@ -55,39 +103,30 @@ def evaluate_model(
     denoiser: Denoiser,
     criterion: Criterion,
     codec: Codec,
+    features: Features,
     train_latents: torch.Tensor,
-    test_latents: torch.Tensor,
-    real_features: torch.Tensor,
+    reals: Reals,
     params: EvaluateParams,
     seed: int,
     progress: Callable[[Iterable[int]], Iterable[int]],
-) -> tuple[dict[str, float], Images]:
-    """Held-out metrics of one model, and the images of its first sampling seed.
+) -> tuple[Seeds, float, Images]:
+    """Held-out metrics by sampling seed, test noise loss, and the images of the first seed.
 
-    test_latents: (N, C, H, W) and real_features: (N, D), both of evaluation-only reals;
     train_latents: (M, C, H, W) with augmentation. memorisation_ratio: the median distance of
     samples to the nearest training latent, over that of the evaluation-only reals; far
     below 1, samples copy training images.
     """
-    loss = held_out(criterion, denoiser, test_latents, seed, params.batch_size)["noise_loss"]
-    network = load_network(criterion.where)
-    unseen = nearest_distances(
-        test_latents.to(criterion.where), train_latents, params.batch_size
-    ).median()
-    features: list[torch.Tensor] = []
-    ratios: list[float] = []
-    first: Images | None = None
+    drawn, shown, nearest = [], [], []
     for index in progress(range(params.num_seeds)):
         latents, images = draw_samples(denoiser, criterion, codec, params, seed, index)
-        features.append(image_features(network, images, params.feature_size, criterion.where))
-        nearest = nearest_distances(latents, train_latents, params.batch_size)
-        ratios.append(float(nearest.median() / unseen))
-        first = images if first is None else first
-    assert first is not None
-    ratio, interval = mean_and_interval(ratios)
-    return {
-        "test_noise_loss": loss,
-        **measure(features, real_features, NETWORK),
-        "memorisation_ratio": ratio,
-        "memorisation_ratio_ci95": interval,
-    }, first
+        distances = nearest_distances(latents, train_latents, params.batch_size)
+        nearest.append(float(distances.median()) / reals.nearest)
+        drawn.append(latents)
+        shown.append(images)
+    seeds = {
+        **measure([features(images) for images in shown], reals.features, features.name),
+        **critic_scores(drawn, reals, params, seed),
+        "memorisation_ratio": nearest,
+    }
+    loss = held_out(criterion, denoiser, reals.latents[0], seed, params.batch_size)["noise_loss"]
+    return seeds, loss, shown[0]

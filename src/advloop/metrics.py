@@ -5,7 +5,7 @@ To add one: write ``(fake (M, D), real (N, D)) -> {name: value}`` and list it in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -16,6 +16,8 @@ from advloop.neighbours import neighbour_scores
 from advloop.params.evaluation import MIN_IMAGES
 
 Metric = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
+Seeds = dict[str, list[float]]
+"""Values of each metric, one a sampling seed."""
 
 
 def kid(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
@@ -25,24 +27,45 @@ def kid(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
 METRICS: tuple[Metric, ...] = (kid, neighbour_scores)
 
 
-def measure(samples: Sequence[torch.Tensor], real: torch.Tensor, network: str) -> dict[str, float]:
-    """``{metric}_{network}`` and its ``_ci95`` over independent sets of samples.
+def measure(
+    samples: Sequence[torch.Tensor], real: Mapping[str, torch.Tensor], network: str
+) -> Seeds:
+    """``{metric}_{network}`` on real["test"], ``tune_kid_{network}`` on real["tune"].
 
-    samples: at least two (M, D); real: (N, D); the mean over the sets and the half-width of
-    its 95 % interval. network names the features. Raises UserError where a set is too small.
+    samples: sets of features (M, D), one a sampling seed; real: (N, D) each. network names
+    the features. Raises UserError where a set is too small.
     """
-    smallest = min(len(part) for part in (*samples, real))
+    smallest = min(len(part) for part in (*samples, *real.values()))
     if smallest < MIN_IMAGES:
         raise UserError(
             f"evaluate: a set of {smallest} images is too small, {MIN_IMAGES} are needed; add "
             "images, raise data.test_fraction, or lower evaluate.num_seeds"
         )
-    values: dict[str, list[float]] = {}
+    seeds: Seeds = {}
     for part in samples:
-        for metric in METRICS:
-            for name, value in metric(part, real).items():
-                values.setdefault(f"{name}_{network}", []).append(value)
-    result = {}
-    for name, drawn in values.items():
-        result[name], result[f"{name}_ci95"] = mean_and_interval(drawn)
-    return result
+        values = {name: v for metric in METRICS for name, v in metric(part, real["test"]).items()}
+        values["tune_kid"] = kernel_distance(part, real["tune"])
+        for name, value in values.items():
+            seeds.setdefault(f"{name}_{network}", []).append(value)
+    return seeds
+
+
+def make_row(seeds: Seeds) -> dict[str, float | Seeds]:
+    """Mean of each metric, half the width of its 95 % interval as ``_ci95``, and ``seeds``.
+
+    Rounded to six decimals, finer than any interval here.
+    """
+    row: dict[str, float | Seeds] = {}
+    for name, values in seeds.items():
+        for column, value in zip((name, f"{name}_ci95"), mean_and_interval(values), strict=True):
+            row[column] = round(value, 6)
+    return row | {"seeds": {name: [round(v, 6) for v in values] for name, values in seeds.items()}}
+
+
+def describe(row: Mapping[str, object]) -> str:
+    """One line of a row: each value, with its interval where it has one."""
+    shown = {k: v for k, v in row.items() if k != "seeds" and not k.endswith("_ci95")}
+    return ", ".join(
+        f"{name}={value}" + (f"±{row[f'{name}_ci95']}" if f"{name}_ci95" in row else "")
+        for name, value in shown.items()
+    )

@@ -1,14 +1,18 @@
-"""The summary of a run as a table."""
+"""The summary of a run: one metrics file, and a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-Rows = Mapping[str, Mapping[str, float]]
+from advloop.selection import Rows, kid_name, models_in_order, select, verdicts
 
 COLUMNS = {
-    "kid_lite0": "KID (lite0)",
-    "test_noise_loss": "test noise loss",
+    "kid": "KID",
+    "critic_gap": "critic gap",
+    "critic_auc": "critic AUC",
+    "coverage": "coverage",
+    "precision": "precision",
     "disc_val_accuracy": "D accuracy",
     "diffusion_val_viability_score": "viability",
 }
@@ -17,29 +21,73 @@ NAMES = {
     "autoencoder": "real through the autoencoder (bound)",
     "base": "base model",
 }
+TRAINING = ("disc_", "diffusion_")
 
 
 def in_order(rows: Rows) -> Rows:
     """Floor, bound, base model, then the iterations by number; JSON keeps no such order."""
-    iterations = sorted((n for n in rows if n.startswith("iter_")), key=lambda n: int(n[5:]))
-    return {name: rows[name] for name in (*NAMES, *iterations)}
+    return {name: rows[name] for name in ("reals", "autoencoder", *models_in_order(rows))}
 
 
-def markdown_table(rows: Rows) -> str:
-    """One line a row: what was measured on evaluation-only images, then D's health."""
+def summary(rows: Rows) -> dict[str, Any]:
+    """What ``dvc metrics`` shows: ``held_out`` figures of all models, then ``training``.
+
+    held_out.final is the selected model, and held_out.final.iteration its number, -1 for
+    the base model. Each round has its KID's paired change, change_kid_… and _ci95.
+    """
+    flat = {
+        name: {k: v for k, v in row.items() if isinstance(v, int | float)}
+        for name, row in rows.items()
+    }
+    for name, (mean, interval) in verdicts(rows).items():
+        column = f"change_{kid_name(rows[name])}"
+        flat[name] |= {column: round(mean, 6), f"{column}_ci95": round(interval, 6)}
+    held_out = {
+        name: {k: v for k, v in row.items() if not k.startswith(TRAINING)}
+        for name, row in flat.items()
+    }
+    final = select(rows)
+    number = -1 if final == "base" else int(final.removeprefix("iter_"))
+    training = {
+        name: {k: v for k, v in row.items() if k.startswith(TRAINING)} for name, row in flat.items()
+    }
+    return {
+        "held_out": {**held_out, "final": held_out[final] | {"iteration": number}},
+        "training": {name: row for name, row in training.items() if row},
+    }
+
+
+def worse_rounds(rows: Rows) -> list[str]:
+    """One line for each round whose KID rose by more than its paired 95 % interval."""
+    return [
+        f"{name} made KID worse by {mean:.4f} ± {interval:.4f} (paired by sampling seed)"
+        for name, (mean, interval) in verdicts(rows).items()
+        if mean > interval
+    ]
+
+
+def markdown_table(content: Mapping[str, Any]) -> str:
+    """The table of a ``summary``: figures of evaluation-only images, then D's health."""
+    rows = {
+        name: {**row, **content["training"].get(name, {})}
+        for name, row in content["held_out"].items()
+        if name != "final"
+    }
+    network = kid_name(rows["base"]).removeprefix("kid_")
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} |",
         "|---|" + "---|" * len(COLUMNS),
     ]
-    for name, row in rows.items():
-        lines.append(_line(NAMES.get(name, name), row))
+    for name, row in in_order(rows).items():
+        cells = (_cell(row, column, network) for column in COLUMNS)
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _line(title: str, row: Mapping[str, float]) -> str:
-    cells = []
-    for column in COLUMNS:
-        text = f"{row[column]:.4f}" if column in row else ""
-        interval = row.get(f"{column}_ci95")
-        cells.append(text if interval is None else f"{text} ± {interval:.4f}")
-    return f"| {title} | {' | '.join(cells)} |"
+def _cell(row: Mapping[str, float], column: str, network: str) -> str:
+    found = column if column in row else f"{column}_{network}"
+    if found not in row:
+        return ""
+    text = f"{row[found]:.4f}"
+    interval = row.get(f"{found}_ci95")
+    return text if interval is None else f"{text} ± {interval:.4f}"

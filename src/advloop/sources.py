@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from advloop.errors import UserError
 from advloop.images import FORMATS
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "tune", "test")
 MAX_FILE_BYTES = 512 * 2**20
 
 

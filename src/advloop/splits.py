@@ -1,4 +1,4 @@
-"""Three disjoint sets of images, split by group and never by file."""
+"""Four disjoint sets of images, split by group and never by file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from advloop.params.evaluation import MIN_IMAGES
 from advloop.sources import SPLITS, Item
 
 MIN_GROUPS = 5
+MIN_TEST_GROUPS = 2  # a critic is trained on some and judges the others
 
 
 def assign_splits(
-    items: Sequence[Item], val_fraction: float, test_fraction: float, seed: int
+    items: Sequence[Item],
+    val_fraction: float,
+    test_fraction: float,
+    tune_fraction: float,
+    seed: int,
 ) -> list[str]:
-    """A split (train, val, test) for every item, the same for all items of a group.
+    """A split (train, val, tune, test) for every item, the same for all items of a group.
 
     train: the autoencoder, the diffusion model and the discriminator learn from it.
-    val: judges discriminator and losses while they train. test: evaluation only.
+    val: judges discriminator and losses while they train. tune: chooses between finished
+    models. test: the figures alone.
 
     A split that the source gives is kept, but where it names no val group, some of its
-    train groups become val. What is missing is drawn by whole groups: test until
-    ``test_fraction`` of all images, then val until ``val_fraction`` of the images that
-    are not test. Raises UserError when a group stands in two splits, there are fewer
-    than MIN_GROUPS groups, or fewer than MIN_IMAGES images for test.
+    train groups become val, and where it names no tune group, some of its test groups
+    become tune. What is missing is drawn by whole groups: test until ``test_fraction`` of
+    all images, val until ``val_fraction`` of those that are not test, tune until
+    ``tune_fraction`` of those that are. Raises UserError when a group stands in two splits,
+    and where there are too few groups, or too few images for tune or test.
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:
@@ -44,26 +51,43 @@ def assign_splits(
     groups = sorted(sizes)
     order = [groups[i] for i in np.random.default_rng([seed, 0]).permutation(len(groups))]
 
-    def draw(name: str, wanted: float, pool: list[str]) -> None:
+    def draw(name: str, wanted: float, pool: list[str], least: int = 1, left: int = 1) -> None:
+        """Move groups of pool to a split: at least ``least``, and ``left`` of them stay."""
         taken = 0
-        for group in pool[:-1]:  # one group always stays behind
-            if taken >= wanted:
+        for count, group in enumerate(pool[: max(0, len(pool) - left)]):
+            if taken >= wanted and count >= least:
                 break
             split[group] = name
             taken += sizes[group]
 
     if "test" not in split.values():
-        draw("test", test_fraction * len(items), [g for g in order if g not in split])
+        least = MIN_TEST_GROUPS + ("tune" not in split.values())
+        draw("test", test_fraction * len(items), [g for g in order if g not in split], least)
     if "val" not in split.values():
         rest = [g for g in order if split.get(g) in (None, "train")]
         draw("val", val_fraction * sum(sizes[g] for g in rest), rest)
+    if "tune" not in split.values():
+        held_out = [g for g in order if split.get(g) == "test"]
+        wanted = tune_fraction * sum(sizes[g] for g in held_out)
+        draw("tune", wanted, held_out, left=MIN_TEST_GROUPS)
     result = [split.get(item.group, "train") for item in items]
     for name in SPLITS:
         if name not in result:
             raise UserError(f"data.source: no group is left for the {name} split; add groups")
-    if result.count("test") < MIN_IMAGES:
-        raise UserError(
-            f"data.source: the test split has {result.count('test')} image(s), evaluation needs "
-            f"{MIN_IMAGES}; raise data.test_fraction={test_fraction} or add images"
-        )
+    _check_held_out(items, result, test_fraction)
     return result
+
+
+def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: float) -> None:
+    for name in ("tune", "test"):
+        if (count := splits.count(name)) < MIN_IMAGES:
+            raise UserError(
+                f"data.source: the {name} split has {count} image(s), evaluation needs "
+                f"{MIN_IMAGES}; raise data.test_fraction={test_fraction} or add images"
+            )
+    groups = {item.group for item, split in zip(items, splits, strict=True) if split == "test"}
+    if len(groups) < MIN_TEST_GROUPS:
+        raise UserError(
+            f"data.source: the test split has {len(groups)} group(s) after tune has taken its "
+            f"share, evaluation needs {MIN_TEST_GROUPS}; put more groups into test"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ def load_checkpoint(path: Path) -> Denoiser:
         return denoiser
 
     return load_model(path, "checkpoint", build)
+
+
+def frozen_copy(denoiser: Denoiser) -> Denoiser:
+    """The same weights without gradients, in evaluation mode."""
+    return copy.deepcopy(denoiser).requires_grad_(False).eval()
 
 
 def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> None:

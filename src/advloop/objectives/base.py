@@ -17,11 +17,13 @@ Terms = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch after the network's forward pass; tensors are (B, C, H, W).
+    """One batch after the networks' forward pass; tensors are (B, C, H, W).
 
     output: what the network predicted for ``noisy`` at ``timesteps`` (B,).
     discriminator: frozen, or None where there is none (training of the base model).
     weight: of discriminator_loss beside noise_loss.
+    reference: what the frozen starting model predicted for the same input; fake: a batch of
+    generated latents. Both are None where the objective asks for neither.
     """
 
     x0: torch.Tensor
@@ -32,14 +34,25 @@ class Batch:
     alphas_cumprod: torch.Tensor
     prediction_type: str
     discriminator: nn.Module | None
-    weight: float
+    weight: float | torch.Tensor
+    reference: torch.Tensor | None = None
+    fake: Batch | None = None
+
+    def target(self) -> torch.Tensor:
+        """What the network is to predict."""
+        return training_target(
+            self.x0, self.eps, self.timesteps, self.alphas_cumprod, self.prediction_type
+        )
 
     def noise_loss(self) -> torch.Tensor:
         """MSE between output and training target (DDPM, Eq. 14), a scalar."""
-        target = training_target(
-            self.x0, self.eps, self.timesteps, self.alphas_cumprod, self.prediction_type
-        )
-        return F.mse_loss(self.output, target)
+        return F.mse_loss(self.output, self.target())
+
+    def judge(self, latents: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) of the discriminator for clean latents; positive means real."""
+        assert self.discriminator is not None
+        logits: torch.Tensor = self.discriminator(latents)
+        return logits
 
     def predicted_x0(self) -> torch.Tensor:
         """One-step prediction of the clean latents, differentiable in ``output``."""

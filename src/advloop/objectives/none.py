@@ -13,6 +13,6 @@ def noise_only(batch: Batch) -> tuple[torch.Tensor, Terms]:
     terms = {"noise_loss": loss.detach()}
     if batch.discriminator is not None:
         with torch.no_grad():
-            judged = discriminator_terms(batch.discriminator(batch.predicted_x0()))
+            judged = discriminator_terms(batch.judge(batch.predicted_x0()))
         terms |= {"discriminator_loss": judged[0], "viability_score": judged[1]}
     return loss, terms

@@ -13,9 +13,8 @@ def seed_objective(batch: Batch) -> tuple[torch.Tensor, Terms]:
     The discriminator sees the network's own prediction of x0, so that the gradient
     reaches the network; judging the ground-truth latents would teach it nothing.
     """
-    assert batch.discriminator is not None
     noise_loss = batch.noise_loss()
-    loss, viability = discriminator_terms(batch.discriminator(batch.predicted_x0()))
+    loss, viability = discriminator_terms(batch.judge(batch.predicted_x0()))
     terms = {
         "noise_loss": noise_loss.detach(),
         "discriminator_loss": loss.detach(),

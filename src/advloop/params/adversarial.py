@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advloop.params.loader import choice, number
+from advloop.params.loader import number
 
 
 @dataclass
@@ -20,9 +20,3 @@ class TrainDiffusionParams:
     sample_interval: int = number(1)  # epochs between two sample grids
     num_preview_samples: int = number(1)
     preview_steps: int = number(1)  # DDPM steps, spaced over num_train_timesteps
-
-
-@dataclass
-class ObjectiveParams:
-    name: str = choice("seed", "none")
-    weight: float = number(0)  # of discriminator_loss beside noise_loss

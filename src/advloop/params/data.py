@@ -13,6 +13,7 @@ class DataParams:
     image_size: int = number(8, 4096)  # pixels a side, after scaling and centre-cropping
     val_fraction: float = number(0.01, 0.5)  # of the images that are not test
     test_fraction: float = number(0.01, 0.5)  # of all images, where the source has no split
+    tune_fraction: float = number(0.01, 0.9)  # of the test images: to choose models by
     split_seed: int = number(0, 2**31 - 1)  # draws the groups of val, and of test
 
 

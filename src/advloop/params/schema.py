@@ -7,6 +7,7 @@ from typing import Any
 from advloop.errors import UserError
 from advloop.params import adversarial, data, diffusion, discriminator, evaluation, sampling
 from advloop.params.loader import Params
+from advloop.params.objectives import read_objective
 from advloop.params.run import read_num_iterations, read_precision, read_seed
 
 SECTIONS: dict[str, type] = {
@@ -20,11 +21,10 @@ SECTIONS: dict[str, type] = {
     "encode": sampling.EncodeParams,
     "discriminator": discriminator.DiscriminatorParams,
     "train_disc": discriminator.TrainDiscParams,
-    "objective": adversarial.ObjectiveParams,
     "train_diffusion": adversarial.TrainDiffusionParams,
     "evaluate": evaluation.EvaluateParams,
 }
-SCALARS = ("scale", "exp_name", "seed", "num_iterations", "precision", "derived")
+SCALARS = ("scale", "exp_name", "seed", "num_iterations", "precision", "objective", "derived")
 
 
 def check_params(params: Params) -> None:
@@ -37,6 +37,7 @@ def check_params(params: Params) -> None:
     read_seed(params)
     read_num_iterations(params)
     read_precision(params)
+    read_objective(params)
     sections: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
     _check_shapes(params, sections)
     _check_steps(params, sections)

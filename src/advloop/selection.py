@@ -1,0 +1,63 @@
+"""Which model of a run is the final one, and which rounds made things worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from advloop.errors import UserError
+from advloop.intervals import mean_and_interval
+
+Rows = Mapping[str, Mapping[str, Any]]
+"""Rows of models by name; ``seeds`` of a row holds each metric's values by sampling seed."""
+
+START = "base"
+
+
+def kid_name(row: Mapping[str, Any]) -> str:
+    """``kid_{network}`` of a row, whichever network it was measured in."""
+    names = [n for n in row if n.startswith("kid_") and not n.endswith("_ci95")]
+    if len(names) != 1:
+        raise UserError(f"evaluation: {len(names)} KID columns in one row, not 1; run `dvc repro`")
+    return names[0]
+
+
+def models_in_order(rows: Rows) -> list[str]:
+    """Base model, then the iterations by number."""
+    iterations = sorted((n for n in rows if n.startswith("iter_")), key=lambda n: int(n[5:]))
+    return [START, *iterations]
+
+
+def select(rows: Rows) -> str:
+    """The model of the lowest KID on the tune images, which no reported figure looks at.
+
+    Of equal ones the earlier, so that a round has to earn its place.
+    """
+    models = models_in_order(rows)
+    return min(models, key=lambda name: float(rows[name][f"tune_{kid_name(rows[name])}"]))
+
+
+def change(rows: Rows, name: str, before: str, metric: str) -> tuple[float, float]:
+    """Mean change of a metric from one model to another, and half its 95 % interval.
+
+    Paired by sampling seed: both models' samples start from the same noise.
+    """
+    pairs = zip(_seeds(rows, name, metric), _seeds(rows, before, metric), strict=True)
+    return mean_and_interval([after - earlier for after, earlier in pairs])
+
+
+def _seeds(rows: Rows, name: str, metric: str) -> Sequence[float]:
+    try:
+        values: Sequence[float] = rows[name]["seeds"][metric]
+    except (KeyError, TypeError):
+        raise UserError(f"evaluation: {name} has no {metric} by seed; run `dvc repro`") from None
+    return values
+
+
+def verdicts(rows: Rows) -> dict[str, tuple[float, float]]:
+    """Change of KID in each round against the model that it started from, with its interval."""
+    models = models_in_order(rows)
+    return {
+        name: change(rows, name, before, kid_name(rows[name])) for before, name in pairwise(models)
+    }
