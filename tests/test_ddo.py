@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from advloop.criterion import Criterion
 from advloop.diffusion_training import Setup, train_diffusion
 from advloop.objectives.base import Batch
-from advloop.objectives.ddo import log_ratio, make_ddo
+from advloop.objectives.ddo import fake_weights, log_ratio, make_ddo
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams
 from advloop.schedule import add_noise, make_alphas_cumprod
@@ -200,3 +200,50 @@ def test_training_leaves_the_reference_as_it_was():
     run(setup)
     after = setup.criterion.reference.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+# --- Fakes weighted by the trained discriminator ---
+
+
+class Mean(torch.nn.Module):
+    """Takes latents of a large mean for real."""
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return 5 * latents.mean((1, 2, 3))
+
+
+def judged_pair() -> tuple[Batch, torch.Tensor, torch.Tensor]:
+    """Fakes of means -1, -1, 1 and 1: two that the discriminator doubts, two that it believes."""
+    batch, real, fake = pair(timesteps=(200,) * 4)
+    assert batch.fake is not None
+    means = torch.tensor([-1.0, -1.0, 1.0, 1.0]).view(4, 1, 1, 1)
+    fakes = replace(batch.fake, x0=means.expand_as(batch.fake.x0), discriminator=Mean())
+    return replace(batch, fake=fakes, discriminator=Mean()), real, fake
+
+
+def test_weights_grow_with_the_doubt_of_the_discriminator_and_have_mean_one():
+    batch, _, _ = judged_pair()
+    assert batch.fake is not None
+    weights = fake_weights(batch.fake)
+    assert float(weights.mean()) == pytest.approx(1.0)
+    assert weights[0] == weights[1] > 10 * weights[2]  # sigmoid(5) and sigmoid(-5)
+    assert not weights.requires_grad
+
+
+def test_doubted_fakes_are_pushed_away_and_believed_ones_are_left():
+    batch, _, fake = judged_pair()
+    loss, _ = make_ddo(alpha=1.0, beta=0.01, weighted=True)(batch)
+    loss.backward()
+    assert fake.grad is not None
+    sizes = fake.grad.flatten(1).norm(dim=1)
+    assert float(sizes[:2].min()) > 10 * float(sizes[2:].max())
+
+
+def test_an_undecided_discriminator_makes_weighted_ddo_plain_ddo():
+    batch, _, _ = judged_pair()
+    assert batch.fake is not None
+    undecided = replace(batch.fake, x0=torch.zeros_like(batch.fake.x0))
+    batch = replace(batch, fake=undecided)
+    plain, _ = make_ddo(alpha=1.0, beta=0.01)(batch)
+    weighted, _ = make_ddo(alpha=1.0, beta=0.01, weighted=True)(batch)
+    torch.testing.assert_close(weighted, plain)
