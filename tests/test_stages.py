@@ -78,6 +78,8 @@ STAGES = {
         "real": "real_latents.pt",
         "manifest": "real_latents.csv",
         "fake": "fake_latents.pt",
+        "predicted": "predicted_latents.pt",
+        "replay": "no_earlier_iteration",
         "out": "discriminator",
         "metrics": "discriminator/metrics.json",
     },
