@@ -244,7 +244,7 @@ def test_the_penalty_of_a_linear_discriminator_is_its_squared_gradient_in_expect
     penalty = r1_penalty(model, torch.zeros(count, 4, 8, 8), eps, sigma)
     assert penalty.shape == (count,)
     assert float(penalty.detach().min()) >= 0
-    expected = float(model.gradient.square().sum())
+    expected = float(model.gradient.detach().square().sum())
     # (g . eps)^2 is |g|^2 times chi-squared: relative standard error sqrt(2 / 20,000) = 0.01
     assert float(penalty.detach().mean()) == pytest.approx(expected, rel=0.04)
 
