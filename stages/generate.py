@@ -1,4 +1,7 @@
-"""Stage generate@i: draw fake latents from the current diffusion model with DDIM."""
+"""Stage generate@i: draw fake latents from the current diffusion model.
+
+DDIM samples, and one-step predictions from noised real training latents.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from pathlib import Path
 from common import load_params, parse_args, run_stage
 
 from advloop.io import TensorWriter
+from advloop.latent_files import load_latents
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
 from advloop.params.sampling import GenerateParams
+from advloop.predictions import predict_latents
 from advloop.progress import bar
 from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
@@ -18,7 +23,7 @@ from advloop.unet import load_checkpoint
 
 
 def main() -> None:
-    args = parse_args(__doc__, iteration=int, model=Path, out=Path)
+    args = parse_args(__doc__, iteration=int, model=Path, latents=Path, out=Path, predicted=Path)
     params = load_params("generate", args.iteration)
     settings = params.section("generate", GenerateParams)
     diffusion = params.section("diffusion", DiffusionParams)
@@ -27,6 +32,7 @@ def main() -> None:
     denoiser = load_checkpoint(args.model).to(device())
     alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
     shape = denoiser.latent_shape
+    train = load_latents(args.latents / "train.pt", shape)
     jobs = list(batches(settings.num_samples, settings.batch_size))
     with (
         eval_mode(denoiser),
@@ -44,7 +50,23 @@ def main() -> None:
                     settings.num_inference_steps,
                 )
             )
-    print(f"{settings.num_samples} latents {list(shape)}")
+    with (
+        eval_mode(denoiser),
+        TensorWriter(args.predicted, (settings.num_samples, *shape)) as writer,
+    ):
+        for rows in predict_latents(
+            denoiser,
+            train,
+            settings,
+            diffusion,
+            seed,
+            args.iteration,
+            precision,
+            device(),
+            bar("predict"),
+        ):
+            writer.append(rows)
+    print(f"{settings.num_samples} latents {list(shape)}, and as many one-step predictions")
 
 
 if __name__ == "__main__":

@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
-from advloop.disc_training import (
-    DiscData,
-    make_side,
-    split_rows,
-    train_discriminator,
-)
+from advloop.disc_data import Fakes, make_sides
+from advloop.disc_training import train_discriminator
 from advloop.discriminator import save_discriminator
 from advloop.errors import UserError
 from advloop.health import health_warning
 from advloop.history import discriminator_report, write_history
-from advloop.io import write_json
+from advloop.io import save_torch, write_json
 from advloop.latent_files import load_latents
 from advloop.manifest import read_manifest
+from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
+from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
+from advloop.schedule import make_alphas_cumprod
+
+
+def load_fakes(args: argparse.Namespace, settings: TrainDiscParams) -> Fakes:
+    """The fakes that ``settings`` asks for; what it does not use is not read.
+
+    Iteration 0 has no earlier fakes: its --replay names a stand-in.
+    """
+    samples = load_latents(args.fake)
+    shape = Fakes(samples).shape
+    predicted = earlier = None
+    if settings.predicted_fraction:
+        predicted = load_latents(args.predicted, shape)
+        if len(predicted) != len(samples):
+            raise UserError(
+                f"{args.predicted}: {len(predicted)} latents beside {len(samples)}; `dvc repro`"
+            )
+    if settings.replay_fraction and args.iteration > 0:
+        earlier = load_latents(args.replay, shape)
+    return Fakes(samples, predicted, earlier)
 
 
 def main() -> None:
     args = parse_args(
-        __doc__, iteration=int, real=Path, manifest=Path, fake=Path, out=Path, metrics=Path
+        __doc__,
+        iteration=int,
+        real=Path,
+        manifest=Path,
+        fake=Path,
+        predicted=Path,
+        replay=Path,
+        out=Path,
+        metrics=Path,
     )
     params = load_params("train_disc", args.iteration)
     settings = params.section("train_disc", TrainDiscParams)
     seed = read_seed(params)
-    fake = load_latents(args.fake)
-    real = load_latents(args.real, tuple(fake.shape[1:]))  # type: ignore[arg-type]  # 3 entries
+    diffusion = params.section("diffusion", DiffusionParams)
+    fakes = load_fakes(args, settings)
+    real = load_latents(args.real, fakes.shape)
     splits = [row[2] for row in read_manifest(args.manifest)]
     if len(splits) != len(real):
         raise UserError(f"{args.manifest}: {len(splits)} rows for {len(real)} latents; `dvc repro`")
     deterministic()
-    sides = split_rows(splits, len(fake), seed, args.iteration)
-    data = {name: make_side(real, fake, rows) for name, rows in sides.items()}
-    data = {n: DiscData(d.latents.to(device()), d.real.to(device())) for n, d in data.items()}
+    data, counts = make_sides(real, fakes, splits, settings, seed, args.iteration, device())
     print(f"{len(data['train'])} training rows, {len(data['val'])} validation rows, half real")
+    if counts["predicted"] or counts["replayed"]:
+        print(f"training fakes: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
 
     rows: list[dict[str, float]] = []
 
@@ -55,12 +83,22 @@ def main() -> None:
         params.section("discriminator", DiscriminatorParams),
         data["train"],
         data["val"],
+        make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps),
         seed,
         args.iteration,
         on_epoch,
     )
+    if (last := result.history[-1])["epoch"] < settings.epochs:
+        print(
+            f"Stopped after epoch {last['epoch']:.0f}/{settings.epochs}: validation accuracy "
+            f"{last['val_accuracy']:.4f} reached train_disc.stop_accuracy={settings.stop_accuracy}"
+        )
     save_discriminator(args.out / "discriminator_best.pt", result.config, result.best)
     save_discriminator(args.out / "discriminator_final.pt", result.config, result.final)
+    buffer = fakes.samples[:0]  # without replay nothing reads it: no second copy of the fakes
+    if settings.replay_fraction:
+        buffer = update_replay(fakes.samples, fakes.earlier, seed, args.iteration)
+    save_torch(args.out / "replay_latents.pt", buffer.clone())
     best = result.history[result.best_epoch - 1]
     if warning := health_warning(best["val_accuracy"]):
         print(f"warning: {warning}", file=sys.stderr)
@@ -70,6 +108,7 @@ def main() -> None:
             "best_epoch": result.best_epoch,
             "val_loss": round(best["val_loss"], 6),
             "val_accuracy": round(best["val_accuracy"], 6),
+            "val_viability": round(best["val_viability"], 6),
             "train_accuracy": round(best["train_accuracy"], 6),
         },
     )

@@ -17,6 +17,7 @@ import check_config
 from advloop.errors import UserError
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams
+from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.loader import Params
 from advloop.params.schema import check_params
 from hydra_plugins import advloop_derived
@@ -140,6 +141,26 @@ def test_each_iteration_starts_from_the_model_of_the_one_before() -> None:
     assert result["indices"] == [0, 1, 2]
     assert result["last"] == "iter_2"
     assert derived(num_iterations=1)["iterations"] == {"0": "base"}
+
+
+def test_each_iteration_but_the_first_may_replay_the_fakes_of_those_before() -> None:
+    assert derived(num_iterations=3)["replays"] == {
+        "0": NO_MODEL,
+        "1": "outputs/discriminator_iter_0/replay_latents.pt",
+        "2": "outputs/discriminator_iter_1/replay_latents.pt",
+    }
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_the_discriminator_can_be_given_beside_its_samples_is_off(
+    tmp_path: Path, scale: str
+) -> None:
+    params = Params.load(compose(tmp_path / "params.yaml", f"scale={scale}"))
+    training = params.section("train_disc", TrainDiscParams)
+    assert (training.predicted_fraction, training.replay_fraction) == (0, 0)
+    assert training.r1_weight == 0
+    assert training.stop_accuracy is None
+    assert not params.section("discriminator", DiscriminatorParams).noise_conditioned
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The discriminator's data and its training."""
+"""The discriminator's training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from advloop.disc_training import (
-    DiscData,
-    judge,
-    make_side,
-    split_rows,
-    train_discriminator,
-)
+from advloop.disc_data import DiscData, renoise
+from advloop.disc_training import judge, train_discriminator
 from advloop.discriminator import Discriminator
 from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
+from advloop.runtime import generator
+from advloop.schedule import clear_timesteps, make_alphas_cumprod
 
-MODEL = DiscriminatorParams(channels=[8], dropout=0.2)
+MODEL = DiscriminatorParams(noise_conditioned=False, channels=[8], dropout=0.2)
 PARAMS = TrainDiscParams(
     epochs=5,
     batch_size=16,
@@ -28,15 +25,23 @@ PARAMS = TrainDiscParams(
     weight_decay=0.01,
     plateau_factor=0.5,
     plateau_patience=100,
+    predicted_fraction=0.0,
+    replay_fraction=0.0,
+    r1_weight=0.0,
+    r1_sigma=0.1,
+    stop_accuracy=None,
+    renoise_min_alpha_bar=0.5,
 )
-COLUMNS = ["epoch", "learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
-SPLITS = (["train"] * 4 + ["val"]) * 20  # 80 train rows and 20 val rows, mixed
-
-
-def interleaved(groups: int = 50, size: int = 4) -> tuple[list[str], list[str]]:
-    """(group, split) of every image: each fifth group is a validation group."""
-    names = [f"g{index % groups:02d}" for index in range(groups * size)]
-    return names, ["val" if int(name[1:]) % 5 == 0 else "train" for name in names]
+ALPHAS = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+COLUMNS = [
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_viability",
+]
 
 
 def side(seed: int, rows: int, shift: float = 0.0) -> DiscData:
@@ -47,10 +52,10 @@ def side(seed: int, rows: int, shift: float = 0.0) -> DiscData:
     return DiscData(latents + shift * (2 * real - 1).view(-1, 1, 1, 1), real)
 
 
-def fit(train: DiscData, val: DiscData, seed: int = 0, iteration: int = 0, **changes):
+def fit(train: DiscData, val: DiscData, seed: int = 0, iteration: int = 0, model=MODEL, **changes):
     rows: list[dict[str, float]] = []
     params = replace(PARAMS, **changes)
-    result = train_discriminator(params, MODEL, train, val, seed, iteration, rows.append)
+    result = train_discriminator(params, model, train, val, ALPHAS, seed, iteration, rows.append)
     assert rows == result.history
     return result
 
@@ -59,110 +64,6 @@ def rebuild(result, weights: dict[str, torch.Tensor]) -> Discriminator:
     model = Discriminator(**result.config)
     model.load_state_dict(weights)
     return model
-
-
-# --- the split ---
-
-
-def test_no_image_group_stands_on_both_sides_of_the_split():
-    groups, splits = interleaved()
-    sides = split_rows(splits, 200, seed=0, iteration=0)
-    found = {name: {groups[row] for row in rows[0].tolist()} for name, rows in sides.items()}
-    assert found["train"]
-    assert found["val"]
-    assert not found["train"] & found["val"]
-
-
-def test_reals_keep_their_side_and_test_images_are_never_drawn():
-    splits = [*SPLITS, *["test"] * 30]
-    sides = split_rows(splits, 100, seed=0, iteration=0)
-    for name, (reals, _) in sides.items():
-        assert {splits[row] for row in reals.tolist()} == {name}
-
-
-@pytest.mark.parametrize("num_fake", [20, 60, 100, 1000])
-def test_both_classes_have_equally_many_rows_on_each_side(num_fake):
-    for reals, fakes in split_rows(SPLITS, num_fake, seed=0, iteration=0).values():
-        assert len(reals) == len(fakes) > 0
-
-
-def test_equally_many_reals_and_fakes_are_all_used_and_split_four_to_one():
-    sides = split_rows(SPLITS, 100, seed=0, iteration=0)
-    assert [len(rows) for rows in sides["train"]] == [80, 80]
-    assert [len(rows) for rows in sides["val"]] == [20, 20]
-
-
-@pytest.mark.parametrize("num_fake", [25, 50, 3000])
-def test_the_split_stays_near_four_to_one_whichever_class_is_larger(num_fake):
-    sides = split_rows(SPLITS, num_fake, seed=0, iteration=0)
-    smaller = min(num_fake, len(SPLITS))
-    assert len(sides["train"][0]) + len(sides["val"][0]) == smaller
-    assert len(sides["val"][0]) == pytest.approx(0.2 * smaller, abs=1)
-
-
-def test_no_row_is_used_twice():
-    sides = split_rows(SPLITS, 90, seed=0, iteration=0)
-    for kind, total in ((0, len(SPLITS)), (1, 90)):
-        rows = torch.cat([sides["train"][kind], sides["val"][kind]]).tolist()
-        assert len(set(rows)) == len(rows)
-        assert 0 <= min(rows) <= max(rows) < total
-
-
-def test_rows_of_both_classes_are_shuffled_on_both_sides():
-    for reals, fakes in split_rows(SPLITS, 100, seed=0, iteration=0).values():
-        for rows in (reals, fakes):
-            assert not torch.equal(rows, rows.sort().values)
-
-
-def test_the_larger_class_gives_up_rows_at_random():
-    """Of 1,000 fakes 80 are used for training: from everywhere, not from the first ones."""
-    fakes = split_rows(SPLITS, 1000, seed=0, iteration=0)["train"][1].double()
-    # the mean of 80 uniform draws has standard error 288.7 / sqrt(80) = 32; allow four
-    assert abs(float(fakes.mean()) - 499.5) < 129
-    reals = split_rows(SPLITS, 20, seed=0, iteration=0)["train"][0]
-    assert len(reals) == 16
-    assert int(reals.max()) > 60  # chance of missing the upper 40 %: below 0.6 ** 16 = 3e-4
-
-
-def test_the_split_differs_by_iteration_and_seed_and_repeats_for_the_same():
-    def flat(seed: int, iteration: int) -> list[int]:
-        sides = split_rows(SPLITS, 100, seed, iteration)
-        return torch.cat([*sides["train"], *sides["val"]]).tolist()
-
-    assert flat(0, 0) == flat(0, 0)
-    assert flat(0, 0) != flat(0, 1)
-    assert flat(0, 0) != flat(1, 0)
-
-
-@pytest.mark.parametrize(
-    ("splits", "num_fake", "empty"),
-    [
-        (["train"] * 50, 50, "val"),
-        (["val"] * 50, 50, "train"),
-        (SPLITS, 0, "train"),
-        (SPLITS, 2, "val"),  # a fifth of two rounds to none
-        ([], 50, "train"),
-        (["test"] * 50, 50, "train"),
-    ],
-)
-def test_a_side_without_rows_of_one_class_is_refused_by_its_name(splits, num_fake, empty):
-    with pytest.raises(UserError) as caught:
-        split_rows(splits, num_fake, seed=0, iteration=0)
-    message = str(caught.value)
-    assert message.startswith(f"train_disc: the {empty} side has ")
-    assert len(message.splitlines()) == 1
-
-
-def test_a_side_gathers_the_chosen_rows_with_their_labels():
-    real = torch.arange(10.0).view(10, 1, 1, 1)
-    fake = 100 + torch.arange(10.0).view(10, 1, 1, 1)
-    data = make_side(real, fake, (torch.tensor([3, 1]), torch.tensor([9, 0])))
-    assert data.latents.flatten().tolist() == [3, 1, 109, 100]
-    assert data.real.tolist() == [1, 1, 0, 0]
-    assert len(data) == 4
-
-
-# --- the training ---
 
 
 def test_training_separates_data_that_can_be_separated():
@@ -198,8 +99,8 @@ def test_the_best_checkpoint_is_the_epoch_of_least_validation_loss_and_final_is_
     losses = [row["val_loss"] for row in result.history]
     assert result.best_epoch == 1 + losses.index(min(losses))
     assert result.best_epoch < len(losses)  # otherwise best and final would be one
-    best, _ = judge(rebuild(result, result.best), val, PARAMS.batch_size)
-    final, _ = judge(rebuild(result, result.final), val, PARAMS.batch_size)
+    best = judge(rebuild(result, result.best), val, PARAMS.batch_size).loss
+    final = judge(rebuild(result, result.final), val, PARAMS.batch_size).loss
     assert best == min(losses)
     assert final == losses[-1] != best
 
@@ -248,26 +149,30 @@ def test_every_row_of_the_history_has_every_column():
     for row in result.history:
         assert 0 <= row["train_accuracy"] <= 1
         assert 0 <= row["val_accuracy"] <= 1
+        assert 0 < row["val_viability"] < 1
 
 
 def test_judging_does_not_depend_on_the_batch_size_and_leaves_the_mode_alone():
     torch.manual_seed(0)
     model, data = Discriminator(4, [8], dropout=0.9).train(), side(0, 25, shift=0.2)
-    loss, accuracy = judge(model, data, 50)
-    assert judge(model, data, 7) == (pytest.approx(loss, rel=1e-5), accuracy)
+    whole, parts = judge(model, data, 50), judge(model, data, 7)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert parts.accuracy == whole.accuracy
     assert model.training
 
 
-def test_judging_counts_a_logit_above_zero_as_real():
+def test_judging_counts_a_logit_above_zero_as_real_and_takes_viability_from_fakes_alone():
     class Constant(torch.nn.Module):
         def forward(self, latents: torch.Tensor) -> torch.Tensor:
             return latents[:, 0, 0, 0]
 
     latents = torch.tensor([2.0, -1.0, 3.0, -4.0]).view(4, 1, 1, 1)
-    loss, accuracy = judge(Constant(), DiscData(latents, torch.tensor([1.0, 1.0, 0.0, 0.0])), 3)
+    judged = judge(Constant(), DiscData(latents, torch.tensor([1.0, 1.0, 0.0, 0.0])), 3)
     softplus = [math.log1p(math.exp(value)) for value in (-2.0, 1.0, 3.0, -4.0)]
-    assert loss == pytest.approx(sum(softplus) / 4, rel=1e-6)
-    assert accuracy == 0.5
+    assert judged.loss == pytest.approx(sum(softplus) / 4, rel=1e-6)
+    assert judged.accuracy == 0.5
+    sigmoids = [1 / (1 + math.exp(-value)) for value in (3.0, -4.0)]
+    assert judged.viability == pytest.approx(sum(sigmoids) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -277,7 +182,7 @@ def test_data_that_is_not_finite_is_refused_before_on_epoch_sees_the_epoch(value
     sides[where].latents[3, 0, 0, 0] = value
     rows: list[dict[str, float]] = []
     with pytest.raises(UserError) as caught:
-        train_discriminator(PARAMS, MODEL, sides["train"], sides["val"], 0, 0, rows.append)
+        train_discriminator(PARAMS, MODEL, sides["train"], sides["val"], ALPHAS, 0, 0, rows.append)
     message = str(caught.value)
     assert message.startswith("train_disc: ")
     assert f"{where}_loss=nan" in message
@@ -306,3 +211,155 @@ def test_training_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     fit(side(0, 10), side(1, 10), epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# --- viability ---
+
+
+def test_viability_is_low_where_fakes_are_told_apart_and_a_half_where_nothing_is():
+    apart = fit(side(0, 60, shift=0.3), side(1, 60, shift=0.3))
+    assert apart.history[-1]["val_viability"] < 0.3
+    alike = fit(side(0, 60), side(1, 200), learning_rate=1e-3)
+    assert abs(alike.history[-1]["val_viability"] - 0.5) < 0.1
+
+
+# --- R1 ---
+
+
+def test_a_penalty_of_weight_zero_trains_to_the_same_bytes_whatever_its_step():
+    first, second = (fit(side(0, 30), side(1, 30), r1_sigma=sigma) for sigma in (0.1, 0.7))
+    assert first.history == second.history
+    assert same(first.final, second.final)
+
+
+def gradient_norm(result, latents: torch.Tensor) -> float:
+    """Mean |gradient of D|^2 over ``latents`` of the last epoch's discriminator."""
+    model = rebuild(result, result.final).eval()
+    latents = latents.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(latents).sum(), latents)
+    return float(gradient.square().sum((1, 2, 3)).mean())
+
+
+def test_a_penalty_flattens_the_discriminator_at_the_reals_and_is_not_in_the_reported_loss():
+    train, val = side(0, 60, shift=0.3), side(1, 60, shift=0.3)
+    free, held = (fit(train, val, r1_weight=weight) for weight in (0.0, 10.0))
+    reals = val.latents[val.real > 0.5]
+    assert gradient_norm(held, reals) < 0.2 * gradient_norm(free, reals)
+    # BCE of a flat D is log 2; the penalty itself (10 times a squared gradient) is not added
+    assert max(row["train_loss"] for row in held.history) < 1.0
+
+
+def test_a_penalised_training_repeats_and_depends_on_the_seed_of_its_noise():
+    first, second = (fit(side(0, 30), side(1, 30), r1_weight=1.0) for _ in range(2))
+    assert same(first.final, second.final)
+    assert not same(first.final, fit(side(0, 30), side(1, 30)).final)
+
+
+def test_a_batch_without_reals_is_trained_without_a_penalty():
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    fakes = DiscData(latents, torch.zeros(3))
+    result = fit(fakes, side(1, 10), epochs=1, r1_weight=1.0)
+    assert math.isfinite(result.history[0]["train_loss"])
+    assert same(result.final, fit(fakes, side(1, 10), epochs=1).final)
+
+
+# --- stopping ---
+
+
+def test_training_stops_after_the_first_epoch_that_reaches_the_accuracy():
+    train, val = side(0, 60, shift=0.1), side(1, 60, shift=0.1)
+    whole = fit(train, val, epochs=8, learning_rate=3e-3)
+    accuracies = [row["val_accuracy"] for row in whole.history]
+    limit = 0.6
+    first = 1 + next(i for i, accuracy in enumerate(accuracies) if accuracy >= limit)
+    assert 1 < first < 8  # otherwise this shows nothing
+    stopped = fit(train, val, epochs=8, learning_rate=3e-3, stop_accuracy=limit)
+    assert stopped.history == whole.history[:first]
+    losses = [row["val_loss"] for row in stopped.history]
+    assert stopped.best_epoch == 1 + losses.index(min(losses))
+    assert not same(stopped.final, whole.final)
+
+
+def test_an_accuracy_that_is_just_reached_stops():
+    train, val = side(0, 60, shift=0.1), side(1, 60, shift=0.1)
+    exactly = fit(train, val, epochs=3, learning_rate=3e-3).history[1]["val_accuracy"]
+    stopped = fit(train, val, epochs=3, learning_rate=3e-3, stop_accuracy=exactly)
+    assert stopped.history[-1]["val_accuracy"] >= exactly
+    assert len(stopped.history) <= 2
+
+
+def test_an_accuracy_that_is_never_reached_runs_every_epoch_to_the_same_bytes():
+    whole, limited = (fit(side(0, 30), side(1, 60), stop_accuracy=s) for s in (None, 1.0))
+    assert limited.history == whole.history
+    assert same(limited.final, whole.final)
+
+
+# --- noise conditioning ---
+
+TOLD = DiscriminatorParams(noise_conditioned=True, channels=[8], dropout=0.2)
+
+
+def test_a_noise_conditioned_discriminator_learns_to_tell_renoised_latents_apart():
+    train, val = side(0, 60, shift=0.3), side(1, 60, shift=0.3)
+    result = fit(train, val, model=TOLD, epochs=8)
+    assert result.config["noise_conditioned"] is True
+    assert result.history[-1]["val_accuracy"] > 0.8
+
+
+def test_a_noise_conditioned_discriminator_sees_renoised_latents_alone_and_how_noisy_they_are(
+    monkeypatch,
+):
+    seen: list[tuple[bool, torch.Tensor, torch.Tensor]] = []
+    forward = Discriminator.forward
+
+    def noting(self, latents, timesteps=None):
+        seen.append((self.training, latents, timesteps))
+        return forward(self, latents, timesteps)
+
+    monkeypatch.setattr(Discriminator, "forward", noting)
+    train, val = side(0, 40, shift=0.3), side(1, 40, shift=0.3)
+    fit(train, val, model=TOLD, epochs=3, batch_size=80)
+    limit = clear_timesteps(ALPHAS, PARAMS.renoise_min_alpha_bar, "key")
+    both = torch.cat([train.latents, val.latents])
+    clean = {tuple(latent.flatten().tolist()) for latent in both}
+    for _, latents, timesteps in seen:
+        assert sorted((timesteps * 80 // limit).tolist()) == pytest.approx(range(80), abs=1)
+        shown = {tuple(latent.flatten().tolist()) for latent in latents}
+        assert not shown & clean
+    trained = [call for call in seen if call[0]]
+    assert len({tuple(timesteps.tolist()) for _, _, timesteps in trained}) == 3
+    judged = [call for call in seen if not call[0]]
+    assert all(torch.equal(latents, judged[0][1]) for _, latents, _ in judged)
+    assert all(torch.equal(timesteps, judged[0][2]) for _, _, timesteps in judged)
+    fixed = renoise(val, ALPHAS, limit, generator(0, "train_disc", "validation", "renoise"))
+    assert torch.equal(judged[0][1], fixed.latents)
+
+
+def test_validation_noise_is_the_same_in_every_iteration_and_training_noise_is_not(monkeypatch):
+    calls: list[str] = []
+
+    def noting(data, alphas_cumprod, limit, stream):
+        calls.append(stream.get_state().numpy().tobytes())
+        return renoise(data, alphas_cumprod, limit, stream)
+
+    monkeypatch.setattr("advloop.disc_training.renoise", noting)
+    for iteration in (0, 1):
+        fit(side(0, 10), side(1, 10), iteration=iteration, model=TOLD, epochs=2)
+    first, second = calls[:3], calls[3:]  # validation, then each epoch
+    assert first[0] == second[0]
+    assert len(set(calls)) == 5
+
+
+def test_the_penalty_of_a_noise_conditioned_discriminator_is_told_the_timesteps():
+    result = fit(side(0, 30), side(1, 30), model=TOLD, r1_weight=1.0)
+    assert not same(result.final, fit(side(0, 30), side(1, 30), model=TOLD).final)
+
+
+def test_an_alpha_bar_that_no_timestep_has_is_refused_only_where_it_is_used():
+    fit(side(0, 10), side(1, 10), epochs=1, renoise_min_alpha_bar=0.99999)
+    with pytest.raises(UserError, match=r"^train_disc\.renoise_min_alpha_bar=0\.99999: "):
+        fit(side(0, 10), side(1, 10), model=TOLD, epochs=1, renoise_min_alpha_bar=0.99999)

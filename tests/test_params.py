@@ -114,6 +114,26 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("data.test_fraction", 0.9, "at most 0.5"),
     ("data.source", None, "type str"),
     ("discriminator.dropout", 1.0, "at most"),
+    ("discriminator.noise_conditioned", 1, "type bool"),
+    ("discriminator.noise_conditioned", 0.0, "type bool"),
+    ("discriminator.noise_conditioned", "true", "type bool"),
+    ("discriminator.noise_conditioned", None, "type bool"),
+    ("discriminator.noise_conditioned", [True], "type bool"),
+    ("discriminator.dropout", False, "type float"),
+    ("data.source", True, "type str"),
+    ("generate.predicted_min_alpha_bar", 0, "greater than 0"),
+    ("generate.predicted_min_alpha_bar", 1, "at most 0.999"),
+    ("train_disc.renoise_min_alpha_bar", 0.0, "greater than 0"),
+    ("train_disc.renoise_min_alpha_bar", 1.0, "at most 0.999"),
+    ("train_disc.predicted_fraction", -0.1, "at least 0 and at most 0.9"),
+    ("train_disc.predicted_fraction", 0.91, "at most 0.9"),
+    ("train_disc.replay_fraction", -0.1, "at least 0 and at most 0.9"),
+    ("train_disc.replay_fraction", 1, "at most 0.9"),
+    ("train_disc.r1_weight", -1, "at least 0"),
+    ("train_disc.r1_sigma", 0, "greater than 0"),
+    ("train_disc.stop_accuracy", 0.5, "greater than 0.5 and at most 1"),
+    ("train_disc.stop_accuracy", 1.01, "at most 1"),
+    ("train_disc.stop_accuracy", True, "type float | None"),
     ("generate.num_samples", 1, "at least 2"),
     ("evaluate.num_seeds", 1, "at least 2"),
     ("unet.block_out_channels", 64, "type list[int]"),
@@ -163,6 +183,11 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"generate.num_inference_steps": 1001}, "generate.num_inference_steps=1001 ", "1000"),
     ({"evaluate.num_inference_steps": 1001}, "evaluate.num_inference_steps=1001 ", "1000"),
     ({"train_diffusion.preview_steps": 1001}, "train_diffusion.preview_steps=1001 ", "1000"),
+    (
+        {"train_disc.predicted_fraction": 0.5, "train_disc.replay_fraction": 0.41},
+        "train_disc.replay_fraction=0.41 ",
+        "train_disc.predicted_fraction=0.5 make more than 0.9",
+    ),
 ]
 
 
@@ -189,10 +214,16 @@ def test_values_at_their_limits_are_accepted(tmp_path: Path) -> None:
         "unet.attention_levels": [0, 3],
         "discriminator.channels": [8, 8, 8],
         "generate.num_inference_steps": 1000,
+        "discriminator.noise_conditioned": True,
+        "train_disc.predicted_fraction": 0.7,
+        "train_disc.replay_fraction": 0.2,
+        "train_disc.stop_accuracy": 1,
     }
     params = Params.load(write(tmp_path, changes))
     check_params(params)
     assert params.section("base", SECTIONS["base"]).samples_per_epoch is None
+    loaded = params.section("discriminator", SECTIONS["discriminator"])
+    assert loaded.noise_conditioned is True
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from advloop.errors import UserError
 from advloop.schedule import (
     add_noise,
+    clear_timesteps,
     make_alphas_cumprod,
     predict_eps,
     predict_x0,
     spaced_timesteps,
+    spread_timesteps,
     stratified_timesteps,
     training_target,
 )
@@ -184,3 +186,28 @@ def test_stratified_timesteps_are_uniform_over_all_timesteps():
     shares = torch.bincount(drawn, minlength=10) / len(drawn)
     # at most the standard error of independent draws, sqrt(0.09 / 32,000) = 0.0017
     torch.testing.assert_close(shares, torch.full((10,), 0.1), rtol=0, atol=4 * 0.0017)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 1000), (600, 497), (50, 497), (7, 7), (30, 7)])
+def test_spread_timesteps_visit_every_part_of_the_range_equally_often_in_random_order(count, limit):
+    drawn = spread_timesteps(count, limit, torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.long
+    assert 0 <= int(drawn.min()) <= int(drawn.max()) < limit
+    visits = torch.bincount(drawn, minlength=limit)
+    assert int(visits.max()) <= -(-count // limit)
+    assert int(visits.min()) >= count // limit
+    assert count < 10 or not torch.equal(drawn, drawn.sort().values)
+
+
+@pytest.mark.parametrize("beta_schedule", SCHEDULES)
+@pytest.mark.parametrize("least", [0.01, 0.5, 0.9])
+def test_clear_timesteps_are_exactly_those_with_that_much_alpha_bar(beta_schedule, least):
+    alphas_cumprod = make_alphas_cumprod(beta_schedule, 1000)
+    count = clear_timesteps(alphas_cumprod, least, "key")
+    assert 0 < count < 1000
+    assert float(alphas_cumprod[count - 1]) >= least > float(alphas_cumprod[count])
+
+
+def test_an_alpha_bar_that_no_timestep_has_is_refused_by_its_parameter():
+    with pytest.raises(UserError, match=r"^generate\.some=0\.999: .* at most 0\.9721$"):
+        clear_timesteps(make_alphas_cumprod("squaredcos_cap_v2", 10), 0.999, "generate.some")

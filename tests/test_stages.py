@@ -58,7 +58,13 @@ STAGES = {
         "metrics": "base/metrics.json",
         "history": "base/metrics.csv",
     },
-    "generate": {"iteration": 0, "model": "base/checkpoint_best.pt", "out": "fake_latents.pt"},
+    "generate": {
+        "iteration": 0,
+        "model": "base/checkpoint_best.pt",
+        "latents": "latents",
+        "out": "fake_latents.pt",
+        "predicted": "predicted_latents.pt",
+    },
     "encode": {
         "iteration": 0,
         "data": "data",
@@ -72,6 +78,8 @@ STAGES = {
         "real": "real_latents.pt",
         "manifest": "real_latents.csv",
         "fake": "fake_latents.pt",
+        "predicted": "predicted_latents.pt",
+        "replay": "no_earlier_iteration",
         "out": "discriminator",
         "metrics": "discriminator/metrics.json",
     },
@@ -126,7 +134,7 @@ def watch_splits(monkeypatch: pytest.MonkeyPatch, reads: set[str]) -> None:
         return rows(self, split)
 
     monkeypatch.setattr(Dataset, "rows", noting_rows)
-    for module in ("train_base", "train_diffusion", "evaluate"):
+    for module in ("train_base", "generate", "train_diffusion", "evaluate"):
         script = importlib.import_module(module)
         load = script.load_latents
 
@@ -168,6 +176,7 @@ def test_each_stage_reads_its_own_sets_of_reals_alone(full: Path, reads: Reads) 
     assert (full / "data").is_dir()
     assert reads["train_autoencoder"] == {"train", "val"}  # val: its PSNR
     assert reads["train_base"] == {"train.pt", "val.pt"}
+    assert reads["generate"] == {"train.pt"}  # what its one-step predictions start from
     assert reads["encode"] == {"train", "val"}
     assert reads["train_diffusion"] == {"train.pt", "val.pt"}
     assert reads["evaluate_reals"] == {"train", "tune", "test"}  # train: the floor
@@ -204,7 +213,7 @@ def tensor(path: Path) -> torch.Tensor:
 
 
 def test_full_scale_latents_are_16_channels_of_32_by_32_float32(full: Path) -> None:
-    files = ["fake_latents.pt", "real_latents.pt"]
+    files = ["fake_latents.pt", "predicted_latents.pt", "real_latents.pt"]
     files += [f"latents/{split}.pt" for split in ("train", "val", "test")]
     for file in files:
         latents = tensor(full / file)
@@ -212,6 +221,7 @@ def test_full_scale_latents_are_16_channels_of_32_by_32_float32(full: Path) -> N
         assert latents.dtype == torch.float32, file
         assert bool(torch.isfinite(latents).all()), file
     assert len(tensor(full / "fake_latents.pt")) == 5
+    assert len(tensor(full / "predicted_latents.pt")) == 5
     assert len(tensor(full / "real_latents.pt")) == len(pd.read_csv(full / "real_latents.csv"))
 
 

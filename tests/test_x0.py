@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,33 @@ def test_no_gradient_ratio_is_asked_for_where_no_graph_is():
     with torch.no_grad():
         _, terms = make_x0(0.5)(batch)
     assert list(terms) == ["noise_loss", "discriminator_loss", "viability_score"]
+
+
+class Told(nn.Module):
+    """A noise-conditioned discriminator that notes what it is shown."""
+
+    noise_conditioned = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        self.seen.append((latents, timesteps))
+        return latents.mean((1, 2, 3))
+
+
+def test_a_noise_conditioned_discriminator_is_shown_renoised_predictions_above_the_gate():
+    told = Told()
+    batch = replace(make_batch((0, 300, 600, 999)), discriminator=told)
+    make_x0(0.5)(batch)
+    ((shown, timesteps),) = told.seen
+    limit = int((ALPHAS_CUMPROD >= 0.5).sum())
+    # the neighbour's place in [0, 1000), in [0, limit)
+    assert timesteps.tolist() == [999 * limit // 1000, 0, 300 * limit // 1000, 600 * limit // 1000]
+    expected = add_noise(batch.predicted_x0(), batch.eps.roll(1, 0), timesteps, ALPHAS_CUMPROD)
+    torch.testing.assert_close(shown, expected)
+    assert shown.requires_grad
 
 
 # --- The weight over the steps ---

@@ -1,102 +1,96 @@
-"""Train the discriminator on real and fake latents, without leaking groups."""
+"""Train the discriminator on one side of its data, and judge it on the other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from advloop.discriminator import Discriminator, build_discriminator, discriminator_bce
+from advloop.disc_data import DiscData, renoise
+from advloop.discriminator import (
+    Discriminator,
+    build_discriminator,
+    discriminator_bce,
+    r1_penalty,
+)
 from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.runtime import batches, eval_mode, generator, seeded
+from advloop.schedule import clear_timesteps
 
 
-@dataclass(frozen=True)
-class DiscData:
-    """One side of the split. latents: (N, C, H, W) float32; real: (N,) 1 real, 0 fake."""
+class Judgement(NamedTuple):
+    """loss: mean BCE. accuracy: share of right answers, logit above 0 meaning real.
 
-    latents: torch.Tensor
-    real: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-
-def split_rows(
-    real_splits: list[str], num_fake: int, seed: int, iteration: int
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of (real, fake) latents for ``train`` and ``val``, shuffled and balanced.
-
-    Reals keep the side that stage prepare gave their group, so that no group stands on
-    both; fakes are shuffled and cut. On each side both classes have equally many rows:
-    the larger class gives up rows at random. Raises UserError if a side would be empty.
+    viability: mean sigmoid(D) of the fakes, in (0, 1).
     """
-    stream = generator(seed, "split", iteration)
-    splits = np.array(real_splits)
-    reals = {side: torch.from_numpy(np.flatnonzero(splits == side)) for side in ("train", "val")}
-    reals = {
-        side: rows[torch.randperm(len(rows), generator=stream)] for side, rows in reals.items()
-    }
-    order = torch.randperm(num_fake, generator=stream)
-    num_real = sum(len(rows) for rows in reals.values())
-    cut = round(num_fake * len(reals["val"]) / max(1, num_real))
-    fakes = {"val": order[:cut], "train": order[cut:]}
-    result = {}
-    for side in ("train", "val"):
-        count = min(len(reals[side]), len(fakes[side]))
-        if count == 0:
-            raise UserError(
-                f"train_disc: the {side} side has {len(reals[side])} real and "
-                f"{len(fakes[side])} fake latents; raise generate.num_samples or add images"
-            )
-        result[side] = (reals[side][:count], fakes[side][:count])
-    return result
+
+    loss: float
+    accuracy: float
+    viability: float
 
 
-def make_side(
-    real: torch.Tensor, fake: torch.Tensor, rows: tuple[torch.Tensor, torch.Tensor]
-) -> DiscData:
-    """Gather the chosen rows of both classes, real first."""
-    chosen = torch.cat([real[rows[0]], fake[rows[1]]])
-    labels = torch.cat([torch.ones(len(rows[0])), torch.zeros(len(rows[1]))])
-    return DiscData(chosen, labels)
-
-
-def judge(model: Discriminator, data: DiscData, batch_size: int) -> tuple[float, float]:
-    """Mean BCE and accuracy (logit above 0 means real) on ``data``."""
-    losses, hits = [], []
+def judge(model: Discriminator, data: DiscData, batch_size: int) -> Judgement:
+    """How ``model`` does on ``data``, which holds both classes."""
+    judged = []
     with eval_mode(model):
         for part in batches(len(data), batch_size):
-            rows = slice(part.start, part.stop)
-            logits = model(data.latents[rows])
-            losses.append(discriminator_bce(logits, data.real[rows]))
-            hits.append((logits > 0) == (data.real[rows] > 0.5))
-    return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
+            judged.append(model(*data.shown(slice(part.start, part.stop))))
+    logits = torch.cat(judged)
+    hits = (logits > 0) == (data.real > 0.5)
+    return Judgement(
+        loss=float(discriminator_bce(logits, data.real).mean()),
+        accuracy=float(hits.float().mean()),
+        viability=float(logits[data.real < 0.5].sigmoid().mean()),
+    )
+
+
+def _reals_penalty(
+    model: Discriminator,
+    data: DiscData,
+    rows: torch.Tensor,
+    sigma: float,
+    stream: torch.Generator,
+) -> torch.Tensor:
+    """Mean R1 penalty at the reals among ``rows``, a scalar with a gradient; 0 without any."""
+    latents, *told = data.shown(rows[data.real[rows] > 0.5])
+    if len(latents) == 0:
+        return latents.new_zeros(())
+    eps = torch.randn(latents.shape, generator=stream).to(latents.device)
+    model.eval()  # without dropout, see r1_penalty
+    penalty = r1_penalty(model, latents, eps, sigma, *told).mean()
+    model.train()
+    return penalty
 
 
 def _train_epoch(
     model: Discriminator,
     optimizer: torch.optim.Optimizer,
     data: DiscData,
-    batch_size: int,
+    params: TrainDiscParams,
     stream: torch.Generator,
+    penalty_stream: torch.Generator,
 ) -> tuple[float, float]:
+    """(mean BCE, accuracy) of one pass over ``data``; the R1 penalty is in neither."""
     order = torch.randperm(len(data), generator=stream).to(data.latents.device)
     losses, hits = [], []
     model.train()
-    for part in batches(len(order), batch_size):
+    for part in batches(len(order), params.batch_size):
         rows = order[part.start : part.stop]
-        logits = model(data.latents[rows])
-        loss = discriminator_bce(logits, data.real[rows])
+        logits = model(*data.shown(rows))
+        losses_of_rows = discriminator_bce(logits, data.real[rows])
+        loss = losses_of_rows.mean()
+        if params.r1_weight:
+            loss = loss + params.r1_weight * _reals_penalty(
+                model, data, rows, params.r1_sigma, penalty_stream
+            )
         optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
+        loss.backward()
         optimizer.step()
-        losses.append(loss.detach())
+        losses.append(losses_of_rows.detach())
         hits.append((logits.detach() > 0) == (data.real[rows] > 0.5))
     return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
 
@@ -117,15 +111,30 @@ def train_discriminator(
     model_params: DiscriminatorParams,
     train: DiscData,
     val: DiscData,
+    alphas_cumprod: torch.Tensor,
     seed: int,
     iteration: int,
     on_epoch: Callable[[dict[str, float]], None],
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
-    ``on_epoch`` receives each history row: epoch, learning_rate, train_loss,
-    train_accuracy, val_loss, val_accuracy. Raises UserError on a non-finite loss.
+    Runs ``params.epochs`` epochs, or until the first whose validation accuracy is at least
+    ``params.stop_accuracy``. A noise-conditioned discriminator sees every row re-noised:
+    anew each epoch in training, always alike in validation. ``on_epoch`` receives each
+    history row: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
+    val_viability. Raises UserError on a non-finite loss.
     """
+    limit = 0
+    if model_params.noise_conditioned:
+        limit = clear_timesteps(
+            alphas_cumprod, params.renoise_min_alpha_bar, "train_disc.renoise_min_alpha_bar"
+        )
+
+    def shown(data: DiscData, *key: int | str) -> DiscData:
+        if not model_params.noise_conditioned:
+            return data
+        return renoise(data, alphas_cumprod, limit, generator(seed, *key, "renoise"))
+
     model = build_discriminator(model_params, train.latents.shape[1], seed, iteration)
     model.to(train.latents.device)
     optimizer = torch.optim.AdamW(
@@ -138,6 +147,7 @@ def train_discriminator(
     def weights() -> dict[str, torch.Tensor]:
         return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
+    val = shown(val, "train_disc", "validation")
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
     best_epoch, best_loss = 0, math.inf
@@ -145,28 +155,35 @@ def train_discriminator(
         rate = optimizer.param_groups[0]["lr"]
         key = ("train_disc", iteration, epoch)
         with seeded(seed, *key, "dropout"):
-            stream = generator(seed, *key, "rows")
             train_loss, train_accuracy = _train_epoch(
-                model, optimizer, train, params.batch_size, stream
+                model,
+                optimizer,
+                shown(train, *key),
+                params,
+                generator(seed, *key, "rows"),
+                generator(seed, *key, "r1"),
             )
-        val_loss, val_accuracy = judge(model, val, params.batch_size)
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        judged = judge(model, val, params.batch_size)
+        if not (math.isfinite(train_loss) and math.isfinite(judged.loss)):
             raise UserError(
-                f"train_disc: train_loss={train_loss}, val_loss={val_loss} in epoch {epoch}; "
+                f"train_disc: train_loss={train_loss}, val_loss={judged.loss} in epoch {epoch}; "
                 f"lower train_disc.learning_rate={params.learning_rate}"
             )
-        plateau.step(val_loss)
+        plateau.step(judged.loss)
         history.append(
             {
                 "epoch": epoch,
                 "learning_rate": rate,
                 "train_loss": train_loss,
                 "train_accuracy": train_accuracy,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
+                "val_loss": judged.loss,
+                "val_accuracy": judged.accuracy,
+                "val_viability": judged.viability,
             }
         )
         on_epoch(history[-1])
-        if val_loss < best_loss:
-            best, best_epoch, best_loss = weights(), epoch, val_loss
+        if judged.loss < best_loss:
+            best, best_epoch, best_loss = weights(), epoch, judged.loss
+        if params.stop_accuracy is not None and judged.accuracy >= params.stop_accuracy:
+            break
     return DiscResult(model.config, history, best, weights(), best_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,41 @@ from advloop.io import load_model, save_torch
 from advloop.params.discriminator import DiscriminatorParams
 from advloop.runtime import seeded
 
+SINUSOIDS = 64  # what a timestep is told by: half sines, half cosines
+
+
+def timestep_features(timesteps: torch.Tensor) -> torch.Tensor:
+    """Sinusoids (B, SINUSOIDS) in [-1, 1] of timesteps (B,).
+
+    Vaswani et al. 2017, section 3.5: wavelengths from 2 pi to 10,000 * 2 pi, so that both
+    neighbouring timesteps and the ends of the longest schedule differ.
+    """
+    half = SINUSOIDS // 2
+    exponents = torch.arange(half, device=timesteps.device) / (half - 1)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
 
 class Discriminator(nn.Module):
     """Convolutions that halve the resolution once a level, then one logit.
 
-    latents (B, C, H, W) in scaled units -> logits (B,); positive means real.
+    latents (B, C, H, W) in scaled units -> logits (B,); positive means real. Where it is
+    ``noise_conditioned``, ``timesteps`` (B,) say how noisy the latents are, and become a
+    bias of each channel after the first convolution; without them latents count as clean,
+    which is timestep 0. Any other discriminator has no use for timesteps and refuses them.
     """
 
-    def __init__(self, in_channels: int, channels: list[int], dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: list[int],
+        dropout: float,
+        noise_conditioned: bool = False,
+    ) -> None:
         super().__init__()
         self.config = {"in_channels": in_channels, "channels": list(channels), "dropout": dropout}
+        if noise_conditioned:  # absent otherwise: the checkpoint is that of an older version
+            self.config["noise_conditioned"] = True
         levels: list[nn.Module] = []
         width = in_channels
         for outside in channels:
@@ -38,9 +64,26 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(*levels)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 1)
+        self.time_bias: nn.Sequential | None = None
+        if noise_conditioned:
+            first = channels[0]
+            self.time_bias = nn.Sequential(
+                nn.Linear(SINUSOIDS, first), nn.SiLU(), nn.Linear(first, first)
+            )
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        pooled = self.features(latents).mean((2, 3))
+    @property
+    def noise_conditioned(self) -> bool:
+        return self.time_bias is not None
+
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.features[0](latents)
+        if self.time_bias is not None:
+            if timesteps is None:
+                timesteps = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
+            hidden = hidden + self.time_bias(timestep_features(timesteps))[:, :, None, None]
+        elif timesteps is not None:
+            raise ValueError("timesteps for a discriminator that is not noise_conditioned")
+        pooled = self.features[1:](hidden).mean((2, 3))
         logits: torch.Tensor = self.head(self.dropout(pooled)).squeeze(1)
         return logits
 
@@ -50,12 +93,34 @@ def discriminator_bce(logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, real.to(logits), reduction="none")
 
 
+def r1_penalty(
+    model: nn.Module,
+    latents: torch.Tensor,
+    eps: torch.Tensor,
+    sigma: float,
+    timesteps: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """|gradient of D|^2 at ``latents`` by a finite difference, per sample, (B,), at least 0.
+
+    R1 (Mescheder et al. 2018, Eq. 9, whose gamma / 2 is our weight) in the form of Lin et
+    al. 2025 ("Diffusion Adversarial Post-Training", approximated R1), which needs no second
+    derivative: (D(x) - D(x + sigma eps))^2. Divided by sigma^2, its mean over eps ~ N(0, I)
+    is |gradient|^2 up to O(sigma^2), so that the weight does not depend on sigma; theirs is
+    our weight / sigma^2. ``model`` must be free of dropout: two masks would differ by more
+    than sigma does. latents, eps: (B, C, H, W).
+    """
+    told = () if timesteps is None else (timesteps,)
+    difference = model(latents, *told) - model(latents + sigma * eps, *told)
+    squared: torch.Tensor = (difference / sigma).square()
+    return squared
+
+
 def build_discriminator(
     params: DiscriminatorParams, in_channels: int, seed: int, iteration: int
 ) -> Discriminator:
     """Freshly initialised; every iteration starts from other weights."""
     with seeded(seed, "discriminator", iteration):
-        return Discriminator(in_channels, params.channels, params.dropout)
+        return Discriminator(in_channels, params.channels, params.dropout, params.noise_conditioned)
 
 
 def save_discriminator(path: Path, config: dict[str, Any], weights: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ def health_warning(val_accuracy: float) -> str | None:
         return (
             f"discriminator too strong (validation accuracy {val_accuracy:.4f} > {TOO_STRONG}): "
             "its gradient teaches little; lower train_disc.epochs or discriminator.channels, "
-            "or raise discriminator.dropout"
+            "raise discriminator.dropout or train_disc.r1_weight, or set train_disc.stop_accuracy"
         )
     if val_accuracy < TOO_WEAK:
         return (

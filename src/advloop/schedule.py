@@ -113,6 +113,26 @@ def stratified_timesteps(
     return (places * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
 
 
+def spread_timesteps(count: int, limit: int, stream: torch.Generator) -> torch.Tensor:
+    """Timesteps (count,) int64 in [0, limit), spaced evenly and in random order."""
+    timesteps = ((torch.arange(count, dtype=torch.float64) + 0.5) * limit / count).long()
+    return timesteps[torch.randperm(count, generator=stream)]
+
+
+def clear_timesteps(alphas_cumprod: torch.Tensor, min_alpha_bar: float, key: str) -> int:
+    """How many timesteps have alpha_bar >= min_alpha_bar: they are [0, result).
+
+    key: the parameter that min_alpha_bar came from, named in the UserError where none has.
+    """
+    count = int((alphas_cumprod >= min_alpha_bar).sum())
+    if count == 0:
+        raise UserError(
+            f"{key}={min_alpha_bar}: no timestep of this diffusion has that much alpha_bar; "
+            f"lower it to at most {float(alphas_cumprod.max()):.4f}"
+        )
+    return count
+
+
 def spaced_timesteps(num_train_timesteps: int, num_inference_steps: int) -> list[int]:
     """Descending timesteps, evenly spaced and ending the first stride on T - 1.
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from advloop.naming import check_exp_name
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-NO_MODEL = "outputs/config.ok"  # what a stage depends on where it imports no model
+NO_MODEL = "outputs/config.ok"  # what a stage depends on where it has no such input
 
 
 def conf_digest(folder: Path = CONF) -> str:
@@ -61,6 +61,11 @@ def derive(
     return {
         # The model that iteration i starts from: `generate@i` and `train_diffusion@i` read it.
         "iterations": {str(i): f"iter_{i - 1}" if i else "base" for i in range(count)},
+        # The earlier fakes that `train_disc@i` may replay; the first iteration has none.
+        "replays": {
+            str(i): f"outputs/discriminator_iter_{i - 1}/replay_latents.pt" if i else NO_MODEL
+            for i in range(count)
+        },
         "indices": list(range(count)),
         "last": f"iter_{count - 1}",
         "sample_epochs": [f"{epoch:03d}" for epoch in sampled],

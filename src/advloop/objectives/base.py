@@ -48,10 +48,13 @@ class Batch:
         """MSE between output and training target (DDPM, Eq. 14), a scalar."""
         return F.mse_loss(self.output, self.target())
 
-    def judge(self, latents: torch.Tensor) -> torch.Tensor:
-        """Logits (B,) of the discriminator for clean latents; positive means real."""
+    def judge(self, latents: torch.Tensor, *timesteps: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) of the discriminator; positive means real.
+
+        timesteps: (B,) how noisy the latents are, for a discriminator that is to be told.
+        """
         assert self.discriminator is not None
-        logits: torch.Tensor = self.discriminator(latents)
+        logits: torch.Tensor = self.discriminator(latents, *timesteps)
         return logits
 
     def predicted_x0(self) -> torch.Tensor:

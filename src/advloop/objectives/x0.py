@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from advloop.objectives.base import Batch, Objective, Terms
+from advloop.schedule import add_noise, clear_timesteps
 
 MAX_SNR = 5.0  # gamma of Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting"
 
@@ -23,6 +24,22 @@ def prediction_weights(
     return snr.clamp(max=MAX_SNR) / MAX_SNR * (alpha_bar >= min_alpha_bar)
 
 
+def judge_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
+    """Logits (B,) of the discriminator for the one-step predictions.
+
+    A noise-conditioned one is shown them re-noised (Sauer et al. 2024, section 3.2) to
+    timesteps above the gate, as in its own training. Noise and place of the timestep are the
+    neighbour's in the batch: independent of the row's own, and no further draw.
+    """
+    predictions = batch.predicted_x0()
+    if not getattr(batch.discriminator, "noise_conditioned", False):
+        return batch.judge(predictions)
+    limit = clear_timesteps(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
+    timesteps = batch.timesteps.roll(1) * limit // len(batch.alphas_cumprod)
+    noisy = add_noise(predictions, batch.eps.roll(1, 0), timesteps, batch.alphas_cumprod)
+    return batch.judge(noisy, timesteps)
+
+
 def make_x0(min_alpha_bar: float) -> Objective:
     """Gated and SNR-weighted ``seed``.
 
@@ -37,7 +54,7 @@ def make_x0(min_alpha_bar: float) -> Objective:
         noise_loss = batch.noise_loss()
         weights = prediction_weights(batch.alphas_cumprod, batch.timesteps, min_alpha_bar)
         weights = weights / weights.sum().clamp(min=1e-6)
-        logits = batch.judge(batch.predicted_x0())
+        logits = judge_predictions(batch, min_alpha_bar)
         loss = (weights * F.softplus(-logits)).sum()
         terms = {
             "noise_loss": noise_loss.detach(),

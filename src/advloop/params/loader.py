@@ -126,8 +126,10 @@ class Params:
         kind = next(str(f.type) for f in fields(cast(Any, cls)) if f.name == key)
         try:
             values = node[key] if isinstance(node[key], ListConfig) else [node[key]]
-            if any(isinstance(v, str | bool) for v in values) and not kind.startswith("str"):
-                raise ValidationError  # OmegaConf would read "5" and true as numbers
+            found = {type(v) for v in values}
+            fits = found == {bool} if kind == "bool" else bool not in found
+            if not fits or (str in found and not kind.startswith("str")):
+                raise ValidationError  # OmegaConf would read "5" and true as numbers, 1 as true
             OmegaConf.merge(OmegaConf.structured(cls), {key: node[key]})
         except OmegaConfBaseException:
             raise self.fail(f"{section}.{key}", node[key], f"must be of type {kind}") from None

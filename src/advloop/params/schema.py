@@ -41,6 +41,7 @@ def check_params(params: Params) -> None:
     sections: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
     _check_shapes(params, sections)
     _check_steps(params, sections)
+    _check_fakes(params, sections["train_disc"])
 
 
 def _check_shapes(params: Params, sections: dict[str, Any]) -> None:
@@ -98,4 +99,15 @@ def _check_steps(params: Params, sections: dict[str, Any]) -> None:
             "train_diffusion.preview_steps",
             training.preview_steps,
             f"exceeds the {limit} training timesteps",
+        )
+
+
+def _check_fakes(params: Params, training: discriminator.TrainDiscParams) -> None:
+    most = discriminator.MAX_OTHER_FAKES
+    if training.predicted_fraction + training.replay_fraction > most + 1e-9:  # 0.7 + 0.2 rounds
+        raise params.fail(
+            "train_disc.replay_fraction",
+            training.replay_fraction,
+            f"and train_disc.predicted_fraction={training.predicted_fraction} make more than "
+            f"{most} of the fakes together",
         )

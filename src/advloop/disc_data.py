@@ -1,0 +1,145 @@
+"""What the discriminator is trained and validated on, without leaking groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from advloop.errors import UserError
+from advloop.params.discriminator import TrainDiscParams
+from advloop.runtime import generator
+from advloop.schedule import add_noise, spread_timesteps
+
+
+@dataclass(frozen=True)
+class DiscData:
+    """One side of the split. latents: (N, C, H, W) float32; real: (N,) 1 real, 0 fake.
+
+    timesteps: (N,) how noisy each latent is, or None for a discriminator that is not told.
+    """
+
+    latents: torch.Tensor
+    real: torch.Tensor
+    timesteps: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def shown(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
+        """The discriminator's arguments for these rows."""
+        if self.timesteps is None:
+            return (self.latents[rows],)
+        return self.latents[rows], self.timesteps[rows]
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """Where the fake class comes from; tensors (N, C, H, W), None where unused.
+
+    samples: DDIM samples of the current model. predicted: as many of its one-step
+    predictions. earlier: the replay buffer of the iteration before.
+    """
+
+    samples: torch.Tensor
+    predicted: torch.Tensor | None = None
+    earlier: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one latent, (C, H, W)."""
+        _, channels, height, width = self.samples.shape
+        return channels, height, width
+
+
+def split_rows(
+    real_splits: list[str], num_fake: int, seed: int, iteration: int
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of (real, fake) latents for ``train`` and ``val``, shuffled and balanced.
+
+    Reals keep the side that stage prepare gave their group, so that no group stands on
+    both; fakes are shuffled and cut. On each side both classes have equally many rows:
+    the larger class gives up rows at random. Raises UserError if a side would be empty.
+    """
+    stream = generator(seed, "split", iteration)
+    splits = np.array(real_splits)
+    reals = {side: torch.from_numpy(np.flatnonzero(splits == side)) for side in ("train", "val")}
+    reals = {
+        side: rows[torch.randperm(len(rows), generator=stream)] for side, rows in reals.items()
+    }
+    order = torch.randperm(num_fake, generator=stream)
+    num_real = sum(len(rows) for rows in reals.values())
+    cut = round(num_fake * len(reals["val"]) / max(1, num_real))
+    fakes = {"val": order[:cut], "train": order[cut:]}
+    result = {}
+    for side in ("train", "val"):
+        count = min(len(reals[side]), len(fakes[side]))
+        if count == 0:
+            raise UserError(
+                f"train_disc: the {side} side has {len(reals[side])} real and "
+                f"{len(fakes[side])} fake latents; raise generate.num_samples or add images"
+            )
+        result[side] = (reals[side][:count], fakes[side][:count])
+    return result
+
+
+def mix_fakes(
+    fakes: Fakes, rows: torch.Tensor, params: TrainDiscParams, stream: torch.Generator
+) -> tuple[torch.Tensor, dict[str, int]]:
+    """The fakes (n, C, H, W) of a side with the shuffled ``rows`` (n,), and how many of which.
+
+    Index k of the fake class is either DDIM sample k or prediction k, so that the sides
+    share neither; the replayed ones take the place of further samples. Off, the result is
+    ``fakes.samples[rows]``.
+    """
+    replayed = predicted = 0
+    parts = []
+    if fakes.earlier is not None:
+        replayed = min(round(params.replay_fraction * len(rows)), len(fakes.earlier))
+        parts.append(fakes.earlier[torch.randperm(len(fakes.earlier), generator=stream)[:replayed]])
+    if fakes.predicted is not None:
+        predicted = round(params.predicted_fraction * len(rows))
+        parts.append(fakes.predicted[rows[replayed : replayed + predicted]])
+    parts.append(fakes.samples[rows[replayed + predicted :]])
+    counts = {"samples": len(parts[-1]), "predicted": predicted, "replayed": replayed}
+    return torch.cat(parts), counts
+
+
+def make_sides(
+    real: torch.Tensor,
+    fakes: Fakes,
+    real_splits: list[str],
+    params: TrainDiscParams,
+    seed: int,
+    iteration: int,
+    where: torch.device,
+) -> tuple[dict[str, DiscData], dict[str, int]]:
+    """``train`` and ``val``, real first, and what the fakes of ``train`` are.
+
+    real_splits: the side of each real. Fakes of earlier iterations train alone: validation
+    is about the current model, and comparable whatever is replayed. Predictions stand on
+    both sides; their sources are training latents, on the validation side too, so that
+    their rows are disjoint but an image may have turned and mirrored copies on both.
+    """
+    sides, counts = {}, {}
+    for name, (reals, rows) in split_rows(real_splits, len(fakes.samples), seed, iteration).items():
+        own = fakes if name == "train" else Fakes(fakes.samples, fakes.predicted)
+        chosen, counts[name] = mix_fakes(
+            own, rows, params, generator(seed, "split", iteration, "replay")
+        )
+        labels = torch.cat([torch.ones(len(reals)), torch.zeros(len(chosen))])
+        sides[name] = DiscData(torch.cat([real[reals], chosen]).to(where), labels.to(where))
+    return sides, counts["train"]
+
+
+def renoise(
+    data: DiscData, alphas_cumprod: torch.Tensor, limit: int, stream: torch.Generator
+) -> DiscData:
+    """Every row, real and fake alike, noised (DDPM, Eq. 4) to a timestep in [0, limit).
+
+    The timesteps are spread evenly over the rows, whatever their class.
+    """
+    timesteps = spread_timesteps(len(data), limit, stream).to(data.latents.device)
+    eps = torch.randn(data.latents.shape, generator=stream).to(data.latents.device)
+    return DiscData(add_noise(data.latents, eps, timesteps, alphas_cumprod), data.real, timesteps)

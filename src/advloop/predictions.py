@@ -1,0 +1,67 @@
+"""One-step x0 predictions from noised real latents: what an objective shows the discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.sampling import GenerateParams
+from advloop.runtime import autocast, batches, generator
+from advloop.sampling import Model, noise_for
+from advloop.schedule import (
+    add_noise,
+    clear_timesteps,
+    make_alphas_cumprod,
+    predict_x0,
+    spread_timesteps,
+)
+
+
+def source_rows(count: int, total: int, stream: torch.Generator) -> torch.Tensor:
+    """Rows (count,) int64 in [0, total): one permutation after another.
+
+    So none stands there twice where count <= total, and else each as often as any other,
+    give or take one.
+    """
+    rounds = -(-count // total)
+    return torch.cat([torch.randperm(total, generator=stream) for _ in range(rounds)])[:count]
+
+
+@torch.no_grad()
+def predict_latents(
+    model: Model,
+    train: torch.Tensor,
+    params: GenerateParams,
+    diffusion: DiffusionParams,
+    seed: int,
+    iteration: int,
+    precision: str,
+    where: torch.device,
+    progress: Callable[[Iterable[range]], Iterable[range]],
+) -> Iterator[torch.Tensor]:
+    """Batches (B, C, H, W) float32 of params.num_samples predictions, in scaled units, unclipped.
+
+    train: (M, C, H, W), the diffusion model's own training latents, augmented ones among them.
+    Sample k is a row of ``train`` noised to one timestep (DDPM, Eq. 4) and taken back by one
+    network call (DDIM, Eq. 12). The timesteps are spread evenly over those with alpha_bar >=
+    params.predicted_min_alpha_bar: beyond, one step predicts a blur. Sample k's noise depends
+    on (seed, iteration, k) alone.
+    """
+    alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
+    limit = clear_timesteps(
+        alphas_cumprod, params.predicted_min_alpha_bar, "generate.predicted_min_alpha_bar"
+    )
+    key = ("generate", iteration, "predicted")
+    count, shape = params.num_samples, tuple(train.shape[1:])
+    rows = source_rows(count, len(train), generator(seed, *key))
+    timesteps = spread_timesteps(count, limit, generator(seed, *key, "timesteps")).to(where)
+    for part in progress(list(batches(count, params.batch_size))):
+        chosen = slice(part.start, part.stop)
+        t = timesteps[chosen]
+        eps = noise_for(part, shape, seed, *key).to(where)
+        noisy = add_noise(train[rows[chosen]].to(where), eps, t, alphas_cumprod)
+        with autocast(precision, where):
+            output = model(noisy, t)
+        yield predict_x0(output.float(), noisy, t, alphas_cumprod, diffusion.prediction_type)

@@ -1,0 +1,28 @@
+"""Fakes of earlier iterations: a buffer that forgets them geometrically."""
+
+from __future__ import annotations
+
+import torch
+
+from advloop.runtime import generator
+
+KEPT = 0.5  # of the buffer, from one iteration to the next
+
+
+def update_replay(
+    fakes: torch.Tensor, earlier: torch.Tensor | None, seed: int, iteration: int
+) -> torch.Tensor:
+    """The buffer after ``iteration``: (N, C, H, W), as many latents as ``fakes`` (N, C, H, W).
+
+    KEPT of it comes from the buffer of the iteration before, the rest from ``fakes``, both
+    drawn at random and without repetition; so iteration i - k has a share of 2^-(k + 1), and
+    the first one what is left. Without an ``earlier`` buffer it is ``fakes`` in another order.
+    """
+    stream = generator(seed, "replay", iteration)
+    parts = []
+    if earlier is not None:
+        kept = min(round(KEPT * len(fakes)), len(earlier))
+        parts.append(earlier[torch.randperm(len(earlier), generator=stream)[:kept]])
+    fresh = len(fakes) - sum(map(len, parts))
+    parts.append(fakes[torch.randperm(len(fakes), generator=stream)[:fresh]])
+    return torch.cat(parts)
