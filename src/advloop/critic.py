@@ -6,7 +6,8 @@ generator can be fooled by it; these critics are new, and judge only rows that t
 not seen: each fold by a critic of the other folds, whole groups to a fold.
 
 A critic sees a row's statistics, not its cells. From a few hundred rows a convolutional
-discriminator learns little (held-out AUC 0.62 of the demo's base model, this one 0.96).
+discriminator learns little: 248 validation reals of 17 maps against samples of the demo's
+base model, held-out AUC 0.62; this one 0.96, and 0.91 with two large maps of another look.
 """
 
 from __future__ import annotations
