@@ -11,3 +11,7 @@ from advloop.objectives.none import noise_only
 from advloop.objectives.seed import seed_objective
 
 OBJECTIVES: dict[str, Objective] = {"none": noise_only, "seed": seed_objective}
+
+EVALUATIONS: dict[str, float] = {"none": 3, "seed": 3}
+"""Network evaluations of one optimiser step by objective: the forward pass of one batch is 1, the
+backward pass 2; the discriminator, small beside the network, is neglected."""
