@@ -52,9 +52,9 @@ COLOURS = 32  # of a picture: a quarter of its size, and plans have few
 # Of this clone, as the experiments are: start times, interrupted cells, a queueing under way.
 STATE = ".dvc/tmp/compare.json"
 LOCK = ".dvc/tmp/compare.lock"
-# Seconds between looks at git's refs, and at the queue (seconds of CPU): soon where something
-# changed, for DVC writes its records one after another.
-POLL, SOON, ASK = 1.0, 5.0, 60.0
+# Seconds between looks at git's refs, and at the queue (a second or two of CPU). Where a task
+# failed the next HURRY looks come soon: DVC notes it, cleans up, and only then calls it failed.
+POLL, SOON, ASK, HURRY = 1.0, 5.0, 60.0, 20
 PATIENCE = 30.0  # seconds that an interrupted task has to end by itself
 WORKERS = 5  # starts without a finished cell between them before giving up
 
@@ -359,8 +359,8 @@ def settle(wanted: Sequence[Cell]) -> dict[str, str]:
         kept: dict[str, str] = {}
         unwanted = []
         for task in ours(tasks):
-            if task.status == "Success" and task.name in done:
-                continue
+            if task.name in done and task.status in ("Success", "Running"):
+                continue  # running: its worker is cleaning up
             waiting = task.status in ("Running", "Queued") and task.name in names - kept.keys()
             if waiting and not (task.status == "Running" and without_worker(workers)):
                 kept[task.name] = task.status
@@ -395,7 +395,8 @@ def start_worker() -> None:
 def wait(cells: Sequence[Cell]) -> list[str]:
     """Until each cell is finished or has failed; returns the names of those that failed."""
     total, shown, failed = len(cells), set(experiments()), set[str]()
-    starts, seen, asked, again = 0, failures(), time.monotonic(), ASK
+    starts, hurry, seen = 0, 0, failures()
+    asked, again = time.monotonic(), ASK
     while True:
         done = experiments()
         pending = [cell.name for cell in cells if cell.name not in done]
@@ -409,17 +410,20 @@ def wait(cells: Sequence[Cell]) -> list[str]:
         if not set(pending) - failed:
             return sorted(failed)
         if failures() != seen:
-            seen, asked, again = failures(), time.monotonic(), SOON
+            seen, hurry = failures(), HURRY
+            asked, again = time.monotonic(), SOON
         if time.monotonic() - asked < again:
             time.sleep(POLL)
             continue
         tasks, workers = queue_status()
-        asked, again = time.monotonic(), ASK
+        hurry = max(0, hurry - 1)
+        asked, again = time.monotonic(), SOON if hurry else ASK
         mine = {task.name: task for task in ours(tasks) if task.name in pending}
         for name in sorted({n for n, task in mine.items() if task.status == "Failed"} - failed):
             remember_event(time.time())
             print(f"error: {name} failed; `dvc queue logs {name}` shows its log", file=sys.stderr)
             failed.add(name)
+            hurry, again = 0, ASK
         waiting = [task for task in mine.values() if task.status in ("Running", "Queued")]
         if waiting and without_worker(workers):
             lost = [task for task in waiting if task.status == "Running"]
@@ -449,7 +453,8 @@ def wait(cells: Sequence[Cell]) -> list[str]:
 def stop() -> None:
     """Interrupt our running task with its worker; what is queued stays for the next call."""
     tasks, workers = queue_status()
-    running = [task for task in ours(tasks) if task.status == "Running"]
+    done = experiments()
+    running = [task for task in ours(tasks) if task.status == "Running" and task.name not in done]
     for task in running:
         end_task(task)
     if workers and not running:
