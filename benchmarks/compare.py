@@ -551,11 +551,12 @@ def command_of(args: argparse.Namespace) -> str:
 def compare(args: argparse.Namespace) -> int:
     restore_workspace()
     check_clean()
+    seeds = seeds_of(args.seeds)
     arms = arms_of(objectives_of(args.objectives))
     if len(arms) == len({arm.objective for arm in arms}):
         print(f"no {EQUAL_COMPUTE}: no objective evaluates the network more often than {CONTROL}")
     by_name = {arm.name: arm for arm in arms}
-    order = order_of_cells(list(by_name), seeds_of(args.seeds))
+    order = order_of_cells(list(by_name), seeds)
     cells = [cell(by_name[name], seed) for name, seed in order]
     done = experiments()
     finished = sum(cell.name in done for cell in cells)

@@ -204,8 +204,8 @@ objective takes {steps} optimiser steps an iteration{control}.
 
 {table}
 
-KID and its neighbours are distances to evaluation-only images; the first three rows do not depend
-on the objective. ↓ lower is better, ↑ higher is better.
+Measured against images that nothing trained on; the first three rows do not depend on the
+objective. ↓ lower is better, ↑ higher is better.
 
 ## Difference to `none`
 
@@ -401,10 +401,10 @@ def _wall(seconds: Sequence[float]) -> str:
 
 
 def _pictures(found: Comparison, pictures: Mapping[str, str]) -> str:
-    rows = ", ".join(["real evaluation images", "base model", *map(str, found.iterations)])
+    rows = ", ".join(["base model", *(f"iteration {i}" for i in found.iterations)])
     parts = [
-        f"Seed {found.seeds[0]}; from the top: {rows} (iteration), all from the same noise, in few "
-        "colours to keep the files small."
+        f"Seed {found.seeds[0]}. From the top: real evaluation images, then samples of the same "
+        f"noise: {rows}. In few colours, to keep the files small."
     ]
     for arm in found.arms:
         if arm in pictures:
