@@ -273,7 +273,10 @@ def fake_stage(real_python: str) -> None:
             path = Path(next(iter(out)) if isinstance(out, dict) else out)
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".json":
-                path.write_text(json.dumps({"figure": figure, "final": {"kid_lite0": figure}}))
+                rows = {k: {"kid_lite0": figure} for k in ("final", "base", "iter_0", "iter_1")}
+                path.write_text(json.dumps({"figure": figure, **rows}))
+            elif path.name == "samples.png":
+                path.write_bytes(b"P2 1 1 255 " + str(int(figure * 255)).encode())
             elif path.suffix == ".csv":
                 values = [[k] + [figure / k] * (len(columns) - 1) for k in (1, 2)]
                 rows = [",".join(map(str, row)) for row in values]

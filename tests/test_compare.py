@@ -1,0 +1,256 @@
+"""`make compare` with fake stages: it finishes, goes on after a kill, and says what failed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import (
+    REPO,
+    command,
+    commit,
+    dvc,
+    environment,
+    fail_at,
+    git,
+)
+
+import compare
+from advloop.errors import UserError
+from advloop.io import read_json
+
+CALL = ("benchmarks/compare.py", "--objectives", "none,seed")
+pytestmark = pytest.mark.xdist_group("compare")
+
+
+@pytest.fixture(scope="module")
+def project(finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project of fake stages with what `make compare` needs; the tests go on from one another."""
+    folder = tmp_path_factory.mktemp("compare") / "fakes"
+    shutil.copytree(finished_fakes.parent, folder, symlinks=True)
+    project = folder / finished_fakes.name
+    for name in ("benchmarks/compare.py", "docs/tried.md"):
+        (project / name).parent.mkdir()
+        shutil.copyfile(REPO / name, project / name)
+    commit(project, "Compare")
+    yield project
+    dvc(project, "queue", "stop", "--kill")
+
+
+def run(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return command(project, sys.executable, *CALL, *options)
+
+
+def cells(project: Path) -> dict[str, str]:
+    """Commits of the finished cells by arm and seed."""
+    listed = git(project, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    found = re.findall(r"^(\w+) refs/exps/../\w{38}/compare-(\w+-\d)-[0-9a-f]{8}$", listed, re.M)
+    return {name: commit for commit, name in found}
+
+
+def worker(project: Path) -> int:
+    return int((project / ".dvc/tmp/exps/celery/dvc-exp-worker-1.pid").read_text())
+
+
+def tasks_started(project: Path) -> int:
+    return len(list((project / ".dvc/tmp/exps/run").glob("*/*.pid")))
+
+
+def queued(result: subprocess.CompletedProcess[str]) -> set[str]:
+    return set(re.findall(r"^queued compare-(\w+-\d)-", result.stdout, re.M))
+
+
+def test_changed_code_is_refused_and_changed_docs_are_not(project: Path) -> None:
+    script = project / "stages/report.py"
+    before = script.read_text()
+    script.write_text(before + "\n")
+    with (project / "docs/tried.md").open("a") as file:
+        file.write("\nA dead end.\n")
+    done = run(project)
+    script.write_text(before)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("error: uncommitted changes in stages/report.py")
+    assert cells(project) == {}
+
+
+def test_everything_killed_goes_on_with_what_was_not_finished(project: Path) -> None:
+    first = subprocess.Popen(
+        [sys.executable, *CALL, "--seeds", "0,1"],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while tasks_started(project) < 2:  # the second cell runs
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.2)
+    group = os.getpgid(worker(project))
+    first.kill()
+    first.wait()
+    os.killpg(group, signal.SIGKILL)  # the worker, DVC's run of the cell, and its stage
+    finished = cells(project)
+    assert len(finished) == 1
+
+    second = run(project, "--seeds", "0,1")
+    assert second.returncode == 0, second.stdout
+    assert "4 cells, 1 finished" in second.stdout
+    after = cells(project)
+    assert set(after) == {"none-0", "none-1", "seed-0", "seed-1"}
+    assert finished.items() <= after.items()  # the same commit: not made again
+    assert len(queued(second)) == 1  # the killed one; two had stayed in the queue
+    assert [p for p in (project / ".dvc/tmp/exps").iterdir() if p.name.startswith("tmp")] == []
+
+
+def test_results_are_those_of_the_experiments(project: Path) -> None:
+    results = read_json(project / compare.RESULTS)
+    assert results["seeds"] == [0, 1]
+    for arm, runs in results["cells"].items():
+        for seed, cell in runs.items():
+            shown = git(project, "show", f"{cells(project)[f'{arm}-{seed}']}:reports/metrics.json")
+            assert f'"iter_1": {{"kid_lite0": {cell["rows"]["iter_1"]["kid_lite0"]}}}' in shown
+    seconds = [cell["seconds"] for runs in results["cells"].values() for cell in runs.values()]
+    assert seconds.count(None) == 1  # the killed one
+    assert all(0 < value < 300 for value in seconds if value is not None)
+    text = (project / compare.PAGE).read_text()
+    assert "No cell is missing." in text
+    assert "A dead end." in text
+    assert "](results/none.png)" in text
+    assert text == compare.rendered(project)
+
+
+def test_second_run_runs_nothing_and_commits_of_other_files_do_not_matter(project: Path) -> None:
+    commit(project, "Results")
+    before = cells(project), tasks_started(project)
+    done = run(project, "--seeds", "0,1")
+    assert done.returncode == 0
+    assert "4 cells, 4 finished" in done.stdout
+    assert (cells(project), tasks_started(project)) == before
+    assert git(project, "diff", "--stat", "HEAD", "--", ".", ":!docs") == ""
+
+
+def test_failed_cell_is_named_and_tried_again(project: Path) -> None:
+    fail_at(project, "train_diffusion@1")
+    done = run(project, "--seeds", "0,1,2", "--objectives", "none")
+    fail_at(project)
+    assert done.returncode == 1
+    assert queued(done) == {"none-2"}
+    line = next(line for line in done.stdout.splitlines() if line.startswith("error: "))
+    assert re.fullmatch(
+        r"error: (compare-none-2-\w{8}) failed; `dvc queue logs \1` shows its log", line
+    )
+    text = (project / compare.PAGE).read_text()
+    assert "left out: `none` of seed 2.**" in text
+    assert "| `none` (2 of 3 seeds) |" in text
+    again = run(project, "--seeds", "0,1,2", "--objectives", "none")
+    assert again.returncode == 0, again.stdout
+    assert queued(again) == {"none-2"}
+    assert "No cell is missing." in (project / compare.PAGE).read_text()
+
+
+def test_page_alone_follows_the_text_and_needs_no_queue(project: Path) -> None:
+    (project / "docs/tried.md").write_text("# Title\n\nAnother dead end.\n")
+    before = tasks_started(project)
+    done = run(project, "--report-only")
+    assert done.returncode == 0, done.stdout
+    assert "Another dead end." in (project / compare.PAGE).read_text()
+    assert tasks_started(project) == before
+
+
+def test_workspace_left_by_a_killed_queueing_is_put_back(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "ROOT", project)
+    commit(project, "Text")
+    (project / "docs/tried.md").write_text("# Title\n\nNot committed.\n")
+    compare.remember(queueing={"branch": "refs/heads/main", "stash": compare.stash()})
+    # What `dvc exp run --queue` does first, and does not undo if it is killed.
+    git(project, "stash", "--quiet")
+    git(project, "checkout", "--quiet", "--detach")
+    (project / "params.yaml").write_text("seed: 7\n")
+    git(project, "add", "params.yaml")
+    with pytest.raises(UserError, match=r"uncommitted changes in params\.yaml"):
+        compare.check_clean()
+    compare.restore_workspace()
+    compare.check_clean()
+    assert git(project, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    assert "Not committed." in (project / "docs/tried.md").read_text()
+    assert compare.read_state()["queueing"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--objectives", "none,nonsense", "no nonsense in conf/objective/ (none, seed)"),
+        ("--objectives", "seed", "needs none"),
+        ("--seeds", "0;1", "must be whole numbers"),
+    ],
+)
+def test_bad_option_is_one_line(project: Path, option: str, value: str, reason: str) -> None:
+    (project / "docs/tried.md").write_text("# Title\n")
+    done = run(project, option, value)
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: ")
+    assert reason in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+# --- Which experiment is a cell's ---
+
+
+def name_of(project: Path, arm: compare.Arm, seed: int = 0) -> str:
+    commit(project, "Change")
+    return compare.cell(arm, seed).name
+
+
+def test_name_changes_with_what_the_figures_follow_from_and_with_nothing_else(
+    fakes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "ROOT", fakes)
+    arm = compare.Arm("none", "none", None, 3)
+    name = compare.cell(arm, 0).name
+    assert re.fullmatch(r"compare-none-0-[0-9a-f]{8}", name)
+    (fakes / "README.md").write_text("# Words\n")
+    (fakes / "conf/objective/other.yaml").write_text("name: other\nweight: 1.0\n")
+    comparison = fakes / "src/advloop/comparison.py"
+    comparison.write_text(comparison.read_text() + "\n")  # no stage imports it
+    assert name_of(fakes, arm) == name
+    assert compare.cell(arm, 1).name[:-8] == "compare-none-1-"
+    others = {name, compare.cell(compare.Arm("none", "none", 9, 3), 0).name}
+    for path in ("src/advloop/kid.py", "dvc.yaml", "images/group_00/0.png"):
+        with (fakes / path).open("a") as file:
+            file.write("\n")
+        others.add(name_of(fakes, arm))
+    config = fakes / "conf/config.yaml"
+    config.write_text(config.read_text().replace("val_fraction: 0.2", "val_fraction: 0.3"))
+    others.add(name_of(fakes, arm))
+    assert len(others) == 6
+
+
+def test_control_of_equal_compute_is_there_where_an_objective_costs_more(
+    fakes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advloop.objectives.registry import EVALUATIONS
+
+    monkeypatch.setattr(compare, "ROOT", fakes)
+    assert [arm.name for arm in compare.arms_of(["none", "seed"])] == ["none", "seed"]
+    monkeypatch.setitem(EVALUATIONS, "seed", 8)
+    control = compare.arms_of(["none", "seed"])[-1]
+    # TINY trains 2 epochs: 2 * 8 / 3 = 5.33
+    assert control == compare.Arm("none_equal_compute", "none", 6, 3)
+    assert control.overrides(4) == ["objective=none", "seed=4", "train_diffusion.epochs=6"]
+
+
+def test_every_objective_says_what_it_costs() -> None:
+    from advloop.objectives.registry import EVALUATIONS, OBJECTIVES
+
+    assert set(EVALUATIONS) == set(OBJECTIVES)
+    assert all(cost >= 3 for cost in EVALUATIONS.values())  # forward and backward

@@ -1,0 +1,245 @@
+"""The comparison of objectives: its arithmetic by hand, its tables, and the committed page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from advloop.comparison import (
+    Comparison,
+    Estimate,
+    arms_in_order,
+    change,
+    cost_table,
+    equal_compute_epochs,
+    estimate,
+    iterations_table,
+    kept_rows,
+    last_table,
+    number,
+    order_of_cells,
+    page,
+    paired_table,
+    verdict,
+)
+from advloop.io import read_json
+from compare import PAGE, PICTURES, RESULTS, rendered
+
+REPO = Path(__file__).resolve().parents[1]
+T2 = 4.303  # Student's t of two degrees of freedom
+SQRT3 = 3**0.5
+
+
+def arm(objective: str, epochs: int = 10, evaluations: float = 3) -> dict[str, object]:
+    return {
+        "objective": objective,
+        "epochs": epochs,
+        "steps": 16 * epochs,
+        "evaluations": evaluations,
+    }
+
+
+def cell(seconds: float | None, *kids: float, gap: float = 0.2) -> dict[str, object]:
+    """A run whose base model and iterations have these KIDs."""
+    names = ["base", *(f"iter_{i}" for i in range(len(kids) - 1))]
+    rows = {name: {"kid_lite0": kid} for name, kid in zip(names, kids, strict=True)}
+    rows[names[-1]]["critic_gap"] = gap
+    rows["reals"] = {"kid_lite0": 0.01}
+    return {"experiment": "compare-x", "seconds": seconds, "rows": rows}
+
+
+RESULT = {
+    "command": "make compare",
+    "commit": "0123456789",
+    "scale": "demo",
+    "seeds": [0, 1, 2],
+    "arms": {
+        "ddo": arm("ddo", evaluations=8),
+        "none": arm("none"),
+        "none_equal_compute": arm("none", epochs=27),
+    },
+    "cells": {
+        # At iteration 1 ddo is below none by 0.3, 0.4 and 0.5.
+        "none": {
+            "0": cell(10, 1.0, 0.9, 0.8),
+            "1": cell(30, 1.0, 0.9, 0.9),
+            "2": cell(None, 1.0, 0.9, 1.0),
+        },
+        "ddo": {
+            "0": cell(20, 1.0, 0.7, 0.5, gap=0.1),
+            "1": cell(21, 1.0, 0.7, 0.5, gap=0.3),
+            "2": cell(90, 1.0, 0.7, 0.5, gap=0.2),
+        },
+        "none_equal_compute": {"1": cell(50, 1.0, 0.8, 0.7)},
+    },
+}
+
+
+def columns(text: str, start: str) -> list[str]:
+    """Cells of the one line of a table that begins so."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    assert len(lines) == 1, text
+    return [part.strip() for part in lines[0].strip("|").split("|")]
+
+
+# --- Which runs ---
+
+
+def test_the_control_of_equal_compute_takes_at_least_as_many_evaluations():
+    assert equal_compute_epochs(10, {"none": 3, "seed": 3}) == 10
+    assert equal_compute_epochs(10, {"none": 3, "ddo": 8}) == 27  # 26.67
+    assert equal_compute_epochs(10, {"none": 3, "ddo": 4.2}) == 14  # not 15 by rounding error
+
+
+def test_each_seed_begins_with_another_arm_and_has_every_arm():
+    cells = order_of_cells(["a", "b", "c"], [5, 7])
+    assert cells == [("a", 5), ("b", 5), ("c", 5), ("b", 7), ("c", 7), ("a", 7)]
+    assert len(set(order_of_cells(["a", "b"], [0, 1, 2]))) == 6
+
+
+def test_controls_stand_first():
+    assert arms_in_order(["x0", "none_equal_compute", "ddo", "none"]) == [
+        "none",
+        "none_equal_compute",
+        "ddo",
+        "x0",
+    ]
+
+
+# --- Statistics ---
+
+
+def test_estimate_of_none_one_and_three_values():
+    assert estimate([]) is None
+    assert estimate([2.0]) == Estimate(2.0, None, 1)
+    found = estimate([1.0, 2.0, 3.0])
+    assert found == Estimate(2.0, pytest.approx(T2 / SQRT3), 3)
+    assert not found.differs
+
+
+def test_difference_is_paired_by_seed():
+    found = Comparison(RESULT).difference(("ddo", "iter_1"), ("none", "iter_1"), "kid_lite0")
+    # -0.3, -0.4, -0.5: standard deviation 0.1, where the unpaired one would be wider
+    assert found == Estimate(pytest.approx(-0.4), pytest.approx(T2 * 0.1 / SQRT3), 3)
+    assert found.differs
+
+
+def test_difference_takes_only_the_seeds_that_both_arms_finished():
+    found = Comparison(RESULT)
+    alone = found.difference(("none_equal_compute", "iter_1"), ("none", "iter_1"), "kid_lite0")
+    assert alone == Estimate(pytest.approx(-0.2), None, 1)
+    assert not alone.differs
+    assert found.missing() == [("none_equal_compute", 0), ("none_equal_compute", 2)]
+
+
+def test_rows_that_do_not_depend_on_the_arm_are_counted_once_a_seed():
+    found = Comparison(RESULT).shared("reals", "kid_lite0")
+    assert found == Estimate(pytest.approx(0.01), pytest.approx(0), 3)
+
+
+def test_kept_are_the_shown_metrics_of_single_models_whatever_the_feature_network():
+    metrics = {
+        "figure": 1.0,
+        "final": {"kid_lite0": 1.0},
+        "base": {"kid_inception": 2.0, "kid_inception_ci95": 0.1, "disc_best_epoch": 3},
+        "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1, "critic_gap_ci95": 0.2},
+    }
+    assert kept_rows(metrics) == {
+        "base": {"kid_inception": 2.0},
+        "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1},
+    }
+
+
+# --- Tables ---
+
+
+def test_numbers_and_changes_as_they_are_written():
+    assert number(None) == ""
+    assert number(Estimate(1.0, None, 1)) == "1.0000"
+    assert number(Estimate(1.0, 0.5, 3)) == "1.0000 ± 0.5000"
+    assert change(Estimate(0.1, 0.2, 3)) == "+0.1000 ± 0.2000"
+    assert change(Estimate(-0.3, 0.2, 3)) == "**-0.3000 ± 0.2000**"
+
+
+def test_verdict_needs_an_interval_that_excludes_zero():
+    assert verdict(None, "lower") == ""
+    assert verdict(Estimate(-1.0, None, 1), "lower") == ""
+    assert verdict(Estimate(-0.1, 0.2, 3), "lower") == "no change shown"
+    assert verdict(Estimate(-0.3, 0.2, 3), "lower") == "better"
+    assert verdict(Estimate(0.3, 0.2, 3), "lower") == "**worse**"
+    assert verdict(Estimate(0.3, 0.2, 3), "higher") == "better"
+
+
+def test_table_of_the_last_iteration_leaves_out_metrics_that_no_run_has():
+    text = last_table(Comparison(RESULT))
+    assert columns(text, "model") == ["model", "KID (lite0) ↓", "critic gap ↓"]
+    assert columns(text, "real against") == ["real against real (floor)", "0.0100 ± 0.0000", ""]
+    assert columns(text, "base model")[1] == "1.0000 ± 0.0000"
+    half = T2 * 0.1 / SQRT3
+    assert columns(text, "`none`") == ["`none`", f"0.9000 ± {half:.4f}", "0.2000 ± 0.0000"]
+    assert columns(text, "`ddo`")[2] == f"0.2000 ± {half:.4f}"
+    assert columns(text, "`none_equal") == [
+        "`none_equal_compute` (1 of 3 seeds)",
+        "0.7000",
+        "0.2000",
+    ]
+
+
+def test_table_of_differences_has_no_row_of_the_control_itself():
+    text = paired_table(Comparison(RESULT))
+    assert columns(text, "`ddo`")[1] == f"**-0.4000 ± {T2 * 0.1 / SQRT3:.4f}**"
+    assert columns(text, "`none_equal")[1] == "-0.2000"
+    assert "| `none` |" not in text
+
+
+def test_table_of_iterations_says_how_each_changed():
+    text = iterations_table(Comparison(RESULT))
+    first, second = columns(text, "`ddo` | 0"), columns(text, "`ddo` | 1")
+    assert first[2:5] == ["0.7000 ± 0.0000", "-0.3000 ± 0.0000", "better"]
+    assert second[3:5] == ["-0.2000 ± 0.0000", "better"]
+    assert columns(text, "`none` | 1")[4] == "no change shown"  # -0.1, 0, 0.1
+    assert columns(text, "`none_equal_compute` | 0")[2:5] == ["0.8000", "-0.2000", ""]
+
+
+def test_cost_counts_evaluations_and_takes_the_median_of_known_times():
+    text = cost_table(RESULT, Comparison(RESULT))
+    # 160 steps of 8, two iterations
+    assert columns(text, "`ddo`") == ["`ddo`", "10", "160", "8", "2,560", "21 (20 to 90)"]
+    assert columns(text, "`none`")[5] == "20 (10 to 30)"
+    steps = columns(text, "`none_equal")
+    assert steps[1:5] == ["27", "432", "3", "2,592"]
+
+
+def test_page_says_what_is_missing_and_includes_what_was_tried():
+    text = page(RESULT, "# Title\n\nA dead end.\n", {"ddo": "results/ddo.png"})
+    assert "**Not finished, and left out: `none_equal_compute` of seed 0," in text
+    assert "432 steps" in text
+    assert "![Samples of ddo](results/ddo.png)" in text
+    assert text.endswith("## What was tried and failed\n\nA dead end.\n")
+    assert "{" not in text
+
+
+def test_page_of_one_seed_has_no_intervals():
+    cells = {name: {"0": cell(5, 1.0, 0.9)} for name in ("none", "ddo")}
+    arms = {name: RESULT["arms"][name] for name in cells}
+    text = page(RESULT | {"seeds": [0], "cells": cells, "arms": arms}, "# Title\n", {})
+    assert "No cell is missing." in text
+    assert columns(text, "`ddo` | 10")[5] == "5 (5 to 5)"
+    assert "±" not in text.split("## The last iteration")[1]
+
+
+# --- What is committed ---
+
+
+def test_committed_page_is_what_the_committed_numbers_say():
+    page_exists, results_exist = (REPO / PAGE).exists(), (REPO / RESULTS).exists()
+    if not page_exists and not results_exist:
+        pytest.skip(f"{RESULTS} is not made yet: `make compare`")
+    assert page_exists
+    assert results_exist
+    assert (REPO / PAGE).read_text() == rendered(REPO)
+    arms = set(read_json(REPO / RESULTS)["arms"])
+    pictures = {path.stem: path.stat().st_size for path in (REPO / PICTURES).glob("*.png")}
+    assert set(pictures) <= arms
+    assert max(pictures.values()) < 100_000
