@@ -255,12 +255,12 @@ def seeds_of(asked: str) -> list[int]:
 
 
 def arms_of(objectives: Sequence[str]) -> list[Arm]:
-    from advloop.objectives.registry import EVALUATIONS
+    from advloop.objectives.registry import OBJECTIVES
 
     for name in objectives:
-        if name not in EVALUATIONS:
-            raise UserError(f"{name}: not in EVALUATIONS of src/advloop/objectives/registry.py")
-    costs = {name: EVALUATIONS[name] for name in objectives}
+        if name not in OBJECTIVES:
+            raise UserError(f"{name}: not in OBJECTIVES of src/advloop/objectives/registry.py")
+    costs = {name: float(OBJECTIVES[name].evaluations) for name in objectives}
     arms = [Arm(name, name, None, cost) for name, cost in costs.items()]
     if max(costs.values()) > costs[CONTROL]:
         epochs = compose(arms[objectives.index(CONTROL)], 0).train_diffusion.epochs

@@ -19,7 +19,7 @@ from advloop.features import load_features
 from advloop.grids import image_grid, save_png
 from advloop.io import read_json, write_json
 from advloop.latent_files import load_latents, read_scale
-from advloop.metrics import describe, make_row
+from advloop.metrics import describe
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
@@ -50,7 +50,7 @@ def main() -> None:
     codec = Codec(
         load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
     )
-    seeds, loss, images = evaluate_model(
+    row, images = evaluate_model(
         denoiser,
         Criterion(
             objective=noise_only,
@@ -68,7 +68,6 @@ def main() -> None:
         read_seed(params),
         bar("evaluate"),
     )
-    row = {"test_noise_loss": round(loss, 6)} | make_row(seeds)
     print(describe(row))
     if args.disc_metrics:
         row |= {f"disc_{name}": value for name, value in read_json(args.disc_metrics).items()}

@@ -10,8 +10,9 @@ from common import load_params, parse_args, run_stage
 
 from advloop.augment import augment_at_random
 from advloop.autoencoder import Codec, load_autoencoder
+from advloop.critic import two_sample_test
 from advloop.dataset import load_dataset
-from advloop.evaluation import Reals, critic_scores, save_reals
+from advloop.evaluation import Reals, save_reals
 from advloop.features import load_features
 from advloop.grids import image_grid, save_png
 from advloop.io import write_json
@@ -69,11 +70,21 @@ def main() -> None:
     def parts(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return values.tensor_split(settings.num_seeds)
 
-    drawn = train[torch.randperm(len(train), generator=stream("critic"))[:wanted]]
+    # rows of train.pt: variant by variant of the images of train
+    shares = parts(torch.randperm(len(train), generator=stream("critic"))[:wanted])
+    train_groups = [dataset.groups[row] for row in dataset.rows("train")]
     rows = {
         # training images of other groups: what a perfect model's samples would measure
         "reals": measure(parts(features(other)), reals.features, features.name)
-        | critic_scores(parts(drawn.to(device())), reals, settings, seed),
+        | two_sample_test(
+            reals.latents,
+            reals.groups,
+            [train[share] for share in shares],
+            settings,
+            seed,
+            device(),
+            [[train_groups[row % len(train_groups)] for row in share] for share in shares],
+        ),
         # the same images through the autoencoder: what no diffusion model on it can beat
         "autoencoder": measure(parts(features(rebuilt)), reals.features, features.name),
     }

@@ -71,6 +71,8 @@ TINY = {
         "preview_steps": 2,
     },
     "evaluate": {
+        "critic_widths": [8],
+        "critic_epochs": 2,
         "feature_size": 32,
         "num_samples": 6,
         "num_seeds": 3,
@@ -274,7 +276,7 @@ def fake_stage(real_python: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".json":
                 rows = {k: {"kid_lite0": figure} for k in ("final", "base", "iter_0", "iter_1")}
-                path.write_text(json.dumps({"figure": figure, **rows}))
+                path.write_text(json.dumps({"figure": figure, "held_out": rows, "training": {}}))
             elif path.name == "samples.png":
                 path.write_bytes(b"P2 1 1 255 " + str(int(figure * 255)).encode())
             elif path.suffix == ".csv":

@@ -11,8 +11,16 @@ from tiny_unet import CONFIG
 
 from advloop.autoencoder import Codec, PatchAutoencoder
 from advloop.criterion import Criterion
-from advloop.evaluation import draw_samples, evaluate_model
-from advloop.features import image_features, load_network
+from advloop.errors import UserError
+from advloop.evaluation import (
+    Reals,
+    draw_samples,
+    evaluate_model,
+    load_reals,
+    save_reals,
+)
+from advloop.features import image_features, load_features, load_network
+from advloop.neighbours import nearest_distances
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
@@ -20,7 +28,15 @@ from advloop.unet import build_unet
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(
-    feature_size=32, num_samples=6, num_seeds=2, num_inference_steps=3, batch_size=6
+    features="lite0",
+    feature_size=32,
+    num_samples=6,
+    num_seeds=3,
+    num_inference_steps=3,
+    batch_size=6,
+    critic_widths=[8],
+    critic_epochs=2,
+    critic_learning_rate=1e-2,
 )
 
 
@@ -93,39 +109,82 @@ def test_feature_network_is_frozen_and_in_evaluation_mode():
 
 
 @pytest.fixture
-def reals():
-    """(training latents, evaluation-only latents, evaluation-only images)."""
+def held_out():
+    """(training latents, codec, evaluation-only reals of three groups)."""
     stream = torch.Generator().manual_seed(0)
-    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
+    train, latents = torch.randn(20, 4, 8, 8, generator=stream), torch.randn(16, 4, 8, 8)
     images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
-    return train, test, images
+    features = load_features("lite0", make_codec(), 32, CPU)(images)
+    nearest = float(nearest_distances(latents[:8], train, 6).median())
+    return train, Reals(
+        features={"tune": features, "test": features},
+        latents=latents.unflatten(0, (2, 8)),
+        groups=["a", "a", "a", "b", "b", "b", "c", "c"],
+        nearest=nearest,
+    )
 
 
-def evaluate(train, test, images):
+def evaluate(train, reals):
+    codec = make_codec()
     return evaluate_model(
         build_unet(CONFIG, seed=0),
         make_criterion(),
-        make_codec(),
+        codec,
+        load_features("lite0", codec, 32, CPU),
         train,
-        test,
-        image_features(load_network(CPU), images, 32, CPU),
+        reals,
         PARAMS,
         0,
         lambda items: items,
     )
 
 
-def test_a_model_is_measured_with_an_interval_on_every_figure(reals):
-    row, drawn = evaluate(*reals)
+def test_a_model_is_measured_with_an_interval_on_every_figure(held_out):
+    row, drawn = evaluate(*held_out)
     assert drawn.shape == (6, 32, 32, 3)
-    figures = {name for name in row if not name.endswith("_ci95")} - {"test_noise_loss"}
-    assert {"kid_lite0", "coverage_lite0", "memorisation_ratio"} <= figures
-    assert all(row[f"{name}_ci95"] >= 0 for name in figures)
+    assert set(row["seeds"]) == {
+        *(f"{name}_lite0" for name in ("kid", "precision", "recall", "density", "coverage")),
+        "tune_kid_lite0",
+        "critic_accuracy",
+        "critic_auc",
+        "critic_gap",
+        "memorisation_ratio",
+    }
+    for name, values in row["seeds"].items():
+        assert len(values) == PARAMS.num_seeds
+        assert row[f"{name}_ci95"] >= 0
+    assert {"test_noise_loss", "critic_accuracy_null_se", "critic_auc_null_se"} <= set(row)
 
 
-def test_memorisation_ratio_is_zero_where_samples_are_training_latents(reals, monkeypatch):
-    train, _, images = reals
-    copies = (train[:6].clone(), images[:6])
+def test_memorisation_ratio_is_zero_where_samples_are_training_latents(held_out, monkeypatch):
+    train, _ = held_out
+    images = np.zeros((6, 32, 32, 3), dtype=np.uint8)
+    copies = (train[:6].clone(), images)
     monkeypatch.setattr("advloop.evaluation.draw_samples", lambda *_: copies)
-    row, _ = evaluate(*reals)
+    row, _ = evaluate(*held_out)
     assert row["memorisation_ratio"] < 0.01
+
+
+def test_test_noise_loss_is_that_of_the_images_as_they_are(held_out):
+    train, reals = held_out
+    row, _ = evaluate(train, reals)
+    turned = replace(reals, latents=reals.latents.clone())
+    turned.latents[1] = 7.0
+    assert evaluate(train, turned)[0]["test_noise_loss"] == row["test_noise_loss"]
+
+
+def test_reals_come_back_as_they_were_saved(held_out, tmp_path):
+    _, reals = held_out
+    save_reals(tmp_path / "reals.pt", reals)
+    again = load_reals(tmp_path / "reals.pt", reals.latents.flatten(0, 1))
+    assert torch.equal(again.latents, reals.latents)
+    assert (again.groups, again.nearest) == (reals.groups, reals.nearest)
+    assert all(torch.equal(again.features[name], reals.features[name]) for name in reals.features)
+
+
+def test_latents_that_are_not_those_of_the_saved_reals_are_refused_in_one_line(held_out, tmp_path):
+    _, reals = held_out
+    save_reals(tmp_path / "reals.pt", reals)
+    with pytest.raises(UserError, match=r"reals\.pt: not a set of evaluation reals") as caught:
+        load_reals(tmp_path / "reals.pt", torch.zeros(15, 4, 8, 8))
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Every metric in every set of samples, with its interval and the name of its features."""
+"""Every metric in every set of samples, and the row that is made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from advloop.errors import UserError
 from advloop.intervals import mean_and_interval
 from advloop.kid import kernel_distance
-from advloop.metrics import measure
+from advloop.metrics import describe, make_row, measure
 
 
 def draws(*sizes: int) -> list[torch.Tensor]:
@@ -16,17 +16,30 @@ def draws(*sizes: int) -> list[torch.Tensor]:
     return [torch.randn(size, 8, generator=stream) for size in sizes]
 
 
-def test_each_figure_is_the_mean_over_the_sets_beside_its_interval():
-    *samples, real = draws(10, 10, 10, 20)
-    row = measure(samples, real, "net")
-    names = ("kid", "precision", "recall", "density", "coverage")
-    assert set(row) == {f"{n}_net{end}" for n in names for end in ("", "_ci95")}
-    mean, half = mean_and_interval([kernel_distance(part, real) for part in samples])
-    assert (row["kid_net"], row["kid_net_ci95"]) == (mean, half)
+def test_each_figure_has_a_value_a_set_and_only_kid_looks_at_the_tune_images():
+    *samples, tune, test = draws(10, 10, 10, 15, 20)
+    seeds = measure(samples, {"tune": tune, "test": test}, "net")
+    names = ("kid", "precision", "recall", "density", "coverage", "tune_kid")
+    assert set(seeds) == {f"{name}_net" for name in names}
+    assert seeds["kid_net"] == [kernel_distance(part, test) for part in samples]
+    assert seeds["tune_kid_net"] == [kernel_distance(part, tune) for part in samples]
 
 
-@pytest.mark.parametrize("sizes", [(5, 10, 20), (10, 10, 5)])
+@pytest.mark.parametrize("sizes", [(5, 10, 20, 20), (10, 10, 5, 20), (10, 10, 20, 5)])
 def test_a_set_that_is_too_small_is_refused(sizes):
-    *samples, real = draws(*sizes)
+    *samples, tune, test = draws(*sizes)
     with pytest.raises(UserError, match=r"a set of 5 images is too small, 6 are needed"):
-        measure(samples, real, "net")
+        measure(samples, {"tune": tune, "test": test}, "net")
+
+
+def test_row_has_the_mean_beside_its_interval_and_keeps_the_values():
+    row = make_row({"kid": [1.0, 2.0, 4.0]}, loss=0.123456789)
+    mean, half = mean_and_interval([1.0, 2.0, 4.0])
+    assert (row["kid"], row["kid_ci95"]) == (round(mean, 6), round(half, 6))
+    assert row["loss"] == 0.123457
+    assert row["seeds"] == {"kid": [1.0, 2.0, 4.0]}
+
+
+def test_a_row_is_told_in_one_line_with_its_intervals():
+    line = describe(make_row({"kid": [1.0, 1.0]}, loss=0.5))
+    assert line == "loss=0.5, kid=1.0±0.0"

@@ -45,7 +45,7 @@ def test_metrics_diff_names_what_an_experiment_changed(fakes: Path) -> None:
     done = must(dvc(fakes, "metrics", "diff", "--json", "HEAD"))
     changed = json.loads(done.stdout)
     assert set(changed) == {"reports/metrics.json"}
-    assert changed["reports/metrics.json"]["final.kid_lite0"]["diff"] != 0
+    assert changed["reports/metrics.json"]["held_out.final.kid_lite0"]["diff"] != 0
 
 
 def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:

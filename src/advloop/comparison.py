@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from advloop.intervals import mean_and_interval
-from advloop.report import NAMES, Rows
+from advloop.report import NAMES
+from advloop.selection import Rows
 
 CONTROL = "none"
 EQUAL_COMPUTE = "none_equal_compute"
@@ -106,19 +107,20 @@ def order_of_cells(arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str,
 # --- Statistics ---
 
 
-def kept_rows(metrics: Rows) -> dict[str, dict[str, float]]:
+def kept_rows(metrics: Mapping[str, Rows]) -> dict[str, dict[str, float]]:
     """Of a run's reports/metrics.json, the rows of single models and the metrics shown here."""
-    names = set(metric_names(metrics))
-    return {
-        row: {name: value for name, value in values.items() if name in names}
-        for row, values in metrics.items()
-        if isinstance(values, Mapping) and (row in NAMES or row.startswith("iter_"))
+    rows = {
+        name: {**row, **metrics["training"].get(name, {})}
+        for name, row in metrics["held_out"].items()
+        if name in NAMES or name.startswith("iter_")
     }
+    names = metric_names(rows)
+    return {row: {k: v for k, v in values.items() if k in names} for row, values in rows.items()}
 
 
 def metric_names(rows: Rows) -> dict[str, Metric]:
     """The metrics that any row has, in the order of METRICS."""
-    present = sorted({name for row in rows.values() if isinstance(row, Mapping) for name in row})
+    present = sorted({name for row in rows.values() for name in row})
     return {
         name: metric
         for metric in METRICS

@@ -19,12 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.errors import UserError
-from advloop.intervals import mean_and_interval
+from advloop.intervals import Seeds
 from advloop.params.evaluation import EvaluateParams
 from advloop.runtime import batches, eval_mode, generator, seeded
 
 FOLDS = 5
-INITIALISATIONS = 3  # at least, so that an interval means something
 THRESHOLDS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # of latents whose mean square is 1
 COARSEST = 8  # cells a side below which a row is halved no more
 BATCH = 256  # rows whose statistics are made at once; bounds memory, changes nothing
@@ -220,26 +219,20 @@ def two_sample_test(
     seed: int,
     where: torch.device,
     fake_groups: Sequence[Sequence[Hashable]] | None = None,
-) -> dict[str, float]:
-    """``fresh_critic`` over sets of fakes: means, ``_ci95`` half-widths, ``_null_se`` of one test.
+) -> Seeds:
+    """``fresh_critic`` of every set of fakes, each with its own initialisation.
 
     real: (V, N, C, H, W), V variants of N reals of ``groups`` (N,); fakes: one (M, C, H, W)
-    a sampling seed, of equal sizes; scaled units, H and W at least 2. fake_groups: (M,) for
-    each set where fakes are images that share groups (a floor of real against real); every
-    sample is a group of its own otherwise. Set k meets initialisation k; fewer sets than
-    INITIALISATIONS are used again with further ones, so that the interval is too narrow.
-    The reals are the same in all tests: the interval does not hold their share.
+    a sampling seed; scaled units, H and W at least 2. fake_groups: (M,) for each set where
+    fakes are images that share groups (a floor of real against real); every sample is a
+    group of its own otherwise. The reals are the same in all tests: an interval over the
+    values does not hold their share.
     """
     reals = statistics(real.flatten(0, 1), where).unflatten(0, real.shape[:2])
-    seen = [statistics(part, where) for part in fakes]
     kinds = fake_groups if fake_groups is not None else [range(len(part)) for part in fakes]
-    values: dict[str, list[float]] = {}
-    for index in range(max(INITIALISATIONS, len(fakes))):
-        fake, kind = seen[index % len(seen)], kinds[index % len(seen)]
-        found = fresh_critic(reals, groups, fake, kind, params, seed, index)
+    seeds: Seeds = {}
+    for index, (part, kind) in enumerate(zip(fakes, kinds, strict=True)):
+        found = fresh_critic(reals, groups, statistics(part, where), kind, params, seed, index)
         for name, value in found.items():
-            values.setdefault(name, []).append(value)
-    result = null_errors(real.shape[1], len(fakes[0]))
-    for name, drawn in values.items():
-        result[name], result[f"{name}_ci95"] = mean_and_interval(drawn)
-    return result
+            seeds.setdefault(name, []).append(value)
+    return seeds

@@ -13,10 +13,11 @@ import torch
 
 from advloop.autoencoder import Codec
 from advloop.criterion import Criterion, held_out
-from advloop.critic import fresh_critic
+from advloop.critic import null_errors, two_sample_test
 from advloop.features import Features
+from advloop.intervals import Seeds
 from advloop.io import load_model, save_torch
-from advloop.metrics import Seeds, measure
+from advloop.metrics import make_row, measure
 from advloop.neighbours import nearest_distances
 from advloop.params.evaluation import EvaluateParams
 from advloop.runtime import autocast, batches, eval_mode
@@ -58,18 +59,6 @@ def load_reals(path: Path, latents: torch.Tensor) -> Reals:
     return load_model(path, "set of evaluation reals", build)
 
 
-def critic_scores(
-    samples: Sequence[torch.Tensor], reals: Reals, params: EvaluateParams, seed: int
-) -> Seeds:
-    """Fresh critics' figures for sets of latents (M, C, H, W), other initialisations each."""
-    seeds: Seeds = {}
-    for index, part in enumerate(samples):
-        scores = fresh_critic(reals.latents, reals.groups, part, params, seed, index)
-        for name, value in scores.items():
-            seeds.setdefault(name, []).append(value)
-    return seeds
-
-
 def draw_samples(
     denoiser: Denoiser,
     criterion: Criterion,
@@ -109,8 +98,8 @@ def evaluate_model(
     params: EvaluateParams,
     seed: int,
     progress: Callable[[Iterable[int]], Iterable[int]],
-) -> tuple[Seeds, float, Images]:
-    """Held-out metrics by sampling seed, test noise loss, and the images of the first seed.
+) -> tuple[dict[str, Any], Images]:
+    """The row of held-out metrics of one model, and the images of its first sampling seed.
 
     train_latents: (M, C, H, W) with augmentation. memorisation_ratio: the median distance of
     samples to the nearest training latent, over that of the evaluation-only reals; far
@@ -123,10 +112,11 @@ def evaluate_model(
         nearest.append(float(distances.median()) / reals.nearest)
         drawn.append(latents)
         shown.append(images)
-    seeds = {
+    seeds: Seeds = {
         **measure([features(images) for images in shown], reals.features, features.name),
-        **critic_scores(drawn, reals, params, seed),
+        **two_sample_test(reals.latents, reals.groups, drawn, params, seed, criterion.where),
         "memorisation_ratio": nearest,
     }
     loss = held_out(criterion, denoiser, reals.latents[0], seed, params.batch_size)["noise_loss"]
-    return seeds, loss, shown[0]
+    nulls = null_errors(len(reals.groups), params.num_samples)
+    return make_row(seeds, test_noise_loss=loss, **nulls), shown[0]

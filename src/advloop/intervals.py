@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import statistics
 
+Seeds = dict[str, list[float]]
+"""Values of each metric, one a sampling seed."""
+
 # two-sided 95 % quantiles of Student's t by degrees of freedom
 STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 

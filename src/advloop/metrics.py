@@ -6,18 +6,17 @@ To add one: write ``(fake (M, D), real (N, D)) -> {name: value}`` and list it in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from advloop.errors import UserError
-from advloop.intervals import mean_and_interval
+from advloop.intervals import Seeds, mean_and_interval
 from advloop.kid import kernel_distance
 from advloop.neighbours import neighbour_scores
 from advloop.params.evaluation import MIN_IMAGES
 
 Metric = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
-Seeds = dict[str, list[float]]
-"""Values of each metric, one a sampling seed."""
 
 
 def kid(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
@@ -50,19 +49,20 @@ def measure(
     return seeds
 
 
-def make_row(seeds: Seeds) -> dict[str, float | Seeds]:
+def make_row(seeds: Seeds, **single: float) -> dict[str, Any]:
     """Mean of each metric, half the width of its 95 % interval as ``_ci95``, and ``seeds``.
 
-    Rounded to six decimals, finer than any interval here.
+    single: figures of which there is but one value. Rounded to six decimals, finer than any
+    interval here.
     """
-    row: dict[str, float | Seeds] = {}
+    row: dict[str, Any] = {name: round(value, 6) for name, value in single.items()}
     for name, values in seeds.items():
         for column, value in zip((name, f"{name}_ci95"), mean_and_interval(values), strict=True):
             row[column] = round(value, 6)
     return row | {"seeds": {name: [round(v, 6) for v in values] for name, values in seeds.items()}}
 
 
-def describe(row: Mapping[str, object]) -> str:
+def describe(row: Mapping[str, Any]) -> str:
     """One line of a row: each value, with its interval where it has one."""
     shown = {k: v for k, v in row.items() if k != "seeds" and not k.endswith("_ci95")}
     return ", ".join(

@@ -17,6 +17,7 @@ from advloop.objectives.none import noise_only
 from advloop.objectives.seed import seed_objective
 from advloop.objectives.x0 import make_x0
 
+
 @dataclass(frozen=True)
 class Recipe:
     """How an objective is made, and what it costs.

@@ -15,7 +15,7 @@ class EvaluateParams:
     features: str = choice("lite0", "inception", "encoder")  # network of the image features
     feature_size: int = number(32, 512)  # pixels a side that lite0 sees; the others need none
     num_samples: int = number(MIN_IMAGES)  # for each sampling seed
-    num_seeds: int = number(2)  # the intervals need at least two
+    num_seeds: int = number(3)  # sampling seeds, and as many initialisations of the critics
     num_inference_steps: int = number(1)
     batch_size: int = number(1)
     critic_widths: list[int] = number(1)  # hidden layers of a fresh critic; [] is linear
