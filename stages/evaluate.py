@@ -14,7 +14,7 @@ from PIL import Image
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.criterion import Criterion
-from advloop.evaluation import evaluate_model, load_reals
+from advloop.evaluation import evaluate_model
 from advloop.features import load_features
 from advloop.grids import image_grid, save_png
 from advloop.io import read_json, write_json
@@ -25,6 +25,7 @@ from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
+from advloop.reals import load_reals
 from advloop.runtime import deterministic, device
 from advloop.unet import load_checkpoint
 

@@ -12,7 +12,6 @@ from advloop.augment import augment_at_random
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.critic import two_sample_test
 from advloop.dataset import load_dataset
-from advloop.evaluation import Reals, save_reals
 from advloop.features import load_features
 from advloop.grids import image_grid, save_png
 from advloop.io import write_json
@@ -22,6 +21,7 @@ from advloop.neighbours import nearest_distances
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
+from advloop.reals import Reals, save_reals
 from advloop.runtime import batches, deterministic, device, generator
 
 

@@ -141,13 +141,16 @@ def test_rows_that_do_not_depend_on_the_arm_are_counted_once_a_seed():
 def test_kept_are_the_shown_metrics_of_single_models_whatever_the_feature_network():
     metrics = {
         "figure": 1.0,
-        "final": {"kid_lite0": 1.0},
-        "base": {"kid_inception": 2.0, "kid_inception_ci95": 0.1, "disc_best_epoch": 3},
-        "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1, "critic_gap_ci95": 0.2},
+        "held_out": {
+            "final": {"kid_lite0": 1.0},
+            "base": {"kid_inception": 2.0, "kid_inception_ci95": 0.1, "tune_kid_inception": 3},
+            "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1, "critic_gap_ci95": 0.2},
+        },
+        "training": {"iter_0": {"disc_val_accuracy": 0.6, "disc_best_epoch": 3}},
     }
     assert kept_rows(metrics) == {
         "base": {"kid_inception": 2.0},
-        "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1},
+        "iter_0": {"kid_inception": 1.5, "critic_gap": 0.1, "disc_val_accuracy": 0.6},
     }
 
 

@@ -12,18 +12,13 @@ from tiny_unet import CONFIG
 from advloop.autoencoder import Codec, PatchAutoencoder
 from advloop.criterion import Criterion
 from advloop.errors import UserError
-from advloop.evaluation import (
-    Reals,
-    draw_samples,
-    evaluate_model,
-    load_reals,
-    save_reals,
-)
+from advloop.evaluation import draw_samples, evaluate_model
 from advloop.features import image_features, load_features, load_network
 from advloop.neighbours import nearest_distances
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
+from advloop.reals import Reals, load_reals, save_reals
 from advloop.unet import build_unet
 
 CPU = torch.device("cpu")

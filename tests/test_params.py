@@ -135,7 +135,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("train_disc.stop_accuracy", 1.01, "at most 1"),
     ("train_disc.stop_accuracy", True, "type float | None"),
     ("generate.num_samples", 1, "at least 2"),
-    ("evaluate.num_seeds", 1, "at least 2"),
+    ("evaluate.num_seeds", 2, "at least 3"),
     ("unet.block_out_channels", 64, "type list[int]"),
     ("unet.block_out_channels", [64, "wide"], "type list[int]"),
     ("unet.block_out_channels", [64, 2.5], "type list[int]"),

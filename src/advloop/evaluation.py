@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,47 +14,15 @@ from advloop.criterion import Criterion, held_out
 from advloop.critic import null_errors, two_sample_test
 from advloop.features import Features
 from advloop.intervals import Seeds
-from advloop.io import load_model, save_torch
 from advloop.metrics import make_row, measure
 from advloop.neighbours import nearest_distances
 from advloop.params.evaluation import EvaluateParams
+from advloop.reals import Reals
 from advloop.runtime import autocast, batches, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import Denoiser
 
 Images = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Reals:
-    """The evaluation-only reals.
-
-    features: (N, D) of the images of ``tune`` and of ``test``. latents: (V, N, C, H, W), the
-    test images in every variant of the augmentation that the training set has, variant 0
-    as they are; groups: their N groups. nearest: median distance of variant 0 to the
-    nearest training latent.
-    """
-
-    features: Mapping[str, torch.Tensor]
-    latents: torch.Tensor
-    groups: Sequence[str]
-    nearest: float
-
-
-def save_reals(path: Path, reals: Reals) -> None:
-    """All but the latents, which stage encode_dataset keeps."""
-    content = {"features": dict(reals.features), "groups": list(reals.groups)}
-    save_torch(path, content | {"nearest": reals.nearest})
-
-
-def load_reals(path: Path, latents: torch.Tensor) -> Reals:
-    """What ``save_reals`` wrote, with the test latents (V * N, C, H, W), variant by variant."""
-
-    def build(content: dict[str, Any]) -> Reals:
-        rows = latents.unflatten(0, (-1, len(content["groups"])))
-        return Reals(content["features"], rows, content["groups"], content["nearest"])
-
-    return load_model(path, "set of evaluation reals", build)
 
 
 def draw_samples(
