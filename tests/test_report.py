@@ -56,13 +56,14 @@ def test_summary_holds_numbers_alone_and_the_paired_change_of_each_round():
     assert content["held_out"]["iter_0"]["change_kid_lite0"] == pytest.approx(-0.1)
     assert content["held_out"]["iter_0"]["change_kid_lite0_ci95"] == pytest.approx(0.0)
     assert content["held_out"]["iter_10"]["change_kid_lite0"] == pytest.approx(0.2)
+    assert content["held_out"]["iter_10"]["change_critic_gap"] == pytest.approx(0.0)
     assert "change_kid_lite0" not in content["held_out"]["base"]
 
 
 def test_a_round_that_made_kid_worse_beyond_its_interval_is_named():
     lines = worse_rounds(ROWS)
     assert len(lines) == 1
-    assert lines[0].startswith("iter_10 made KID worse by 0.2000 ± 0.0000")
+    assert lines[0].startswith("iter_10 made kid_lite0 worse by 0.2000 ± 0.0000")
     noisy = {"base": row(1.0, (0.9, 1.1)), "iter_0": row(1.0, (1.3, 0.9))}
     assert worse_rounds(noisy) == []  # +0.1 on average, with an interval far wider
 

@@ -14,7 +14,7 @@ def row(tune: float, *kid: float, network: str = "lite0") -> dict:
         f"kid_{network}_ci95": 0.1,
         f"tune_kid_{network}": tune,
         f"tune_kid_{network}_ci95": 0.1,
-        "seeds": {f"kid_{network}": list(kid)},
+        "seeds": {f"kid_{network}": list(kid), "critic_gap": [v / 2 for v in kid]},
     }
 
 
@@ -59,7 +59,8 @@ def test_every_round_is_compared_with_the_model_that_it_started_from():
     }
     found = verdicts(rows)
     assert list(found) == ["iter_0", "iter_1"]
-    assert [mean for mean, _ in found.values()] == pytest.approx([-0.2, 0.1])
+    changes = [[mean for mean, _ in metrics.values()] for metrics in found.values()]
+    assert changes == [pytest.approx([-0.2, -0.1]), pytest.approx([0.1, 0.05])]
 
 
 def test_the_kid_of_any_feature_network_is_found():

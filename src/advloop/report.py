@@ -33,15 +33,17 @@ def summary(rows: Rows) -> dict[str, Any]:
     """What ``dvc metrics`` shows: ``held_out`` figures of all models, then ``training``.
 
     held_out.final is the selected model, and held_out.final.iteration its number, -1 for
-    the base model. Each round has its KID's paired change, change_kid_… and _ci95.
+    the base model. Each round has the paired changes of KID and of the critics' gap,
+    change_… and _ci95.
     """
     flat = {
         name: {k: v for k, v in row.items() if isinstance(v, int | float)}
         for name, row in rows.items()
     }
-    for name, (mean, interval) in verdicts(rows).items():
-        column = f"change_{kid_name(rows[name])}"
-        flat[name] |= {column: round(mean, 6), f"{column}_ci95": round(interval, 6)}
+    for name, changes in verdicts(rows).items():
+        for metric, (mean, interval) in changes.items():
+            column = f"change_{metric}"
+            flat[name] |= {column: round(mean, 6), f"{column}_ci95": round(interval, 6)}
     held_out = {
         name: {k: v for k, v in row.items() if not k.startswith(TRAINING)}
         for name, row in flat.items()
@@ -58,10 +60,11 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 
 def worse_rounds(rows: Rows) -> list[str]:
-    """One line for each round whose KID rose by more than its paired 95 % interval."""
+    """A line for each round and figure that rose by more than its paired 95 % interval."""
     return [
-        f"{name} made KID worse by {mean:.4f} ± {interval:.4f} (paired by sampling seed)"
-        for name, (mean, interval) in verdicts(rows).items()
+        f"{name} made {metric} worse by {mean:.4f} ± {interval:.4f} (paired by sampling seed)"
+        for name, changes in verdicts(rows).items()
+        for metric, (mean, interval) in changes.items()
         if mean > interval
     ]
 

@@ -55,9 +55,15 @@ def _seeds(rows: Rows, name: str, metric: str) -> Sequence[float]:
     return values
 
 
-def verdicts(rows: Rows) -> dict[str, tuple[float, float]]:
-    """Change of KID in each round against the model that it started from, with its interval."""
-    models = models_in_order(rows)
+def verdicts(rows: Rows) -> dict[str, dict[str, tuple[float, float]]]:
+    """By round: change of KID and of the critics' gap against the model that it started from.
+
+    Of both, lower is better; each with half its interval.
+    """
     return {
-        name: change(rows, name, before, kid_name(rows[name])) for before, name in pairwise(models)
+        name: {
+            metric: change(rows, name, before, metric)
+            for metric in (kid_name(rows[name]), "critic_gap")
+        }
+        for before, name in pairwise(models_in_order(rows))
     }
