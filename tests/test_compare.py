@@ -28,6 +28,7 @@ import compare
 from advloop.errors import UserError
 from advloop.io import read_json
 
+OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 CALL = ("benchmarks/compare.py", "--objectives", "none,seed")
 pytestmark = pytest.mark.xdist_group("compare")
 
@@ -190,7 +191,7 @@ def test_workspace_left_by_a_killed_queueing_is_put_back(
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--objectives", "none,nonsense", "no nonsense in conf/objective/ (none, seed)"),
+        ("--objectives", "none,x", f"no x in conf/objective/ ({', '.join(OBJECTIVES)})"),
         ("--objectives", "seed", "needs none"),
         ("--seeds", "0;1", "must be whole numbers"),
     ],
