@@ -39,8 +39,8 @@ from advloop.comparison import (
     equal_compute_epochs,
     kept_rows,
     order_of_cells,
-    page,
 )
+from advloop.comparison_page import page
 from advloop.errors import UserError
 from advloop.io import atomic_path, read_json, write_json
 
