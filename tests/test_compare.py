@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import compare_paths
 import pytest
 from conftest import (
     REPO,
@@ -24,7 +25,10 @@ from conftest import (
     git,
 )
 
-import compare
+import compare_cells
+import compare_results
+import compare_state
+import compare_workspace
 from advloop.errors import UserError
 from advloop.io import read_json
 
@@ -39,9 +43,10 @@ def project(finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("compare") / "fakes"
     shutil.copytree(finished_fakes.parent, folder, symlinks=True)
     project = folder / finished_fakes.name
-    for name in ("benchmarks/compare.py", "docs/tried.md"):
-        (project / name).parent.mkdir()
-        shutil.copyfile(REPO / name, project / name)
+    for source in (*REPO.glob("benchmarks/compare*.py"), REPO / "docs/tried.md"):
+        target = project / source.relative_to(REPO)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
     commit(project, "Compare")
     yield project
     dvc(project, "queue", "stop", "--kill")
@@ -113,7 +118,7 @@ def test_everything_killed_goes_on_with_what_was_not_finished(project: Path) -> 
 
 
 def test_results_are_those_of_the_experiments(project: Path) -> None:
-    results = read_json(project / compare.RESULTS)
+    results = read_json(project / compare_results.RESULTS)
     assert results["seeds"] == [0, 1]
     for arm, runs in results["cells"].items():
         for seed, cell in runs.items():
@@ -122,11 +127,11 @@ def test_results_are_those_of_the_experiments(project: Path) -> None:
     seconds = [cell["seconds"] for runs in results["cells"].values() for cell in runs.values()]
     assert seconds.count(None) == 1  # the killed one
     assert all(0 < value < 300 for value in seconds if value is not None)
-    text = (project / compare.PAGE).read_text()
+    text = (project / compare_results.PAGE).read_text()
     assert "No cell is missing." in text
     assert "A dead end." in text
     assert "](results/none.png)" in text
-    assert text == compare.rendered(project)
+    assert text == compare_results.rendered(project)
 
 
 def test_second_run_runs_nothing_and_commits_of_other_files_do_not_matter(project: Path) -> None:
@@ -149,13 +154,13 @@ def test_failed_cell_is_named_and_tried_again(project: Path) -> None:
     assert re.fullmatch(
         r"error: (compare-none-2-\w{8}) failed; `dvc queue logs \1` shows its log", line
     )
-    text = (project / compare.PAGE).read_text()
+    text = (project / compare_results.PAGE).read_text()
     assert "left out: `none` of seed 2.**" in text
     assert "| `none` (2 of 3 seeds) |" in text
     again = run(project, "--seeds", "0,1,2", "--objectives", "none")
     assert again.returncode == 0, again.stdout
     assert queued(again) == {"none-2"}
-    assert "No cell is missing." in (project / compare.PAGE).read_text()
+    assert "No cell is missing." in (project / compare_results.PAGE).read_text()
 
 
 def test_page_alone_follows_the_text_and_needs_no_queue(project: Path) -> None:
@@ -163,29 +168,31 @@ def test_page_alone_follows_the_text_and_needs_no_queue(project: Path) -> None:
     before = tasks_started(project)
     done = run(project, "--report-only")
     assert done.returncode == 0, done.stdout
-    assert "Another dead end." in (project / compare.PAGE).read_text()
+    assert "Another dead end." in (project / compare_results.PAGE).read_text()
     assert tasks_started(project) == before
 
 
 def test_workspace_left_by_a_killed_queueing_is_put_back(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", project)
+    monkeypatch.setattr(compare_paths, "ROOT", project)
     commit(project, "Text")
     (project / "docs/tried.md").write_text("# Title\n\nNot committed.\n")
-    compare.remember(queueing={"branch": "refs/heads/main", "stash": compare.stash()})
+    compare_state.remember(
+        queueing={"branch": "refs/heads/main", "stash": compare_workspace.stash()}
+    )
     # What `dvc exp run --queue` does first, and does not undo if it is killed.
     git(project, "stash", "--quiet")
     git(project, "checkout", "--quiet", "--detach")
     (project / "params.yaml").write_text("seed: 7\n")
     git(project, "add", "params.yaml")
     with pytest.raises(UserError, match=r"uncommitted changes in params\.yaml"):
-        compare.check_clean()
-    compare.restore_workspace()
-    compare.check_clean()
+        compare_workspace.check_clean()
+    compare_workspace.restore_workspace()
+    compare_workspace.check_clean()
     assert git(project, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
     assert "Not committed." in (project / "docs/tried.md").read_text()
-    assert compare.read_state()["queueing"] is None
+    assert compare_state.read_state()["queueing"] is None
 
 
 @pytest.mark.parametrize(
@@ -208,25 +215,25 @@ def test_bad_option_is_one_line(project: Path, option: str, value: str, reason: 
 # --- Which experiment is a cell's ---
 
 
-def name_of(project: Path, arm: compare.Arm, seed: int = 0) -> str:
+def name_of(project: Path, arm: compare_cells.Arm, seed: int = 0) -> str:
     commit(project, "Change")
-    return compare.cell(arm, seed).name
+    return compare_cells.cell(arm, seed).name
 
 
 def test_name_changes_with_what_the_figures_follow_from_and_with_nothing_else(
     fakes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", fakes)
-    arm = compare.Arm("none", "none", None, 3)
-    name = compare.cell(arm, 0).name
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    arm = compare_cells.Arm("none", "none", None, 3)
+    name = compare_cells.cell(arm, 0).name
     assert re.fullmatch(r"compare-none-0-[0-9a-f]{8}", name)
     (fakes / "README.md").write_text("# Words\n")
     (fakes / "conf/objective/other.yaml").write_text("name: other\nweight: 1.0\n")
     comparison = fakes / "src/advloop/comparison.py"
     comparison.write_text(comparison.read_text() + "\n")  # no stage imports it
     assert name_of(fakes, arm) == name
-    assert compare.cell(arm, 1).name[:-8] == "compare-none-1-"
-    others = {name, compare.cell(compare.Arm("none", "none", 9, 3), 0).name}
+    assert compare_cells.cell(arm, 1).name[:-8] == "compare-none-1-"
+    others = {name, compare_cells.cell(compare_cells.Arm("none", "none", 9, 3), 0).name}
     for path in ("src/advloop/kid.py", "dvc.yaml", "images/group_00/0.png"):
         with (fakes / path).open("a") as file:
             file.write("\n")
@@ -242,10 +249,10 @@ def test_control_of_equal_compute_is_there_where_an_objective_costs_more(
 ) -> None:
     from advloop.objectives.registry import OBJECTIVES
 
-    monkeypatch.setattr(compare, "ROOT", fakes)
-    assert [arm.name for arm in compare.arms_of(["none", "seed"])] == ["none", "seed"]
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    assert [arm.name for arm in compare_cells.arms_of(["none", "seed"])] == ["none", "seed"]
     monkeypatch.setitem(OBJECTIVES, "seed", replace(OBJECTIVES["seed"], evaluations=8))
-    control = compare.arms_of(["none", "seed"])[-1]
+    control = compare_cells.arms_of(["none", "seed"])[-1]
     # TINY trains 2 epochs: 2 * 8 / 3 = 5.33
-    assert control == compare.Arm("none_equal_compute", "none", 6, 3)
+    assert control == compare_cells.Arm("none_equal_compute", "none", 6, 3)
     assert control.overrides(4) == ["objective=none", "seed=4", "train_diffusion.epochs=6"]

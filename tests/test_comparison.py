@@ -26,7 +26,7 @@ from advloop.comparison_page import (
     verdict,
 )
 from advloop.io import read_json
-from compare import PAGE, PICTURES, RESULTS, rendered
+from compare_results import PAGE, PICTURES, RESULTS, rendered
 
 REPO = Path(__file__).resolve().parents[1]
 T2 = 4.303  # Student's t of two degrees of freedom
