@@ -17,8 +17,8 @@ from advloop.errors import UserError
 from advloop.io import write_json
 from compare_cells import PREFIX, Cell
 from compare_git import experiments, git, run
-from compare_state import remember, remember_event, remember_interrupted, remember_seconds
-from compare_workspace import stash
+from compare_state import remember_event, remember_interrupted, remember_seconds
+from compare_workspace import queueing
 
 # Seconds between looks at git's refs, and at the queue (a second or two of CPU). Where a task
 # failed the next HURRY looks come soon: DVC notes it, cleans up, and only then calls it failed.
@@ -108,10 +108,10 @@ def settle(wanted: Sequence[Cell]) -> dict[str, str]:
     Returns their status by name. What an earlier call queued for other code or arms goes, and so
     does what failed or lost its worker: its cell is queued again.
     """
-    done = experiments()
-    names = {cell.name for cell in wanted if cell.name not in done}
     for _ in range(3):
         tasks, workers = queue_status()
+        done = experiments()  # after the queue: a cell may end while it is asked
+        names = {cell.name for cell in wanted if cell.name not in done}
         kept: dict[str, str] = {}
         unwanted = []
         for task in ours(tasks):
@@ -134,12 +134,10 @@ def settle(wanted: Sequence[Cell]) -> dict[str, str]:
 
 
 def enqueue(cells: Sequence[Cell]) -> None:
-    branch = run("git", "symbolic-ref", "--quiet", "HEAD", check=False).stdout.strip()
     for cell in cells:
-        remember(queueing={"branch": branch, "stash": stash()})
         options = [option for value in cell.arm.overrides(cell.seed) for option in ("-S", value)]
-        run("dvc", "exp", "run", "--queue", "--name", cell.name, *options)
-        remember(queueing=None)
+        with queueing():
+            run("dvc", "exp", "run", "--queue", "--name", cell.name, *options)
         print(f"queued {cell.name}", flush=True)
 
 
@@ -148,40 +146,61 @@ def start_worker() -> None:
     run("dvc", "queue", "start", "--jobs", "1")
 
 
+def announce(cells: Sequence[Cell], shown: set[str]) -> bool:
+    """Print the finished cells that are not yet shown; returns whether there were any."""
+    done = experiments()
+    new = [cell.name for cell in cells if cell.name in done and cell.name not in shown]
+    for name in new:
+        shown.add(name)
+        finished = sum(cell.name in shown for cell in cells)
+        seconds = remember_seconds(name)
+        took = "" if seconds is None else f" in {seconds:.0f} s"
+        print(f"{name}: done{took} ({finished} of {len(cells)})", flush=True)
+    return bool(new)
+
+
+def give_up(name: str, reason: str) -> None:
+    """Until the next call, whose time will hold only the stages that did not finish."""
+    remember_interrupted(name)
+    print(f"error: {name} {reason}", file=sys.stderr)
+
+
 def wait(cells: Sequence[Cell]) -> list[str]:
     """Until each cell is finished or has failed; returns the names of those that failed."""
-    total, shown, failed = len(cells), set(experiments()), set[str]()
+    shown, failed = set(experiments()), set[str]()
     starts, hurry, seen = 0, 0, failures()
-    asked, again = time.monotonic(), ASK
+    next_look = time.monotonic() + ASK
     while True:
-        done = experiments()
-        pending = [cell.name for cell in cells if cell.name not in done]
-        for cell in cells:
-            if cell.name in done and cell.name not in shown:
-                seconds = remember_seconds(cell.name)
-                took = "" if seconds is None else f" in {seconds:.0f} s"
-                print(f"{cell.name}: done{took} ({total - len(pending)} of {total})", flush=True)
-                shown.add(cell.name)
-                starts = 0
-        if not set(pending) - failed:
+        if announce(cells, shown):
+            starts = 0
+        pending = {cell.name for cell in cells} - shown - failed
+        if not pending:
             return sorted(failed)
         if failures() != seen:
             seen, hurry = failures(), HURRY
-            asked, again = time.monotonic(), SOON
-        if time.monotonic() - asked < again:
+            next_look = time.monotonic() + SOON
+        if time.monotonic() < next_look:
             time.sleep(POLL)
             continue
         tasks, workers = queue_status()
         hurry = max(0, hurry - 1)
-        asked, again = time.monotonic(), SOON if hurry else ASK
-        mine = {task.name: task for task in ours(tasks) if task.name in pending}
-        for name in sorted({n for n, task in mine.items() if task.status == "Failed"} - failed):
+        mine = [task for task in ours(tasks) if task.name in pending]
+        for name in sorted({task.name for task in mine if task.status == "Failed"}):
             remember_event(time.time())
-            print(f"error: {name} failed; `dvc queue logs {name}` shows its log", file=sys.stderr)
+            give_up(name, f"failed; `dvc queue logs {name}` shows its log")
             failed.add(name)
-            hurry, again = 0, ASK
-        waiting = [task for task in mine.values() if task.status in ("Running", "Queued")]
-        if waiting and without_worker(workers):
+            hurry = 0
+        waiting = [task for task in mine if task.status in ("Running", "Queued")]
+        again = SOON if hurry else ASK
+        if not waiting:
+            # Gone from the queue, or successful without an experiment.
+            for name in sorted(pending - failed - experiments().keys()):
+                give_up(
+                    name,
+                    f"is not in the queue any more; `dvc queue logs {name}` may show its log",
+                )
+                failed.add(name)
+        elif without_worker(workers):
             lost = [task for task in waiting if task.status == "Running"]
             for task in lost:  # its worker was killed: failed at the next look
                 end_task(task)
@@ -195,15 +214,7 @@ def wait(cells: Sequence[Cell]) -> list[str]:
                 start_worker()
             else:
                 again = SOON
-        elif not waiting and not set(pending) - failed <= set(experiments()):
-            # Gone from the queue, or successful without an experiment.
-            for name in sorted(set(pending) - failed - set(experiments())):
-                print(
-                    f"error: {name} is not in the queue any more; "
-                    f"`dvc queue logs {name}` may show its log",
-                    file=sys.stderr,
-                )
-                failed.add(name)
+        next_look = time.monotonic() + again
 
 
 def stop() -> None:

@@ -27,6 +27,15 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def queueing() -> Iterator[None]:
+    """Remember, while `dvc exp run --queue` runs, how it found the workspace."""
+    branch = run("git", "symbolic-ref", "--quiet", "HEAD", check=False).stdout.strip()
+    remember(queueing={"branch": branch, "stash": stash()})
+    yield
+    remember(queueing=None)
+
+
 def restore_workspace() -> None:
     """Undo what `dvc exp run --queue` leaves if it is killed: it detaches HEAD and sets params."""
     before = read_state().get("queueing")
@@ -48,7 +57,7 @@ def stash() -> str:
 
 
 def check_clean() -> None:
-    changed = git("diff", "HEAD", "--name-only", "--", ".", ":!docs").split()
+    changed = git("diff", "HEAD", "--name-only", "--", ".", ":!docs").splitlines()
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
