@@ -21,7 +21,7 @@ from advloop.io import write_json
 from compare_cells import arms_of, cell, objectives_of, seeds_of
 from compare_git import experiments
 from compare_queue import enqueue, settle, start_worker, stop, wait
-from compare_results import PAGE, RESULTS, TRIED, collect, save_pictures, write_page
+from compare_results import PAGE, RESULTS, TRIED, collect, describe, save_pictures, write_page
 from compare_workspace import check_clean, one_at_a_time, restore_workspace
 
 
@@ -37,22 +37,25 @@ def compare(args: argparse.Namespace) -> int:
     check_clean()
     seeds = seeds_of(args.seeds)
     arms = arms_of(objectives_of(args.objectives))
-    if len(arms) == len({arm.objective for arm in arms}):
-        print(f"no {EQUAL_COMPUTE}: no objective evaluates the network more often than {CONTROL}")
     by_name = {arm.name: arm for arm in arms}
+    if EQUAL_COMPUTE not in by_name:
+        print(f"no {EQUAL_COMPUTE}: no objective evaluates the network more often than {CONTROL}")
     order = order_of_cells(list(by_name), seeds)
     cells = [cell(by_name[name], seed) for name, seed in order]
+    # Now: what is committed while the cells run is not theirs.
+    results = describe(arms, seeds) | {"command": command_of(args)}
     done = experiments()
     finished = sum(cell.name in done for cell in cells)
     print(f"{len(cells)} cells, {finished} finished", flush=True)
     failed: list[str] = []
     if finished < len(cells):
         waiting = settle(cells)
+        done = experiments()  # some may have ended while the queue was settled
         enqueue([cell for cell in cells if cell.name not in waiting and cell.name not in done])
         if "Running" not in waiting.values():
             start_worker()
         failed = wait(cells)
-    results = collect(cells, command_of(args))
+    results["cells"] = collect(cells)
     if results["cells"]:
         write_json(compare_paths.ROOT / RESULTS, results)
         save_pictures(cells)
@@ -94,6 +97,7 @@ def main() -> int:
             except KeyboardInterrupt:
                 print("interrupted; stopping the queue", file=sys.stderr, flush=True)
                 stop()
+                restore_workspace()
                 print("`make compare` goes on where it stopped", file=sys.stderr)
                 return 130
     except UserError as error:

@@ -14,11 +14,11 @@ import compare_paths
 from omegaconf import DictConfig
 from PIL import Image
 
-from advloop.comparison import Comparison, kept_rows
+from advloop.comparison import CONTROL, Comparison, kept_rows
 from advloop.comparison_page import page
 from advloop.errors import UserError
 from advloop.io import atomic_path, read_json
-from compare_cells import Cell, compose
+from compare_cells import Arm, Cell, compose
 from compare_git import experiments, git
 from compare_state import remember_seconds
 
@@ -35,32 +35,47 @@ def steps_of(params: DictConfig) -> int | None:
     return int(training.epochs * -(-training.samples_per_epoch // training.batch_size))
 
 
-def collect(cells: Sequence[Cell], command: str) -> dict[str, Any]:
+def describe(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
+    """What is known of the results before any cell runs."""
+    params = {arm.name: compose(arm, seeds[0]) for arm in arms}
+    return {
+        "commit": git("rev-parse", "--short=10", "HEAD").strip(),
+        "scale": params[CONTROL].scale,
+        "seeds": list(seeds),
+        "arms": {
+            arm.name: {
+                "objective": arm.objective,
+                "epochs": params[arm.name].train_diffusion.epochs,
+                "steps": steps_of(params[arm.name]),
+                "evaluations": arm.evaluations,
+            }
+            for arm in arms
+        },
+    }
+
+
+def file_of(commit: str, path: str) -> bytes:
+    return subprocess.run(
+        ["git", "show", f"{commit}:{path}"],
+        cwd=compare_paths.ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout
+
+
+def collect(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Of the finished cells, by arm and seed."""
     done = experiments()
-    arms, found = {}, dict[str, Any]()
+    found: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        params = compose(cell.arm, cell.seed)
-        arms[cell.arm.name] = {
-            "objective": cell.arm.objective,
-            "epochs": params.train_diffusion.epochs,
-            "steps": steps_of(params),
-            "evaluations": cell.arm.evaluations,
-        }
         if cell.name in done:
-            metrics = json.loads(git("show", f"{done[cell.name][0]}:reports/metrics.json"))
+            metrics = json.loads(file_of(done[cell.name][0], "reports/metrics.json"))
             found.setdefault(cell.arm.name, {})[str(cell.seed)] = {
                 "experiment": cell.name,
                 "seconds": remember_seconds(cell.name),
                 "rows": kept_rows(metrics),
             }
-    return {
-        "command": command,
-        "commit": git("rev-parse", "--short=10", "HEAD").strip(),
-        "scale": str(params.scale),
-        "seeds": sorted({cell.seed for cell in cells}),
-        "arms": arms,
-        "cells": found,
-    }
+    return found
 
 
 def save_pictures(cells: Sequence[Cell]) -> None:
@@ -70,12 +85,7 @@ def save_pictures(cells: Sequence[Cell]) -> None:
     shutil.rmtree(compare_paths.ROOT / PICTURES, ignore_errors=True)
     for cell in cells:
         if cell.seed == first and cell.name in done:
-            shown = subprocess.run(
-                ["git", "show", f"{done[cell.name][0]}:reports/samples.png"],
-                cwd=compare_paths.ROOT,
-                check=True,
-                capture_output=True,
-            ).stdout
+            shown = file_of(done[cell.name][0], "reports/samples.png")
             picture = Image.open(io.BytesIO(shown)).convert("RGB")
             small = picture.quantize(COLOURS, dither=Image.Dither.NONE)
             with atomic_path(compare_paths.ROOT / PICTURES / f"{cell.arm.name}.png") as temporary:
@@ -84,6 +94,8 @@ def save_pictures(cells: Sequence[Cell]) -> None:
 
 def rendered(root: Path) -> str:
     """docs/results.md as it follows from docs/results.json, docs/tried.md and the pictures."""
+    if not (root / RESULTS).exists():
+        raise UserError(f"{RESULTS}: not made yet; run `make compare`")
     results = read_json(root / RESULTS)
     if not Comparison(results).iterations:
         raise UserError(f"{RESULTS}: holds no finished cell")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from conftest import (
     git,
 )
 
+import compare
 import compare_cells
 import compare_results
 import compare_state
@@ -73,6 +74,14 @@ def tasks_started(project: Path) -> int:
 
 def queued(result: subprocess.CompletedProcess[str]) -> set[str]:
     return set(re.findall(r"^queued compare-(\w+-\d)-", result.stdout, re.M))
+
+
+def queue_halfway(project: Path) -> None:
+    """What `dvc exp run --queue` does first, and does not undo if it is killed."""
+    git(project, "stash", "--quiet")
+    git(project, "checkout", "--quiet", "--detach")
+    (project / "params.yaml").write_text("seed: 7\n")
+    git(project, "add", "params.yaml")
 
 
 def test_changed_code_is_refused_and_changed_docs_are_not(project: Path) -> None:
@@ -181,11 +190,7 @@ def test_workspace_left_by_a_killed_queueing_is_put_back(
     compare_state.remember(
         queueing={"branch": "refs/heads/main", "stash": compare_workspace.stash()}
     )
-    # What `dvc exp run --queue` does first, and does not undo if it is killed.
-    git(project, "stash", "--quiet")
-    git(project, "checkout", "--quiet", "--detach")
-    (project / "params.yaml").write_text("seed: 7\n")
-    git(project, "add", "params.yaml")
+    queue_halfway(project)
     with pytest.raises(UserError, match=r"uncommitted changes in params\.yaml"):
         compare_workspace.check_clean()
     compare_workspace.restore_workspace()
@@ -256,3 +261,63 @@ def test_control_of_equal_compute_is_there_where_an_objective_costs_more(
     # TINY trains 2 epochs: 2 * 8 / 3 = 5.33
     assert control == compare_cells.Arm("none_equal_compute", "none", 6, 3)
     assert control.overrides(4) == ["objective=none", "seed=4", "train_diffusion.epochs=6"]
+
+
+# --- One call, with a queue that does nothing ---
+
+
+@pytest.fixture
+def call(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Call main; all that it asks DVC for does what the arguments say, or nothing."""
+    (fakes / "docs").mkdir()
+    (fakes / "docs/tried.md").write_text("# Title\n")
+    commit(fakes, "Docs")
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--objectives", "none", "--seeds", "0"])
+
+    def main(**functions: Callable[..., object]) -> int:
+        for name in ("settle", "enqueue", "start_worker", "wait", "stop"):
+            does = functions.get(name, lambda *_: {})
+            monkeypatch.setattr(compare, name, does)
+        return compare.main()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield main
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_interrupted_queueing_leaves_the_workspace_as_it_was(
+    fakes: Path, call: Callable[..., int]
+) -> None:
+    (fakes / "docs/tried.md").write_text("# Title\n\nNot committed.\n")
+
+    def enqueue(_: object) -> None:
+        with compare_workspace.queueing():
+            queue_halfway(fakes)
+            raise KeyboardInterrupt
+
+    assert call(enqueue=enqueue) == 130
+    compare_workspace.check_clean()
+    assert git(fakes, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    assert "Not committed." in (fakes / "docs/tried.md").read_text()
+
+
+def test_results_name_the_commit_that_was_there_when_the_cells_were_queued(
+    fakes: Path, call: Callable[..., int]
+) -> None:
+    head = git(fakes, "rev-parse", "--short=10", "HEAD").strip()
+    name = compare_cells.cell(compare_cells.Arm("none", "none", None, 3), 0).name
+
+    def wait(_: object) -> list[str]:
+        git(fakes, "update-ref", f"refs/exps/00/{'0' * 38}/{name}", "HEAD")
+        config = fakes / "conf/scale/tiny.yaml"
+        config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
+        commit(fakes, "Meanwhile")
+        return []
+
+    assert call(wait=wait) == 0
+    results = read_json(fakes / compare_results.RESULTS)
+    assert list(results["cells"]["none"]) == ["0"]
+    assert results["commit"] == head
+    assert results["arms"]["none"]["epochs"] == 2

@@ -8,7 +8,7 @@ made. A row is a model (reals, autoencoder, base, iter_0, …), a run its rows o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,11 @@ class Metric:
     title: str
     better: str = ""  # "lower", "higher", or "" where neither is
     prefix: bool = False
+
+    def includes(self, metric: str) -> bool:
+        if not self.prefix:
+            return metric == self.name
+        return metric.startswith(self.name) and not metric.endswith("_ci95")
 
     def heading(self, metric: str) -> str:
         network = metric.removeprefix(self.name) if self.prefix else ""
@@ -113,23 +118,14 @@ def kept_rows(metrics: Mapping[str, Rows]) -> dict[str, dict[str, float]]:
         for name, row in metrics["held_out"].items()
         if name in NAMES or name.startswith("iter_")
     }
-    names = metric_names(rows)
+    names = metric_names(rows.values())
     return {row: {k: v for k, v in values.items() if k in names} for row, values in rows.items()}
 
 
-def metric_names(rows: Rows) -> dict[str, Metric]:
+def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
     """The metrics that any row has, in the order of METRICS."""
-    present = sorted({name for row in rows.values() for name in row})
-    return {
-        name: metric
-        for metric in METRICS
-        for name in present
-        if (
-            name.startswith(metric.name) and not name.endswith("_ci95")
-            if metric.prefix
-            else name == metric.name
-        )
-    }
+    present = sorted({name for row in rows for name in row})
+    return {name: metric for metric in METRICS for name in present if metric.includes(name)}
 
 
 class Comparison:
@@ -142,14 +138,10 @@ class Comparison:
             arm: {int(seed): cell["rows"] for seed, cell in cells.items()}
             for arm, cells in results["cells"].items()
         }
-        rows = {
-            (arm, seed, name): row
-            for arm, runs in self.runs.items()
-            for seed, run in runs.items()
-            for name, row in run.items()
-        }
-        self.metrics = metric_names({str(key): row for key, row in rows.items()})
-        self.iterations = sorted({int(name[5:]) for _, _, name in rows if name.startswith("iter_")})
+        runs = [run for by_seed in self.runs.values() for run in by_seed.values()]
+        self.metrics = metric_names(row for run in runs for row in run.values())
+        numbers = {int(name[5:]) for run in runs for name in run if name.startswith("iter_")}
+        self.iterations = sorted(numbers)
 
     @property
     def last(self) -> str:
