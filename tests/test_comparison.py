@@ -25,6 +25,7 @@ from advloop.comparison_page import (
     paired_table,
     verdict,
 )
+from advloop.errors import UserError
 from advloop.io import read_json
 from compare_results import PAGE, PICTURES, RESULTS, rendered
 
@@ -223,6 +224,8 @@ def test_page_says_what_is_missing_and_includes_what_was_tried():
     assert "![Samples of ddo](results/ddo.png)" in text
     assert text.endswith("## What was tried and failed\n\nA dead end.\n")
     assert "{" not in text
+    # Of `ddo` KID and critic gap; `none_equal_compute` has one seed.
+    assert "2 intervals are drawn" in text
 
 
 def test_page_of_one_seed_has_no_intervals():
@@ -232,9 +235,15 @@ def test_page_of_one_seed_has_no_intervals():
     assert "No cell is missing." in text
     assert columns(text, "`ddo` | 10")[5] == "5 (5 to 5)"
     assert "±" not in text.split("## The last iteration")[1]
+    assert "intervals are drawn" not in text
 
 
 # --- What is committed ---
+
+
+def test_page_without_results_says_how_they_are_made(tmp_path: Path):
+    with pytest.raises(UserError, match=r"docs/results\.json: not made yet; run `make compare`"):
+        rendered(tmp_path)
 
 
 def test_committed_page_is_what_the_committed_numbers_say():

@@ -172,6 +172,10 @@ class Comparison:
         ours, theirs = self.values(*first, metric), self.values(*second, metric)
         return estimate([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
+    def to_control(self, arm: str, metric: str) -> Estimate | None:
+        """Difference to the control in the last iteration."""
+        return self.difference((arm, self.last), (CONTROL, self.last), metric)
+
     def missing(self) -> list[tuple[str, int]]:
         return [
             (arm, seed)

@@ -23,7 +23,8 @@ objective takes {steps} optimiser steps an iteration{control}.
 
 {table}
 
-Measured against images that nothing trained on; the first three rows do not depend on the
+Measured against images that nothing trained on, but D accuracy and viability: those are of each
+run's own discriminator, on validation images. The first three rows do not depend on the
 objective. ↓ lower is better, ↑ higher is better.
 
 ## Difference to `none`
@@ -31,8 +32,7 @@ objective. ↓ lower is better, ↑ higher is better.
 {paired}
 
 Of the last iteration, paired: the same training seed, so the same fakes in iteration 0.
-**Bold**: the interval excludes zero. {tests} intervals are drawn in this table; of so many,
-about one in twenty excludes zero by chance alone.
+**Bold**: the interval excludes zero. {intervals}
 
 ## Iteration by iteration
 
@@ -87,7 +87,7 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
         missing=_missing(found),
         table=last_table(found),
         paired=paired_table(found),
-        tests=(len(found.arms) - 1) * len(found.metrics),
+        intervals=_intervals(found),
         iterations_table=iterations_table(found),
         cost=cost_table(results, found),
         pictures=_pictures(found, pictures),
@@ -101,6 +101,22 @@ def _missing(found: Comparison) -> str:
         return "No cell is missing."
     names = ", ".join(f"`{arm}` of seed {seed}" for arm, seed in missing)
     return f"**Not finished, and left out: {names}.**"
+
+
+def _intervals(found: Comparison) -> str:
+    differences = [
+        found.to_control(arm, name)
+        for arm in found.arms
+        for name in found.metrics
+        if arm != CONTROL
+    ]
+    count = sum(value is not None and value.half is not None for value in differences)
+    if count == 0:
+        return "None is drawn: an interval needs two seeds."
+    return (
+        f"{count} intervals are drawn in this table; of so many,\n"
+        "about one in twenty excludes zero by chance alone."
+    )
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -145,12 +161,8 @@ def last_table(found: Comparison) -> str:
 
 
 def paired_table(found: Comparison) -> str:
-    control = (CONTROL, found.last)
     lines = [
-        [
-            _arm(found, arm),
-            *(change(found.difference((arm, found.last), control, name)) for name in found.metrics),
-        ]
+        [_arm(found, arm), *(change(found.to_control(arm, name)) for name in found.metrics)]
         for arm in found.arms
         if arm != CONTROL
     ]
