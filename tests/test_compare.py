@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import compare_paths
 import pytest
 from conftest import (
     REPO,
@@ -25,9 +26,14 @@ from conftest import (
 )
 
 import compare
+import compare_cells
+import compare_results
+import compare_state
+import compare_workspace
 from advloop.errors import UserError
 from advloop.io import read_json
 
+OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 CALL = ("benchmarks/compare.py", "--objectives", "none,seed")
 pytestmark = pytest.mark.xdist_group("compare")
 
@@ -38,9 +44,10 @@ def project(finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("compare") / "fakes"
     shutil.copytree(finished_fakes.parent, folder, symlinks=True)
     project = folder / finished_fakes.name
-    for name in ("benchmarks/compare.py", "docs/tried.md"):
-        (project / name).parent.mkdir()
-        shutil.copyfile(REPO / name, project / name)
+    for source in (*REPO.glob("benchmarks/compare*.py"), REPO / "docs/tried.md"):
+        target = project / source.relative_to(REPO)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
     commit(project, "Compare")
     yield project
     dvc(project, "queue", "stop", "--kill")
@@ -67,6 +74,14 @@ def tasks_started(project: Path) -> int:
 
 def queued(result: subprocess.CompletedProcess[str]) -> set[str]:
     return set(re.findall(r"^queued compare-(\w+-\d)-", result.stdout, re.M))
+
+
+def queue_halfway(project: Path) -> None:
+    """What `dvc exp run --queue` does first, and does not undo if it is killed."""
+    git(project, "stash", "--quiet")
+    git(project, "checkout", "--quiet", "--detach")
+    (project / "params.yaml").write_text("seed: 7\n")
+    git(project, "add", "params.yaml")
 
 
 def test_changed_code_is_refused_and_changed_docs_are_not(project: Path) -> None:
@@ -112,7 +127,7 @@ def test_everything_killed_goes_on_with_what_was_not_finished(project: Path) -> 
 
 
 def test_results_are_those_of_the_experiments(project: Path) -> None:
-    results = read_json(project / compare.RESULTS)
+    results = read_json(project / compare_results.RESULTS)
     assert results["seeds"] == [0, 1]
     for arm, runs in results["cells"].items():
         for seed, cell in runs.items():
@@ -121,11 +136,11 @@ def test_results_are_those_of_the_experiments(project: Path) -> None:
     seconds = [cell["seconds"] for runs in results["cells"].values() for cell in runs.values()]
     assert seconds.count(None) == 1  # the killed one
     assert all(0 < value < 300 for value in seconds if value is not None)
-    text = (project / compare.PAGE).read_text()
+    text = (project / compare_results.PAGE).read_text()
     assert "No cell is missing." in text
     assert "A dead end." in text
     assert "](results/none.png)" in text
-    assert text == compare.rendered(project)
+    assert text == compare_results.rendered(project)
 
 
 def test_second_run_runs_nothing_and_commits_of_other_files_do_not_matter(project: Path) -> None:
@@ -148,13 +163,13 @@ def test_failed_cell_is_named_and_tried_again(project: Path) -> None:
     assert re.fullmatch(
         r"error: (compare-none-2-\w{8}) failed; `dvc queue logs \1` shows its log", line
     )
-    text = (project / compare.PAGE).read_text()
+    text = (project / compare_results.PAGE).read_text()
     assert "left out: `none` of seed 2.**" in text
     assert "| `none` (2 of 3 seeds) |" in text
     again = run(project, "--seeds", "0,1,2", "--objectives", "none")
     assert again.returncode == 0, again.stdout
     assert queued(again) == {"none-2"}
-    assert "No cell is missing." in (project / compare.PAGE).read_text()
+    assert "No cell is missing." in (project / compare_results.PAGE).read_text()
 
 
 def test_page_alone_follows_the_text_and_needs_no_queue(project: Path) -> None:
@@ -162,35 +177,33 @@ def test_page_alone_follows_the_text_and_needs_no_queue(project: Path) -> None:
     before = tasks_started(project)
     done = run(project, "--report-only")
     assert done.returncode == 0, done.stdout
-    assert "Another dead end." in (project / compare.PAGE).read_text()
+    assert "Another dead end." in (project / compare_results.PAGE).read_text()
     assert tasks_started(project) == before
 
 
 def test_workspace_left_by_a_killed_queueing_is_put_back(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", project)
+    monkeypatch.setattr(compare_paths, "ROOT", project)
     commit(project, "Text")
     (project / "docs/tried.md").write_text("# Title\n\nNot committed.\n")
-    compare.remember(queueing={"branch": "refs/heads/main", "stash": compare.stash()})
-    # What `dvc exp run --queue` does first, and does not undo if it is killed.
-    git(project, "stash", "--quiet")
-    git(project, "checkout", "--quiet", "--detach")
-    (project / "params.yaml").write_text("seed: 7\n")
-    git(project, "add", "params.yaml")
+    compare_state.remember(
+        queueing={"branch": "refs/heads/main", "stash": compare_workspace.stash()}
+    )
+    queue_halfway(project)
     with pytest.raises(UserError, match=r"uncommitted changes in params\.yaml"):
-        compare.check_clean()
-    compare.restore_workspace()
-    compare.check_clean()
+        compare_workspace.check_clean()
+    compare_workspace.restore_workspace()
+    compare_workspace.check_clean()
     assert git(project, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
     assert "Not committed." in (project / "docs/tried.md").read_text()
-    assert compare.read_state()["queueing"] is None
+    assert compare_state.read_state()["queueing"] is None
 
 
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--objectives", "none,nonsense", "no nonsense in conf/objective/ (none, seed)"),
+        ("--objectives", "none,x", f"no x in conf/objective/ ({', '.join(OBJECTIVES)})"),
         ("--objectives", "seed", "needs none"),
         ("--seeds", "0;1", "must be whole numbers"),
     ],
@@ -207,25 +220,25 @@ def test_bad_option_is_one_line(project: Path, option: str, value: str, reason: 
 # --- Which experiment is a cell's ---
 
 
-def name_of(project: Path, arm: compare.Arm, seed: int = 0) -> str:
+def name_of(project: Path, arm: compare_cells.Arm, seed: int = 0) -> str:
     commit(project, "Change")
-    return compare.cell(arm, seed).name
+    return compare_cells.cell(arm, seed).name
 
 
 def test_name_changes_with_what_the_figures_follow_from_and_with_nothing_else(
     fakes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "ROOT", fakes)
-    arm = compare.Arm("none", "none", None, 3)
-    name = compare.cell(arm, 0).name
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    arm = compare_cells.Arm("none", "none", None, 3)
+    name = compare_cells.cell(arm, 0).name
     assert re.fullmatch(r"compare-none-0-[0-9a-f]{8}", name)
     (fakes / "README.md").write_text("# Words\n")
     (fakes / "conf/objective/other.yaml").write_text("name: other\nweight: 1.0\n")
     comparison = fakes / "src/advloop/comparison.py"
     comparison.write_text(comparison.read_text() + "\n")  # no stage imports it
     assert name_of(fakes, arm) == name
-    assert compare.cell(arm, 1).name[:-8] == "compare-none-1-"
-    others = {name, compare.cell(compare.Arm("none", "none", 9, 3), 0).name}
+    assert compare_cells.cell(arm, 1).name[:-8] == "compare-none-1-"
+    others = {name, compare_cells.cell(compare_cells.Arm("none", "none", 9, 3), 0).name}
     for path in ("src/advloop/kid.py", "dvc.yaml", "images/group_00/0.png"):
         with (fakes / path).open("a") as file:
             file.write("\n")
@@ -241,10 +254,70 @@ def test_control_of_equal_compute_is_there_where_an_objective_costs_more(
 ) -> None:
     from advloop.objectives.registry import OBJECTIVES
 
-    monkeypatch.setattr(compare, "ROOT", fakes)
-    assert [arm.name for arm in compare.arms_of(["none", "seed"])] == ["none", "seed"]
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    assert [arm.name for arm in compare_cells.arms_of(["none", "seed"])] == ["none", "seed"]
     monkeypatch.setitem(OBJECTIVES, "seed", replace(OBJECTIVES["seed"], evaluations=8))
-    control = compare.arms_of(["none", "seed"])[-1]
+    control = compare_cells.arms_of(["none", "seed"])[-1]
     # TINY trains 2 epochs: 2 * 8 / 3 = 5.33
-    assert control == compare.Arm("none_equal_compute", "none", 6, 3)
+    assert control == compare_cells.Arm("none_equal_compute", "none", 6, 3)
     assert control.overrides(4) == ["objective=none", "seed=4", "train_diffusion.epochs=6"]
+
+
+# --- One call, with a queue that does nothing ---
+
+
+@pytest.fixture
+def call(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Call main; all that it asks DVC for does what the arguments say, or nothing."""
+    (fakes / "docs").mkdir()
+    (fakes / "docs/tried.md").write_text("# Title\n")
+    commit(fakes, "Docs")
+    monkeypatch.setattr(compare_paths, "ROOT", fakes)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--objectives", "none", "--seeds", "0"])
+
+    def main(**functions: Callable[..., object]) -> int:
+        for name in ("settle", "enqueue", "start_worker", "wait", "stop"):
+            does = functions.get(name, lambda *_: {})
+            monkeypatch.setattr(compare, name, does)
+        return compare.main()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield main
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_interrupted_queueing_leaves_the_workspace_as_it_was(
+    fakes: Path, call: Callable[..., int]
+) -> None:
+    (fakes / "docs/tried.md").write_text("# Title\n\nNot committed.\n")
+
+    def enqueue(_: object) -> None:
+        with compare_workspace.queueing():
+            queue_halfway(fakes)
+            raise KeyboardInterrupt
+
+    assert call(enqueue=enqueue) == 130
+    compare_workspace.check_clean()
+    assert git(fakes, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    assert "Not committed." in (fakes / "docs/tried.md").read_text()
+
+
+def test_results_name_the_commit_that_was_there_when_the_cells_were_queued(
+    fakes: Path, call: Callable[..., int]
+) -> None:
+    head = git(fakes, "rev-parse", "--short=10", "HEAD").strip()
+    name = compare_cells.cell(compare_cells.Arm("none", "none", None, 3), 0).name
+
+    def wait(_: object) -> list[str]:
+        git(fakes, "update-ref", f"refs/exps/00/{'0' * 38}/{name}", "HEAD")
+        config = fakes / "conf/scale/tiny.yaml"
+        config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
+        commit(fakes, "Meanwhile")
+        return []
+
+    assert call(wait=wait) == 0
+    results = read_json(fakes / compare_results.RESULTS)
+    assert list(results["cells"]["none"]) == ["0"]
+    assert results["commit"] == head
+    assert results["arms"]["none"]["epochs"] == 2

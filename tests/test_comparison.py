@@ -10,21 +10,24 @@ from advloop.comparison import (
     Comparison,
     Estimate,
     arms_in_order,
-    change,
-    cost_table,
     equal_compute_epochs,
     estimate,
-    iterations_table,
     kept_rows,
+    order_of_cells,
+)
+from advloop.comparison_page import (
+    change,
+    cost_table,
+    iterations_table,
     last_table,
     number,
-    order_of_cells,
     page,
     paired_table,
     verdict,
 )
+from advloop.errors import UserError
 from advloop.io import read_json
-from compare import PAGE, PICTURES, RESULTS, rendered
+from compare_results import PAGE, PICTURES, RESULTS, rendered
 
 REPO = Path(__file__).resolve().parents[1]
 T2 = 4.303  # Student's t of two degrees of freedom
@@ -221,6 +224,8 @@ def test_page_says_what_is_missing_and_includes_what_was_tried():
     assert "![Samples of ddo](results/ddo.png)" in text
     assert text.endswith("## What was tried and failed\n\nA dead end.\n")
     assert "{" not in text
+    # Of `ddo` KID and critic gap; `none_equal_compute` has one seed.
+    assert "2 intervals are drawn" in text
 
 
 def test_page_of_one_seed_has_no_intervals():
@@ -230,9 +235,15 @@ def test_page_of_one_seed_has_no_intervals():
     assert "No cell is missing." in text
     assert columns(text, "`ddo` | 10")[5] == "5 (5 to 5)"
     assert "±" not in text.split("## The last iteration")[1]
+    assert "intervals are drawn" not in text
 
 
 # --- What is committed ---
+
+
+def test_page_without_results_says_how_they_are_made(tmp_path: Path):
+    with pytest.raises(UserError, match=r"docs/results\.json: not made yet; run `make compare`"):
+        rendered(tmp_path)
 
 
 def test_committed_page_is_what_the_committed_numbers_say():
