@@ -298,7 +298,7 @@ def test_check_config_prints_one_line_for_params_that_are_those_of_conf(
 ) -> None:
     check_config.main()
     (line,) = capsys.readouterr().out.splitlines()
-    assert "scale=demo objective=seed num_iterations=2" in line
+    assert "scale=demo objective=ddo num_iterations=2" in line
 
 
 def test_check_config_names_what_differs_from_conf(

@@ -20,7 +20,7 @@ from advloop.unet import load_checkpoint
 pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
 
 SHAPE = [16, 32, 32]
-GROUPS, IMAGES_PER_GROUP = 6, 6
+GROUPS, IMAGES_PER_GROUP = 8, 6
 
 # What makes scale=full one step long; no shape is touched.
 ONE_STEP: dict[str, Any] = {
@@ -178,7 +178,7 @@ def test_each_stage_reads_its_own_sets_of_reals_alone(full: Path, reads: Reads) 
     assert reads["train_base"] == {"train.pt", "val.pt"}
     assert reads["generate"] == {"train.pt"}  # what its one-step predictions start from
     assert reads["encode"] == {"train", "val"}
-    assert reads["train_diffusion"] == {"train.pt", "val.pt"}
+    assert reads["train_diffusion"] == {"train.pt", "val.pt", "fake_latents.pt"}
     assert reads["evaluate_reals"] == {"train", "tune", "test"}  # train: the floor
     assert reads["evaluate"] == {"test.pt", "train.pt"}  # train: memorisation
 

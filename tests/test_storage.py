@@ -41,7 +41,7 @@ def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
 
 
 def test_metrics_diff_names_what_an_experiment_changed(fakes: Path) -> None:
-    must(dvc(fakes, "exp", "run", "-S", "evaluate.num_seeds=3"))
+    must(dvc(fakes, "exp", "run", "-S", "evaluate.num_seeds=4"))
     done = must(dvc(fakes, "metrics", "diff", "--json", "HEAD"))
     changed = json.loads(done.stdout)
     assert set(changed) == {"reports/metrics.json"}
