@@ -62,15 +62,15 @@ def test_the_log_ratio_is_positive_where_the_model_predicts_better_than_its_refe
     better, worse = (replace(batch, output=sign * 0.1 * batch.target()) for sign in (1, -1))
     assert bool((log_ratio(better) > 0).all())
     assert bool((log_ratio(worse) < 0).all())
-    # errors of 0.9 and 1.0 times the target: (1 - 0.81) of its sum of squares
-    squares = batch.target().square().flatten(1).sum(1)
+    # errors of 0.9 and 1.0 times the target: (1 - 0.81) of its mean square
+    squares = batch.target().square().flatten(1).mean(1)
     torch.testing.assert_close(log_ratio(better), 0.19 * squares)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_the_gradient_draws_the_model_to_reals_and_pushes_it_from_fakes(prediction_type):
     batch, real, fake = pair(prediction_type=prediction_type, weight=100.0)
-    loss, _ = make_ddo(alpha=1.0, beta=0.01)(batch)
+    loss, _ = make_ddo(alpha=1.0, beta=1.0)(batch)
     loss.backward()
     assert real.grad is not None
     assert fake.grad is not None
@@ -91,7 +91,7 @@ def test_where_model_and_reference_agree_the_implied_discriminator_is_undecided(
 
 def test_alpha_weighs_the_fakes_alone_and_zero_leaves_them_out():
     batch, real, fake = pair()
-    loss, _ = make_ddo(alpha=0.0, beta=0.1)(batch)
+    loss, _ = make_ddo(alpha=0.0, beta=1.0)(batch)
     loss.backward()
     assert real.grad is not None
     assert bool((real.grad != 0).any())
@@ -103,7 +103,7 @@ def test_alpha_weighs_the_fakes_alone_and_zero_leaves_them_out():
 def test_weight_zero_gives_the_gradient_of_none_to_the_byte(prediction_type):
     options = {"timesteps": (0, 200, 500, 999), "prediction_type": prediction_type}
     batch, real, fake = pair(weight=0.0, **options)
-    loss, _ = make_ddo(alpha=1.0, beta=0.01)(batch)
+    loss, _ = make_ddo(alpha=1.0, beta=1.0)(batch)
     loss.backward()
     control, plain, _ = pair(weight=0.0, **options)
     expected, _ = noise_only(control)
@@ -124,7 +124,7 @@ def test_loss_and_gradient_are_finite_at_both_ends_of_the_process(
 ):
     batch, real, fake = pair(prediction_type=prediction_type, timesteps=(timestep,) * 4)
     alphas_cumprod = make_alphas_cumprod(beta_schedule, 1000)
-    loss, terms = make_ddo(alpha=1.0, beta=0.05)(replace(batch, alphas_cumprod=alphas_cumprod))
+    loss, terms = make_ddo(alpha=1.0, beta=5.0)(replace(batch, alphas_cumprod=alphas_cumprod))
     loss.backward()
     assert all(bool(torch.isfinite(value)) for value in [loss, *terms.values()])
     assert all(bool(torch.isfinite(output.grad).all()) for output in (real, fake))
@@ -135,7 +135,7 @@ def test_a_model_far_from_its_reference_gives_a_finite_loss():
     assert batch.fake is not None
     far = replace(batch.fake, output=1e3 * batch.fake.target())
     away = replace(batch, output=-1e3 * batch.target(), fake=far)
-    loss, _ = make_ddo(alpha=1.0, beta=0.05)(away)
+    loss, _ = make_ddo(alpha=1.0, beta=5.0)(away)
     assert bool(torch.isfinite(loss))
 
 
@@ -151,7 +151,7 @@ def make_setup(weight: float, *, plain: bool = False, fake_mean: float = -1.0) -
 
     train, val, fakes, val_fakes = draw(1, 16), draw(1, 8), draw(fake_mean, 8), draw(fake_mean, 4)
     criterion = Criterion(
-        objective=noise_only if plain else make_ddo(alpha=1.0, beta=0.01),
+        objective=noise_only if plain else make_ddo(alpha=1.0, beta=1.0),
         weight=weight,
         discriminator=None,
         diffusion=DiffusionParams(1000, "squaredcos_cap_v2", "v_prediction"),
@@ -232,7 +232,7 @@ def test_weights_grow_with_the_doubt_of_the_discriminator_and_have_mean_one():
 
 def test_doubted_fakes_are_pushed_away_and_believed_ones_are_left():
     batch, _, fake = judged_pair()
-    loss, _ = make_ddo(alpha=1.0, beta=0.01, weighted=True)(batch)
+    loss, _ = make_ddo(alpha=1.0, beta=1.0, weighted=True)(batch)
     loss.backward()
     assert fake.grad is not None
     sizes = fake.grad.flatten(1).norm(dim=1)
@@ -244,6 +244,6 @@ def test_an_undecided_discriminator_makes_weighted_ddo_plain_ddo():
     assert batch.fake is not None
     undecided = replace(batch.fake, x0=torch.zeros_like(batch.fake.x0))
     batch = replace(batch, fake=undecided)
-    plain, _ = make_ddo(alpha=1.0, beta=0.01)(batch)
-    weighted, _ = make_ddo(alpha=1.0, beta=0.01, weighted=True)(batch)
+    plain, _ = make_ddo(alpha=1.0, beta=1.0)(batch)
+    weighted, _ = make_ddo(alpha=1.0, beta=1.0, weighted=True)(batch)
     torch.testing.assert_close(weighted, plain)

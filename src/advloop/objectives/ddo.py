@@ -19,13 +19,14 @@ from advloop.objectives.none import noise_only
 def log_ratio(batch: Batch) -> torch.Tensor:
     """log p_model - log p_reference of each clean latent, up to a constant factor, (B,).
 
-    Both likelihoods' bounds at the same timestep and noise: the reference's squared error
-    minus the model's, summed over the elements of a latent.
+    Both likelihoods' bounds at the same timestep and noise: the reference's mean squared
+    error minus the model's. The paper sums over a latent's elements; of the mean, one beta
+    means the same at every resolution.
     """
     assert batch.reference is not None
     target = batch.target()
     ours, theirs = (
-        (output - target).square().flatten(1).sum(1) for output in (batch.output, batch.reference)
+        (output - target).square().flatten(1).mean(1) for output in (batch.output, batch.reference)
     )
     return theirs - ours
 
