@@ -20,6 +20,18 @@ def test_readme_shows_the_metrics_of_the_committed_run():
     assert markdown_table(json.loads((REPO / "reports" / "metrics.json").read_text())) in README
 
 
+def test_readme_names_the_paired_changes_of_the_committed_run():
+    rows = json.loads((REPO / "reports" / "metrics.json").read_text())["held_out"]
+    for iteration, column, digits in (
+        ("iter_0", "change_kid_lite0", 2),
+        ("iter_0", "change_critic_gap", 3),
+        ("iter_1", "change_critic_gap", 3),
+    ):
+        mean, half = rows[iteration][column], rows[iteration][f"{column}_ci95"]
+        assert mean < 0
+        assert f"{-mean:.{digits}f} ± {half:.{digits}f}" in README
+
+
 def test_every_parameter_that_readme_sets_exists():
     params = OmegaConf.load(REPO / "params.yaml")
     keys = set(re.findall(r"-S ([a-z_0-9.]+)=", README)) - {"objective"}
