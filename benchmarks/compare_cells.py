@@ -50,10 +50,13 @@ def compose(arm: Arm, seed: int) -> DictConfig:
 
 
 def code_and_data(params: DictConfig) -> str:
-    """Git's names of the contents that a run's figures follow from: what dvc.yaml names."""
+    """Git's names of the contents that a run's figures follow from.
+
+    What dvc.yaml names, and the versions of what is installed.
+    """
     stages = yaml.safe_load((compare_paths.ROOT / "dvc.yaml").read_text())["stages"].values()
     deps = {dep for stage in stages for dep in stage.get("do", stage)["deps"]}
-    paths = {"dvc.yaml", *(dep for dep in deps if dep.startswith(("src/", "stages/")))}
+    paths = {"dvc.yaml", "uv.lock", *(dep for dep in deps if dep.startswith(("src/", "stages/")))}
     for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
         path = OmegaConf.select(params, key)
         if path is not None and not Path(path).is_absolute():

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from common import load_params, parse_args, run_stage
 
-from advloop.augment import augment_at_random
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.critic import two_sample_test
 from advloop.dataset import load_dataset
@@ -21,7 +20,7 @@ from advloop.neighbours import nearest_distances
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
-from advloop.reals import Reals, save_reals
+from advloop.reals import Reals, draw_images, save_reals
 from advloop.runtime import batches, deterministic, device, generator
 
 
@@ -42,10 +41,7 @@ def main() -> None:
         return generator(seed, "evaluate_reals", *key)
 
     def images_of(split: str, count: int | None = None) -> np.ndarray:
-        """Images as the model saw its training set: in an orientation drawn at random."""
-        rows = dataset.rows(split)
-        rows = rows[torch.randperm(len(rows), generator=stream(split))[:count].sort().values]
-        return augment_at_random(dataset.images[rows], augmentation, stream(split, "variants"))
+        return draw_images(dataset, split, augmentation, stream(split), count)
 
     wanted = settings.num_samples * settings.num_seeds
     other = images_of("train", wanted)

@@ -22,7 +22,7 @@ def main() -> None:
     print(markdown_table(content))
     print(f"final model: {select(rows)}")
     for line in worse_rounds(rows):
-        print(f"warning: {line}; the final model is chosen without it where another is better")
+        print(f"warning: {line}; the final model goes by the tune images")
     for name, row in content["training"].items():
         accuracy = row.get("disc_val_accuracy")
         if accuracy is not None and (warning := health_warning(accuracy)):

@@ -76,6 +76,7 @@ def main() -> None:
         reference=frozen_copy(denoiser) if recipe.against_reference else None,
     )
     fakes = load_latents(args.fakes, shape) if recipe.against_reference else None
+    held = 0 if fakes is None else max(1, len(fakes) // 5)
     seed = read_seed(params)
     setup = Setup(
         params=settings,
@@ -85,8 +86,8 @@ def main() -> None:
         seed=seed,
         stage="train_diffusion",
         iteration=args.iteration,
-        fakes=None if fakes is None else fakes[len(fakes) // 5 :],
-        val_fakes=None if fakes is None else fakes[: len(fakes) // 5],
+        fakes=None if fakes is None else fakes[held:],
+        val_fakes=None if fakes is None else fakes[:held],
         adaptive=(
             AdaptiveWeight(objective.weight, objective.max_gradient_ratio, objective.ramp_steps)
             if isinstance(objective, X0Params)

@@ -164,6 +164,24 @@ def test_every_training_row_is_seen_once_an_epoch_and_the_last_batch_may_be_smal
     assert found == [1] * 10
 
 
+def test_timesteps_of_a_batch_cover_the_process_in_no_order(monkeypatch):
+    seen: list[torch.Tensor] = []
+    call = Criterion.__call__
+
+    def spy(self, model, x0, eps, timesteps, **more):
+        if torch.is_grad_enabled():
+            seen.append(timesteps)
+        return call(self, model, x0, eps, timesteps, **more)
+
+    monkeypatch.setattr(Criterion, "__call__", spy)
+    run(make_setup(rows=100, epochs=1, batch_size=100))
+    (timesteps,) = seen
+    assert (timesteps.sort().values // 10).tolist() == list(range(100))  # one from each stratum
+    pairs = torch.stack([timesteps.double(), timesteps.roll(1).double()])
+    # standard error 0.1 without an order; ascending ones give 0.94
+    assert abs(float(torch.corrcoef(pairs)[0, 1])) < 0.4
+
+
 def test_training_draws_other_noise_and_timesteps_in_every_epoch(monkeypatch):
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     call = Criterion.__call__

@@ -142,7 +142,8 @@ def test_final_model_is_the_one_of_the_lowest_tune_kid_and_loads_in_diffusers(ru
     rows = json.loads((run.project / "reports/metrics.json").read_text())["held_out"]
     models = ("base", "iter_0", "iter_1")
     best = min(models, key=lambda name: rows[name]["tune_kid_lite0"])
-    assert rows["final"] == rows[best] | {"iteration": models.index(best) - 1}
+    figures = {k: v for k, v in rows[best].items() if not k.startswith("change_")}
+    assert rows["final"] == figures | {"iteration": models.index(best) - 1}
     folder = run.outputs / "final_model"
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     chosen = load(run.outputs / f"diffusion_{best}/checkpoint_best.pt")["ema"]

@@ -11,6 +11,7 @@ from tiny_unet import CONFIG
 
 from advloop.autoencoder import Codec, PatchAutoencoder
 from advloop.criterion import Criterion
+from advloop.dataset import Dataset
 from advloop.errors import UserError
 from advloop.evaluation import draw_samples, evaluate_model
 from advloop.features import image_features, load_features, load_network
@@ -18,7 +19,7 @@ from advloop.neighbours import nearest_distances
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
-from advloop.reals import Reals, load_reals, save_reals
+from advloop.reals import Reals, draw_images, load_reals, save_reals
 from advloop.unet import build_unet
 
 CPU = torch.device("cpu")
@@ -166,6 +167,19 @@ def test_test_noise_loss_is_that_of_the_images_as_they_are(held_out):
     turned = replace(reals, latents=reals.latents.clone())
     turned.latents[1] = 7.0
     assert evaluate(train, turned)[0]["test_noise_loss"] == row["test_noise_loss"]
+
+
+def test_parts_of_the_drawn_images_are_no_parts_of_the_manifest():
+    """Groups stand one after another there; a third of the draw must hold images of each."""
+    images = np.repeat(np.arange(60, dtype=np.uint8), 4 * 4 * 3).reshape(60, 4, 4, 3)
+    groups = [f"g{row // 20}" for row in range(60)]
+    dataset = Dataset(images, [str(row) for row in range(60)], groups, ["train"] * 60)
+    drawn = draw_images(dataset, "train", "dihedral", torch.Generator().manual_seed(0), 45)
+    rows = drawn[:, 0, 0, 0].astype(int)
+    assert len(set(rows.tolist())) == 45
+    for part in np.array_split(rows, 3):
+        # 15 of 60 rows, of which 20 are of a group: none of them has chance 0.0008
+        assert set(part // 20) == {0, 1, 2}
 
 
 def test_reals_come_back_as_they_were_saved(held_out, tmp_path):

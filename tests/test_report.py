@@ -45,6 +45,7 @@ def test_final_is_the_selected_model_and_not_the_last():
     final = summary(ROWS)["held_out"]["final"]
     assert final["iteration"] == 0
     assert final["kid_lite0"] == pytest.approx(0.9)
+    assert "change_kid_lite0" not in final  # to the round before, which a reader of final misses
     worse = {name: row(2.0, (2.0, 2.0)) for name in ("iter_0", "iter_2", "iter_10")}
     assert summary(ROWS | worse)["held_out"]["final"]["iteration"] == -1
 
@@ -63,7 +64,7 @@ def test_summary_holds_numbers_alone_and_the_paired_change_of_each_round():
 def test_a_round_that_made_kid_worse_beyond_its_interval_is_named():
     lines = worse_rounds(ROWS)
     assert len(lines) == 1
-    assert lines[0].startswith("iter_10 made kid_lite0 worse by 0.2000 ± 0.0000")
+    assert lines[0].startswith("iter_10 made kid_lite0 of the test images worse by 0.2000 ± 0.0000")
     noisy = {"base": row(1.0, (0.9, 1.1)), "iter_0": row(1.0, (1.3, 0.9))}
     assert worse_rounds(noisy) == []  # +0.1 on average, with an interval far wider
 

@@ -159,7 +159,9 @@ def fresh_critic(
     fake: (M, D) of ``fake_groups`` (M,); at least two groups of each. A held-out real is
     judged in one variant, drawn for its row, so that it is a draw of the augmented set.
     critic_accuracy: mean of both classes' shares of hits; critic_gap: mean sigmoid(logit) of the
-    reals minus that of the fakes. 1/2, 1/2 and 0 where nothing tells the sets apart.
+    reals minus that of the fakes. About 1/2, 1/2 and 0 where nothing tells the sets apart: the
+    folds' critics are pooled, and that of a fold has seen less of what its rows are like, which
+    biases all three downwards a little.
     """
     folds = min(FOLDS, len(set(groups)), len(set(fake_groups)))
     if folds < 2:

@@ -40,7 +40,8 @@ class Setup:
 
     train, val: latents (N, C, H, W) float32; fakes, val_fakes: generated ones, for an
     objective that wants them. stage and iteration key the random streams. adaptive: sets the
-    weight of each step, in place of the criterion's own.
+    weight of each step, in place of the criterion's own, which validation keeps: its loss is
+    to be comparable from epoch to epoch.
     """
 
     params: TrainingParams
@@ -117,6 +118,7 @@ class _Draws:
         x0 = self.latents[self.rows[part.start : part.stop]]
         eps = torch.randn(x0.shape, generator=self.stream)
         timesteps = stratified_timesteps(len(x0), self.limit, self.stream)
+        timesteps = timesteps[torch.randperm(len(x0), generator=self.stream)]  # they ascend
         return x0.to(self.where), eps.to(self.where), timesteps.to(self.where)
 
 

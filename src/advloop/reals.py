@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from advloop.augment import augment_at_random
+from advloop.dataset import Dataset
 from advloop.io import load_model, save_torch
 
 
@@ -26,6 +30,23 @@ class Reals:
     latents: torch.Tensor
     groups: Sequence[str]
     nearest: float
+
+
+def draw_images(
+    dataset: Dataset,
+    split: str,
+    augmentation: str,
+    stream: torch.Generator,
+    count: int | None = None,
+) -> npt.NDArray[np.uint8]:
+    """``count`` images of a split (None: all), as the model saw its training set.
+
+    Each in an orientation of its own, and in random order: a manifest is sorted, so that
+    parts of rows in its order would be different collections.
+    """
+    rows = dataset.rows(split)
+    rows = rows[torch.randperm(len(rows), generator=stream)[:count].numpy()]
+    return augment_at_random(dataset.images[rows], augmentation, stream)
 
 
 def save_reals(path: Path, reals: Reals) -> None:

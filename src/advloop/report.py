@@ -49,12 +49,13 @@ def summary(rows: Rows) -> dict[str, Any]:
         for name, row in flat.items()
     }
     final = select(rows)
+    row = {k: v for k, v in held_out[final].items() if not k.startswith("change_")}
     number = -1 if final == "base" else int(final.removeprefix("iter_"))
     training = {
         name: {k: v for k, v in row.items() if k.startswith(TRAINING)} for name, row in flat.items()
     }
     return {
-        "held_out": {**held_out, "final": held_out[final] | {"iteration": number}},
+        "held_out": {**held_out, "final": row | {"iteration": number}},
         "training": {name: row for name, row in training.items() if row},
     }
 
@@ -62,7 +63,8 @@ def summary(rows: Rows) -> dict[str, Any]:
 def worse_rounds(rows: Rows) -> list[str]:
     """A line for each round and figure that rose by more than its paired 95 % interval."""
     return [
-        f"{name} made {metric} worse by {mean:.4f} ± {interval:.4f} (paired by sampling seed)"
+        f"{name} made {metric} of the test images worse by {mean:.4f} ± {interval:.4f} "
+        "(paired by sampling seed)"
         for name, changes in verdicts(rows).items()
         for metric, (mean, interval) in changes.items()
         if mean > interval

@@ -32,7 +32,7 @@ def models_in_order(rows: Rows) -> list[str]:
 def select(rows: Rows) -> str:
     """The model of the lowest KID on the tune images, which no reported figure looks at.
 
-    Of equal ones the earlier, so that a round has to earn its place.
+    Of equal ones the earlier. The lowest mean wins, however little it leads by.
     """
     models = models_in_order(rows)
     return min(models, key=lambda name: float(rows[name][f"tune_{kid_name(rows[name])}"]))

@@ -17,11 +17,13 @@ from advloop.objectives.none import noise_only
 
 
 def log_ratio(batch: Batch) -> torch.Tensor:
-    """log p_model - log p_reference of each clean latent, up to a constant factor, (B,).
+    """What stands for log p_model - log p_reference of each clean latent, (B,).
 
-    Both likelihoods' bounds at the same timestep and noise: the reference's mean squared
-    error minus the model's. The paper sums over a latent's elements; of the mean, one beta
-    means the same at every resolution.
+    One draw of the difference of both bounds, at the same timestep and noise, with the
+    weight that the training loss gives that timestep: the reference's mean squared error
+    minus the model's. Inside the logistic loss such draws give an upper bound of it (Jensen).
+    The paper sums over a latent's elements; of the mean, one beta means the same at every
+    resolution.
     """
     assert batch.reference is not None
     target = batch.target()
@@ -32,7 +34,10 @@ def log_ratio(batch: Batch) -> torch.Tensor:
 
 
 def fake_weights(batch: Batch) -> torch.Tensor:
-    """The trained discriminator's probability of being fake, scaled to mean 1, (B,)."""
+    """The trained discriminator's probability of being fake, scaled to mean 1, (B,).
+
+    It was trained on most of these fakes, so that it is surer of them than of new ones.
+    """
     with torch.no_grad():
         doubted = batch.judge(batch.x0).neg().sigmoid()
     return doubted / doubted.mean().clamp(min=1e-6)

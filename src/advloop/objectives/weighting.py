@@ -14,9 +14,9 @@ class AdaptiveWeight:
     """``weight``, ramped in over ramp_steps, and capped by a smoothed gradient-norm ratio.
 
     The cap is max_ratio times the exponential moving average (decay) of the objective's
-    gradient_ratio: the adversarial gradient in the network's output never exceeds max_ratio
-    times that of the noise loss. The raw ratio of VQGAN (Esser et al. 2021, Eq. 7) follows
-    single batches; its average does not.
+    gradient_ratio: on average over the last steps, the adversarial gradient in the network's
+    output is at most max_ratio times that of the noise loss. The raw ratio of VQGAN (Esser
+    et al. 2021, Eq. 7) follows single batches; its average does not.
     """
 
     weight: float

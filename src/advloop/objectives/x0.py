@@ -29,7 +29,7 @@ def judge_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
 
     A noise-conditioned one is shown them re-noised (Sauer et al. 2024, section 3.2) to
     timesteps above the gate, as in its own training. Noise and place of the timestep are the
-    neighbour's in the batch: independent of the row's own, and no further draw.
+    neighbour's in the batch, whose timesteps come in no order: no further draw is needed.
     """
     predictions = batch.predicted_x0()
     if not getattr(batch.discriminator, "noise_conditioned", False):
