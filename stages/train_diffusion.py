@@ -16,10 +16,9 @@ from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
 from advloop.objectives.registry import OBJECTIVES
-from advloop.objectives.weighting import AdaptiveWeight
 from advloop.params.adversarial import TrainDiffusionParams
 from advloop.params.diffusion import DiffusionParams
-from advloop.params.objectives import X0Params, read_objective
+from advloop.params.objectives import read_objective
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
@@ -88,11 +87,7 @@ def main() -> None:
         iteration=args.iteration,
         fakes=None if fakes is None else fakes[held:],
         val_fakes=None if fakes is None else fakes[:held],
-        adaptive=(
-            AdaptiveWeight(objective.weight, objective.max_gradient_ratio, objective.ramp_steps)
-            if isinstance(objective, X0Params)
-            else None
-        ),
+        adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
     )
     rows: list[Row] = []
     best: Row = {}

@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.autoencoder import (
-    WEIGHTS,
     Codec,
     PatchAutoencoder,
     build_autoencoder,
@@ -30,6 +29,7 @@ from advloop.autoencoder import (
 )
 from advloop.autoencoder_training import psnr, train_autoencoder
 from advloop.errors import UserError
+from advloop.model_folder import WEIGHTS
 from advloop.params.data import AutoencoderParams
 from advloop.params.loader import Params
 from advloop.params.schema import check_params

@@ -11,6 +11,7 @@ import torch
 
 from advloop import critic
 from advloop.critic import (
+    FOLDS,
     area_under_curve,
     fold_rows,
     fresh_critic,
@@ -235,7 +236,8 @@ def test_null_errors_are_the_spread_of_critics_that_guess(n, m):
     for _ in range(1000):
         real, fake = (torch.from_numpy(draws.normal(size=size)) for size in (n, m))
         hits = float((real > 0).double().mean() + (fake <= 0).double().mean()) / 2
-        values.append((hits, area_under_curve(real, fake)))
+        folds = zip(real.tensor_split(FOLDS), fake.tensor_split(FOLDS), strict=True)
+        values.append((hits, fmean(area_under_curve(*fold) for fold in folds)))
     expected = null_errors(n, m)
     # a standard deviation of 1,000 draws is off by 2.2 % (one standard error); allow four
     spread = np.array(values).std(0, ddof=1)
@@ -281,3 +283,22 @@ def test_a_critic_that_runs_away_is_reported():
     params = replace(PARAMS, critic_learning_rate=1e30)
     with pytest.raises(UserError, match=r"lower evaluate\.critic_learning_rate=1e\+30"):
         two_sample_test(normal(0)[None], GROUPS, [normal(1)] * 3, params, 0, CPU)
+
+
+def test_the_auc_compares_rows_that_one_critic_judged(monkeypatch):
+    """Critics that order their own fold without an error, each on a scale of its own."""
+    shifts = iter(range(0, 100, 10))
+
+    def shifted(*_):
+        class Model(torch.nn.Module):
+            shift = next(shifts)
+
+            def forward(self, x):
+                return x[:, 0] + self.shift
+
+        return Model()
+
+    monkeypatch.setattr(critic, "train_critic", shifted)
+    real, fake = torch.ones(1, 60, 1), -torch.ones(50, 1)
+    found = fresh_critic(real, GROUPS, fake, range(50), PARAMS, 0, 0)
+    assert found["critic_auc"] == 1.0

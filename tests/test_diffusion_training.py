@@ -102,6 +102,21 @@ def steps():
     handle.remove()
 
 
+@pytest.fixture
+def trained_on(monkeypatch):
+    """(latents, noise, timesteps) of every batch that the criterion saw in training."""
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    call = Criterion.__call__
+
+    def spy(self, model, x0, eps, timesteps, **more):
+        if torch.is_grad_enabled():
+            seen.append((x0, eps, timesteps))
+        return call(self, model, x0, eps, timesteps, **more)
+
+    monkeypatch.setattr(Criterion, "__call__", spy)
+    return seen
+
+
 def test_loss_falls_where_every_latent_is_the_same():
     setup = make_setup(
         make_criterion(prediction_type="sample"),
@@ -146,56 +161,29 @@ def test_epoch_rows_are_shuffled_afresh_by_epoch_iteration_stage_and_seed():
     assert not any(torch.equal(first, other) for other in others)
 
 
-def test_every_training_row_is_seen_once_an_epoch_and_the_last_batch_may_be_smaller(monkeypatch):
-    seen: list[torch.Tensor] = []
-    call = Criterion.__call__
-
-    def spy(self, model, x0, eps, timesteps, **more):
-        if torch.is_grad_enabled():
-            seen.append(x0)
-        return call(self, model, x0, eps, timesteps, **more)
-
-    monkeypatch.setattr(Criterion, "__call__", spy)
+def test_every_training_row_is_seen_once_an_epoch_and_the_last_batch_may_be_smaller(trained_on):
     setup = make_setup(rows=10, epochs=1)
     run(setup)
-    assert [len(x0) for x0 in seen] == [4, 4, 2]
-    shown = torch.cat(seen).flatten(1)
+    assert [len(x0) for x0, _, _ in trained_on] == [4, 4, 2]
+    shown = torch.cat([x0 for x0, _, _ in trained_on]).flatten(1)
     found = [(shown == row).all(1).sum().item() for row in setup.train.flatten(1)]
     assert found == [1] * 10
 
 
-def test_timesteps_of_a_batch_cover_the_process_in_no_order(monkeypatch):
-    seen: list[torch.Tensor] = []
-    call = Criterion.__call__
-
-    def spy(self, model, x0, eps, timesteps, **more):
-        if torch.is_grad_enabled():
-            seen.append(timesteps)
-        return call(self, model, x0, eps, timesteps, **more)
-
-    monkeypatch.setattr(Criterion, "__call__", spy)
+def test_timesteps_of_a_batch_cover_the_process_in_no_order(trained_on):
     run(make_setup(rows=100, epochs=1, batch_size=100))
-    (timesteps,) = seen
+    ((_, _, timesteps),) = trained_on
     assert (timesteps.sort().values // 10).tolist() == list(range(100))  # one from each stratum
     pairs = torch.stack([timesteps.double(), timesteps.roll(1).double()])
     # standard error 0.1 without an order; ascending ones give 0.94
     assert abs(float(torch.corrcoef(pairs)[0, 1])) < 0.4
 
 
-def test_training_draws_other_noise_and_timesteps_in_every_epoch(monkeypatch):
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    call = Criterion.__call__
-
-    def spy(self, model, x0, eps, timesteps, **more):
-        if torch.is_grad_enabled():
-            seen.append((eps, timesteps))
-        return call(self, model, x0, eps, timesteps, **more)
-
-    monkeypatch.setattr(Criterion, "__call__", spy)
+def test_training_draws_other_noise_and_timesteps_in_every_epoch(trained_on):
     run(make_setup(rows=64, epochs=2, batch_size=32, eval_interval=2))
-    assert len({tuple(timesteps.tolist()) for _, timesteps in seen}) == 4
-    assert len({float(eps[0, 0, 0, 0]) for eps, _ in seen}) == 4
-    drawn = torch.cat([timesteps for _, timesteps in seen]).double()
+    assert len({tuple(timesteps.tolist()) for _, _, timesteps in trained_on}) == 4
+    assert len({float(eps[0, 0, 0, 0]) for _, eps, _ in trained_on}) == 4
+    drawn = torch.cat([timesteps for _, _, timesteps in trained_on]).double()
     assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 999
     # 128 uniform draws from [0, 999]: the mean has standard error 288.7 / sqrt(128) = 25.5
     assert abs(float(drawn.mean()) - 499.5) < 4 * 25.5

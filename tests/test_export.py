@@ -10,7 +10,8 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from tiny_unet import CONFIG
 
 from advloop.errors import UserError
-from advloop.export import WEIGHTS, export_unet
+from advloop.export import export_unet
+from advloop.model_folder import WEIGHTS
 from advloop.unet import build_unet, import_unet, save_checkpoint
 
 

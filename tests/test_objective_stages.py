@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from conftest import compose, make_project
+from stage_runner import START, run_stage
 
 from advloop.objectives.registry import OBJECTIVES
 
 pytestmark = pytest.mark.xdist_group("objective_stages")  # one worker: the start is made once
-
-START = {
-    "prepare": {"out": "data"},
-    "train_autoencoder": {"data": "data", "out": "autoencoder", "metrics": "autoencoder.json"},
-    "encode_dataset": {"data": "data", "autoencoder": "autoencoder", "out": "latents"},
-    "train_base": {
-        "latents": "latents",
-        "out": "base/checkpoint_best.pt",
-        "metrics": "base/metrics.json",
-        "history": "base/metrics.csv",
-    },
-    "generate": {
-        "iteration": 0,
-        "model": "base/checkpoint_best.pt",
-        "latents": "latents",
-        "out": "fake.pt",
-        "predicted": "predicted.pt",
-    },
-    "encode": {
-        "iteration": 0,
-        "data": "data",
-        "autoencoder": "autoencoder",
-        "stats": "latents/stats.json",
-        "out": "real.pt",
-        "manifest": "real.csv",
-    },
-}
-
-
-def run(stage: str, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
-    argv = [f"{stage}.py"]
-    for option, value in options.items():
-        argv += [f"--{option}", str(value)]
-    monkeypatch.setattr("sys.argv", argv)
-    importlib.import_module(stage).main()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +22,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(project)
         for stage, options in START.items():
-            run(stage, monkeypatch, **options)
+            run_stage(stage, options, monkeypatch)
     return project
 
 
@@ -76,21 +41,21 @@ def test_a_round_of_the_objective_ends_in_checkpoints_and_finite_terms(
     monkeypatch.chdir(start)
     choose(start, objective)
     out = Path(f"round_{objective}")
-    disc = {"real": "real.pt", "manifest": "real.csv", "fake": "fake.pt"}
-    disc |= {"predicted": "predicted.pt", "replay": "none.pt"}
-    run("train_disc", monkeypatch, iteration=0, **disc, out=out, metrics=out / "disc.json")
-    run(
-        "train_diffusion",
-        monkeypatch,
-        iteration=0,
-        model="base/checkpoint_best.pt",
-        discriminator=out / "discriminator_best.pt",
-        fakes="fake.pt",
-        latents="latents",
-        autoencoder="autoencoder",
-        out=out,
-        metrics=out / "metrics.json",
-    )
+    disc = {"real": "real_latents.pt", "manifest": "real_latents.csv", "fake": "fake_latents.pt"}
+    disc |= {"predicted": "predicted_latents.pt", "replay": "no_earlier_iteration"}
+    disc |= {"iteration": 0, "out": out, "metrics": out / "disc.json"}
+    run_stage("train_disc", disc, monkeypatch)
+    diffusion = {
+        "iteration": 0,
+        "model": "base/checkpoint_best.pt",
+        "discriminator": out / "discriminator_best.pt",
+        "fakes": "fake_latents.pt",
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "out": out,
+        "metrics": out / "metrics.json",
+    }
+    run_stage("train_diffusion", diffusion, monkeypatch)
     rows = pd.read_csv(out / "metrics.csv")
     for term in ("noise_loss", "discriminator_loss", "viability_score"):
         assert rows[[term, f"val_{term}"]].notna().all(axis=None)

@@ -10,7 +10,7 @@ import torch
 from advloop.errors import UserError
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.sampling import GenerateParams
-from advloop.predictions import predict_latents, source_rows
+from advloop.predictions import predict_latents
 from advloop.sampling import Model, noise_for
 from advloop.schedule import make_alphas_cumprod
 
@@ -120,16 +120,6 @@ def test_predictions_carry_no_gradient() -> None:
 def test_an_alpha_bar_that_no_timestep_reaches_is_refused() -> None:
     with pytest.raises(UserError, match=r"generate\.predicted_min_alpha_bar=0\.99999: "):
         predict(nothing, replace(PARAMS, predicted_min_alpha_bar=0.99999))
-
-
-@pytest.mark.parametrize(("count", "total"), [(5, 5), (3, 5), (12, 5), (10, 5), (1, 1), (4, 1)])
-def test_source_rows_repeat_only_after_every_row_was_used(count: int, total: int) -> None:
-    rows = source_rows(count, total, torch.Generator().manual_seed(0))
-    assert rows.shape == (count,)
-    for start in range(0, count, total):
-        block = rows[start : start + total].tolist()
-        assert len(set(block)) == len(block)
-        assert set(block) <= set(range(total))
 
 
 def test_fewer_training_latents_than_samples_are_used_again_with_other_noise() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.runtime import autocast, batches, device, eval_mode, generator, seeded
+from advloop.runtime import autocast, batches, device, eval_mode, generator, seeded, shuffled_rows
 
 
 def draw(*key: int | str) -> torch.Tensor:
@@ -130,3 +130,13 @@ def test_batches_cover_every_row_once_in_order(total: int, size: int) -> None:
     parts = list(batches(total, size))
     assert [row for part in parts for row in part] == list(range(total))
     assert all(0 < len(part) <= size for part in parts)
+
+
+@pytest.mark.parametrize(("count", "total"), [(5, 5), (3, 5), (12, 5), (10, 5), (1, 1), (4, 1)])
+def test_shuffled_rows_repeat_only_after_every_row_was_used(count: int, total: int) -> None:
+    rows = shuffled_rows(count, total, torch.Generator().manual_seed(0))
+    assert rows.shape == (count,)
+    for start in range(0, count, total):
+        block = rows[start : start + total].tolist()
+        assert len(set(block)) == len(block)
+        assert set(block) <= set(range(total))

@@ -13,6 +13,7 @@ import torch
 from conftest import REPO, compose, make_project, write_images
 from omegaconf import OmegaConf
 from PIL import Image
+from stage_runner import START, run_stage
 
 from advloop.dataset import Dataset
 from advloop.unet import load_checkpoint
@@ -48,31 +49,7 @@ ONE_STEP: dict[str, Any] = {
     },
 }
 
-STAGES = {
-    "prepare": {"out": "data"},
-    "train_autoencoder": {"data": "data", "out": "autoencoder", "metrics": "autoencoder.json"},
-    "encode_dataset": {"data": "data", "autoencoder": "autoencoder", "out": "latents"},
-    "train_base": {
-        "latents": "latents",
-        "out": "base/checkpoint_best.pt",
-        "metrics": "base/metrics.json",
-        "history": "base/metrics.csv",
-    },
-    "generate": {
-        "iteration": 0,
-        "model": "base/checkpoint_best.pt",
-        "latents": "latents",
-        "out": "fake_latents.pt",
-        "predicted": "predicted_latents.pt",
-    },
-    "encode": {
-        "iteration": 0,
-        "data": "data",
-        "autoencoder": "autoencoder",
-        "stats": "latents/stats.json",
-        "out": "real_latents.pt",
-        "manifest": "real_latents.csv",
-    },
+STAGES = START | {
     "train_disc": {
         "iteration": 0,
         "real": "real_latents.pt",
@@ -111,15 +88,6 @@ STAGES = {
         "out": "evaluation/iter_0.json",
     },
 }
-
-
-def run_stage(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``main()`` of a stage's script in this process, with the arguments of STAGES."""
-    argv = [f"{stage}.py"]
-    for option, value in STAGES[stage].items():
-        argv += [f"--{option}", str(value)]
-    monkeypatch.setattr("sys.argv", argv)
-    importlib.import_module(stage).main()
 
 
 Reads = dict[str, set[str]]
@@ -168,7 +136,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
         for stage in STAGES:
             with monkeypatch.context() as watching:
                 watch_splits(watching, reads.setdefault(stage, set()))
-                run_stage(stage, watching)
+                run_stage(stage, STAGES[stage], watching)
     return project
 
 
@@ -195,7 +163,7 @@ def test_trained_models_can_be_imported_by_the_same_stages(
     params.base.pretrained = "unet"
     OmegaConf.save(params, tmp_path / "params.yaml")
     for stage in ("train_autoencoder", "train_base"):
-        run_stage(stage, monkeypatch)
+        run_stage(stage, STAGES[stage], monkeypatch)
     weights = "autoencoder/diffusion_pytorch_model.safetensors"
     assert (tmp_path / weights).read_bytes() == (full / weights).read_bytes()
     ours, theirs = (

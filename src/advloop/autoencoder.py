@@ -19,11 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.errors import UserError
-from advloop.io import atomic_path, write_json
+from advloop.model_folder import WEIGHTS, save_model_folder
 from advloop.params.data import AutoencoderParams
 from advloop.runtime import eval_mode
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASS = "PatchAutoencoder"
 
 
@@ -164,12 +163,7 @@ def save_autoencoder(folder: Path, model: nn.Module) -> None:
     """A folder of config.json and safetensors, the form that diffusers models have."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PatchAutoencoder):
-        from safetensors.torch import save
-
-        write_json(folder / "config.json", {"_class_name": CLASS, **model.config})
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            temporary.write_bytes(save(weights))
+        save_model_folder(folder, CLASS, model.config, model.state_dict())
     else:
         model.save_pretrained(folder)  # type: ignore[operator]  # a diffusers ModelMixin
 

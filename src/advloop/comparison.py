@@ -14,7 +14,7 @@ from typing import Any
 
 from advloop.intervals import mean_and_interval
 from advloop.report import NAMES
-from advloop.selection import Rows
+from advloop.selection import Rows, iteration_of
 
 CONTROL = "none"
 EQUAL_COMPUTE = "none_equal_compute"
@@ -116,7 +116,7 @@ def kept_rows(metrics: Mapping[str, Rows]) -> dict[str, dict[str, float]]:
     rows = {
         name: {**row, **metrics["training"].get(name, {})}
         for name, row in metrics["held_out"].items()
-        if name in NAMES or name.startswith("iter_")
+        if name in NAMES or iteration_of(name) is not None
     }
     names = metric_names(rows.values())
     return {row: {k: v for k, v in values.items() if k in names} for row, values in rows.items()}
@@ -140,8 +140,8 @@ class Comparison:
         }
         runs = [run for by_seed in self.runs.values() for run in by_seed.values()]
         self.metrics = metric_names(row for run in runs for row in run.values())
-        numbers = {int(name[5:]) for run in runs for name in run if name.startswith("iter_")}
-        self.iterations = sorted(numbers)
+        numbers = {iteration_of(name) for run in runs for name in run}
+        self.iterations = sorted(n for n in numbers if n is not None and n >= 0)
 
     @property
     def last(self) -> str:

@@ -11,7 +11,7 @@ from advloop.objectives.base import Batch, Objective, Terms
 from advloop.params.diffusion import DiffusionParams
 from advloop.runtime import autocast, batches, eval_mode, generator
 from advloop.sampling import noise_for
-from advloop.schedule import add_noise, make_alphas_cumprod
+from advloop.schedule import add_noise, make_alphas_cumprod, spread_timesteps
 
 Noised = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Clean latents and noise (B, C, H, W), and timesteps (B,)."""
@@ -99,20 +99,22 @@ def held_out(
     """
     count, limit = len(latents), criterion.diffusion.num_train_timesteps
 
-    def noised(source: torch.Tensor, part: range, *key: str) -> Noised:
-        stream = generator(seed, "validation", "timesteps", *key)
-        timesteps = ((torch.arange(count) + 0.5) * limit / count).long()
-        timesteps = timesteps[torch.randperm(count, generator=stream)]
+    def timesteps(*key: str) -> torch.Tensor:
+        return spread_timesteps(count, limit, generator(seed, "validation", "timesteps", *key))
+
+    def noised(source: torch.Tensor, spread: torch.Tensor, part: range, *key: str) -> Noised:
         x0 = source[torch.tensor(part) % len(source)]
         eps = noise_for(part, tuple(x0.shape[1:]), seed, "validation", *key)
-        steps = timesteps[part.start : part.stop]
+        steps = spread[part.start : part.stop]
         return x0.to(criterion.where), eps.to(criterion.where), steps.to(criterion.where)
+
+    real_steps, fake_steps = timesteps(), timesteps("fake")
 
     sums: dict[str, torch.Tensor] = {}
     with eval_mode(model):
         for part in batches(count, batch_size):
-            fake = None if fakes is None else noised(fakes, part, "fake")
-            loss, terms = criterion(model, *noised(latents, part), fake=fake)
+            fake = None if fakes is None else noised(fakes, fake_steps, part, "fake")
+            loss, terms = criterion(model, *noised(latents, real_steps, part), fake=fake)
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(part)
     return {name: float(total) / count for name, total in sums.items()}

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
 from advloop.objectives.weighting import AdaptiveWeight
-from advloop.runtime import batches, generator
+from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps
 from advloop.unet import Denoiser
 
@@ -67,9 +67,7 @@ class Setup:
 def epoch_rows(setup: Setup, epoch: int, count: int, *key: str) -> torch.Tensor:
     """Rows out of ``count`` for one epoch: a fresh permutation, cut or repeated to its length."""
     stream = generator(setup.seed, setup.stage, setup.iteration, "rows", epoch, *key)
-    rounds = math.ceil(setup.rows_per_epoch / count)
-    rows = torch.cat([torch.randperm(count, generator=stream) for _ in range(rounds)])
-    return rows[: setup.rows_per_epoch]
+    return shuffled_rows(setup.rows_per_epoch, count, stream)
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:

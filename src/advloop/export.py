@@ -5,24 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from advloop.io import atomic_path, load_model, write_json
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from advloop.io import load_model
+from advloop.model_folder import save_model_folder
 
 
 def export_unet(checkpoint: Path, folder: Path) -> None:
     """Write the EMA weights as ``folder`` for ``UNet2DModel.from_pretrained``.
 
-    The same folder serves as ``base.pretrained``. Needs no diffusers, whose import takes
-    longer than the work. Raises UserError where the file is no checkpoint.
+    The same folder serves as ``base.pretrained``. Raises UserError where the file is no
+    checkpoint, and then writes nothing.
     """
-    from safetensors.torch import save
 
-    def build(content: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        weights = {name: tensor.contiguous() for name, tensor in content["ema"].items()}
-        return {"_class_name": "UNet2DModel", **content["config"]}, save(weights)
+    def parts(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return dict(content["config"]), {k: v.contiguous() for k, v in content["ema"].items()}
 
-    config, weights = load_model(checkpoint, "checkpoint", build)
-    write_json(folder / "config.json", config)
-    with atomic_path(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(weights)
+    config, weights = load_model(checkpoint, "checkpoint", parts)
+    save_model_folder(folder, "UNet2DModel", config, weights)

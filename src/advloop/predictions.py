@@ -8,7 +8,7 @@ import torch
 
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.sampling import GenerateParams
-from advloop.runtime import autocast, batches, generator
+from advloop.runtime import autocast, batches, generator, shuffled_rows
 from advloop.sampling import Model, noise_for
 from advloop.schedule import (
     add_noise,
@@ -17,16 +17,6 @@ from advloop.schedule import (
     predict_x0,
     spread_timesteps,
 )
-
-
-def source_rows(count: int, total: int, stream: torch.Generator) -> torch.Tensor:
-    """Rows (count,) int64 in [0, total): one permutation after another.
-
-    So none stands there twice where count <= total, and else each as often as any other,
-    give or take one.
-    """
-    rounds = -(-count // total)
-    return torch.cat([torch.randperm(total, generator=stream) for _ in range(rounds)])[:count]
 
 
 @torch.no_grad()
@@ -55,7 +45,7 @@ def predict_latents(
     )
     key = ("generate", iteration, "predicted")
     count, shape = params.num_samples, tuple(train.shape[1:])
-    rows = source_rows(count, len(train), generator(seed, *key))
+    rows = shuffled_rows(count, len(train), generator(seed, *key))
     timesteps = spread_timesteps(count, limit, generator(seed, *key, "timesteps")).to(where)
     for part in progress(list(batches(count, params.batch_size))):
         chosen = slice(part.start, part.stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advloop.selection import Rows, kid_name, models_in_order, select, verdicts
+from advloop.selection import Rows, iteration_of, kid_name, models_in_order, select, verdicts
 
 COLUMNS = {
     "kid": "KID",
@@ -50,12 +50,11 @@ def summary(rows: Rows) -> dict[str, Any]:
     }
     final = select(rows)
     row = {k: v for k, v in held_out[final].items() if not k.startswith("change_")}
-    number = -1 if final == "base" else int(final.removeprefix("iter_"))
     training = {
         name: {k: v for k, v in row.items() if k.startswith(TRAINING)} for name, row in flat.items()
     }
     return {
-        "held_out": {**held_out, "final": row | {"iteration": number}},
+        "held_out": {**held_out, "final": row | {"iteration": iteration_of(final)}},
         "training": {name: row for name, row in training.items() if row},
     }
 

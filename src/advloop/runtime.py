@@ -80,6 +80,16 @@ def eval_mode(*modules: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def shuffled_rows(count: int, total: int, stream: torch.Generator) -> torch.Tensor:
+    """Rows (count,) int64 in [0, total): one permutation after another.
+
+    So none stands there twice where count <= total, and else each as often as any other,
+    give or take one.
+    """
+    rounds = -(-count // total)
+    return torch.cat([torch.randperm(total, generator=stream) for _ in range(rounds)])[:count]
+
+
 def batches(total: int, size: int) -> Iterator[range]:
     """Consecutive ranges of at most ``size`` that cover ``range(total)``."""
     for start in range(0, total, size):

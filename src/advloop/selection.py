@@ -23,10 +23,17 @@ def kid_name(row: Mapping[str, Any]) -> str:
     return names[0]
 
 
+def iteration_of(name: str) -> int | None:
+    """The number i of ``iter_i``, -1 of the base model, None of what is no model of the loop."""
+    if name == START:
+        return -1
+    return int(name.removeprefix("iter_")) if name.startswith("iter_") else None
+
+
 def models_in_order(rows: Rows) -> list[str]:
     """Base model, then the iterations by number."""
-    iterations = sorted((n for n in rows if n.startswith("iter_")), key=lambda n: int(n[5:]))
-    return [START, *iterations]
+    numbers = {name: number for name in rows if (number := iteration_of(name)) is not None}
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def select(rows: Rows) -> str:

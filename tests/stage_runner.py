@@ -1,0 +1,47 @@
+"""Stage scripts in this process, and the arguments of those that an iteration starts with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+Stages = dict[str, dict[str, Any]]
+
+START: Stages = {
+    "prepare": {"out": "data"},
+    "train_autoencoder": {"data": "data", "out": "autoencoder", "metrics": "autoencoder.json"},
+    "encode_dataset": {"data": "data", "autoencoder": "autoencoder", "out": "latents"},
+    "train_base": {
+        "latents": "latents",
+        "out": "base/checkpoint_best.pt",
+        "metrics": "base/metrics.json",
+        "history": "base/metrics.csv",
+    },
+    "generate": {
+        "iteration": 0,
+        "model": "base/checkpoint_best.pt",
+        "latents": "latents",
+        "out": "fake_latents.pt",
+        "predicted": "predicted_latents.pt",
+    },
+    "encode": {
+        "iteration": 0,
+        "data": "data",
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "out": "real_latents.pt",
+        "manifest": "real_latents.csv",
+    },
+}
+
+
+def run_stage(stage: str, options: Mapping[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``main()`` of a stage's script."""
+    argv = [f"{stage}.py"]
+    for option, value in options.items():
+        argv += [f"--{option}", str(value)]
+    monkeypatch.setattr("sys.argv", argv)
+    importlib.import_module(stage).main()
