@@ -25,6 +25,7 @@ def test_readme_names_the_paired_changes_of_the_committed_run():
     for iteration, column, digits in (
         ("iter_0", "change_kid_lite0", 2),
         ("iter_0", "change_critic_gap", 3),
+        ("iter_1", "change_kid_lite0", 2),
     ):
         mean, half = rows[iteration][column], rows[iteration][f"{column}_ci95"]
         assert mean < 0
