@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
+from advloop.comparison import Comparison
 from advloop.report import markdown_table
 
 REPO = Path(__file__).resolve().parents[1]
@@ -30,6 +31,15 @@ def test_readme_names_the_paired_changes_of_the_committed_run():
         mean, half = rows[iteration][column], rows[iteration][f"{column}_ci95"]
         assert mean < 0
         assert f"{-mean:.{digits}f} ± {half:.{digits}f}" in README
+
+
+def test_readme_names_the_differences_to_the_control_of_the_comparison():
+    found = Comparison(json.loads((REPO / "docs/results.json").read_text()))
+    for metric, digits in (("kid_lite0", 2), ("critic_gap", 3)):
+        difference = found.to_control("ddo", metric)
+        assert difference is not None
+        assert difference.half is not None
+        assert f"{-difference.mean:.{digits}f} ± {difference.half:.{digits}f}" in README
 
 
 def test_every_parameter_that_readme_sets_exists():
