@@ -226,3 +226,28 @@ def test_a_stage_that_a_signal_ends_goes_on_where_it_stopped(
     assert second.returncode == 0, err
     assert "goes on where an earlier run of it was interrupted" in out
     assert snapshot(project / "diffusion") == snapshot(whole / "diffusion")
+
+
+def test_twins_in_two_copies_of_a_project_do_not_touch_each_others_snapshots(
+    whole: Path, project: Path
+) -> None:
+    """As two `dvc exp run --temp` of the same stage: their snapshots lie in one repository."""
+    other = project.parent / "other"
+    shutil.copytree(whole, other)
+    shared = {"DVC_ROOT": str(project), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
+    first = start(project, "train_diffusion", **shared)
+    while not list((project / ".state").rglob("state.pt")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    held = snapshot(project / ".state")
+    second = start(other, "train_diffusion", **shared)
+    out, err = second.communicate()
+    assert second.returncode == 0, err
+    assert "the same computation runs elsewhere; this one takes no snapshots" in out
+    assert snapshot(project / ".state") == held
+    first.send_signal(signal.SIGCONT)
+    out, err = first.communicate()
+    assert first.returncode == 0, err
+    for copy in (project, other):
+        assert snapshot(copy / "diffusion") == snapshot(whole / "diffusion")
