@@ -56,4 +56,4 @@ format: setup ## Format the code
 	ruff format .
 
 clean: ## Remove what runs made in the workspace; DVC's cache and git stay
-	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf outputs .state .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +15,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from omegaconf import OmegaConf
 
 from advloop.errors import UserError
+from advloop.lock import require_lock
 from advloop.params.loader import Params
 
 
 def parse_args(
     doc: str | None, optional: tuple[str, ...] = (), **arguments: Callable[[str], Any]
 ) -> argparse.Namespace:
-    """Options ``--name`` with their types, all required but the ``optional`` ones."""
+    """Options ``--name`` with their types, all required but the ``optional`` ones.
+
+    From here to the end of the process nobody else may write --out: a stage whose DVC was
+    killed may go on in the background, while the next `dvc repro` begins.
+    """
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False)
     for name, kind in arguments.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, required=name not in optional)
-    return parser.parse_args()
+    args = parser.parse_args()
+    name = args.out.as_posix().replace("/", "_")
+    require_lock(Path(".state/locks") / name, args.out)
+    return args
 
 
 def load_params(stage: str, iteration: int | None = None) -> Params:
@@ -47,14 +56,38 @@ def load_params(stage: str, iteration: int | None = None) -> Params:
     return params
 
 
-def run_stage(main: Callable[[], None]) -> NoReturn:
-    """Run ``main``; a UserError becomes one line on stderr and status 1."""
+def out_of_memory(error: BaseException) -> bool:
+    """Of any device. torch's own classes are not looked at, since a light stage has no torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
+    """Run ``main``; a UserError becomes one line on stderr and status 1.
+
+    So does a lack of memory; ``memory`` is the parameter that sets how much is needed. SIGTERM
+    and SIGINT end it without a traceback.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or memory is None:
+            raise
+        value = OmegaConf.select(Params.load().content, memory)
+        print(
+            f"error: out of memory with {memory}={value}; lower it with `dvc exp run -S "
+            f"{memory}=…`, or end what else needs memory",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on from the last finished stage", file=sys.stderr)
+        print("interrupted; `dvc repro` goes on where this stage stopped", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.dataset import load_dataset
@@ -15,6 +16,7 @@ from advloop.manifest import write_manifest
 from advloop.params.run import read_seed
 from advloop.params.sampling import EncodeParams, GenerateParams
 from advloop.progress import bar
+from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 
 
@@ -34,7 +36,16 @@ def main() -> None:
     deterministic()
     codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
     batch_size = params.section("encode", EncodeParams).batch_size
-    shape = encode_rows(codec, dataset.images, rows, batch_size, args.out, bar("encode"))
+    with resumable(args, params, "out", "manifest") as resume:
+        shape = encode_rows(
+            codec,
+            dataset.images,
+            rows,
+            batch_size,
+            args.out,
+            bar("encode"),
+            done=RowProgress(resume),
+        )
     write_manifest(
         args.manifest,
         [(dataset.files[r], dataset.groups[r], dataset.splits[r]) for r in rows],
@@ -43,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="encode.batch_size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.dataset import load_dataset
@@ -12,6 +13,7 @@ from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
 from advloop.params.data import EncodeDatasetParams
 from advloop.progress import bar
+from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 
 
@@ -24,21 +26,24 @@ def main() -> None:
     codec = Codec(load_autoencoder(args.autoencoder).to(device()))
     codec.scale = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
     shapes = {}
-    for split in ("train", "val", "test"):  # tune is judged by its images alone
-        shapes[split] = encode_rows(
-            codec,
-            dataset.images,
-            dataset.rows(split),
-            settings.batch_size,
-            args.out / f"{split}.pt",
-            bar(f"encode {split}"),
-            # critics see test reals as the model saw the training set: in every orientation
-            "none" if split == "val" else settings.augment,
-        )
+    with resumable(args, params, "out") as resume:
+        done = RowProgress(resume)
+        for split in ("train", "val", "test"):  # tune is judged by its images alone
+            shapes[split] = encode_rows(
+                codec,
+                dataset.images,
+                dataset.rows(split),
+                settings.batch_size,
+                args.out / f"{split}.pt",
+                bar(f"encode {split}"),
+                # critics see test reals as the model saw the training set: in every orientation
+                "none" if split == "val" else settings.augment,
+                done,
+            )
     stats = {"latent_scale": codec.scale, "latent_shape": list(shapes["train"][1:])}
     write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})
     print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="encode_dataset.batch_size")

@@ -8,17 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
-from advloop.io import TensorWriter
 from advloop.latent_files import load_latents
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
 from advloop.params.sampling import GenerateParams
 from advloop.predictions import predict_latents
 from advloop.progress import bar
+from advloop.resume import RowProgress
 from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.schedule import make_alphas_cumprod
+from advloop.tensor_writer import TensorWriter
 from advloop.unet import load_checkpoint
 
 
@@ -33,41 +35,38 @@ def main() -> None:
     alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
-    jobs = list(batches(settings.num_samples, settings.batch_size))
-    with (
-        eval_mode(denoiser),
-        autocast(precision, device()),
-        TensorWriter(args.out, (settings.num_samples, *shape)) as writer,
-    ):
-        for part in bar("generate")(jobs):
-            noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
-            writer.append(
-                sample_ddim(
-                    denoiser,
-                    noise,
-                    alphas_cumprod,
-                    diffusion.prediction_type,
-                    settings.num_inference_steps,
+    size = (settings.num_samples, *shape)
+    with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
+        done = RowProgress(resume)
+        with autocast(precision, device()), TensorWriter(args.out, size, done) as writer:
+            jobs = batches(settings.num_samples, settings.batch_size)
+            for part in bar("generate")([part for part in jobs if part.start >= writer.filled]):
+                noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
+                writer.append(
+                    sample_ddim(
+                        denoiser,
+                        noise,
+                        alphas_cumprod,
+                        diffusion.prediction_type,
+                        settings.num_inference_steps,
+                    )
                 )
-            )
-    with (
-        eval_mode(denoiser),
-        TensorWriter(args.predicted, (settings.num_samples, *shape)) as writer,
-    ):
-        for rows in predict_latents(
-            denoiser,
-            train,
-            settings,
-            diffusion,
-            seed,
-            args.iteration,
-            precision,
-            device(),
-            bar("predict"),
-        ):
-            writer.append(rows)
+        with TensorWriter(args.predicted, size, done) as writer:
+            for rows in predict_latents(
+                denoiser,
+                train,
+                settings,
+                diffusion,
+                seed,
+                args.iteration,
+                precision,
+                device(),
+                bar("predict"),
+                start=writer.filled,
+            ):
+                writer.append(rows)
     print(f"{settings.num_samples} latents {list(shape)}, and as many one-step predictions")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="generate.batch_size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.autoencoder import (
     Codec,
@@ -33,18 +34,22 @@ def main() -> None:
         model = load_autoencoder(folder).to(device())
         check_autoencoder(folder, model, settings, size)
     else:
-        model = train_autoencoder(
-            settings,
-            params.section("encode_dataset", EncodeDatasetParams).augment,
-            dataset.images,
-            dataset.rows("train"),
-            read_seed(params),
-            device(),
-            bar("train_autoencoder"),
-            lambda epoch, loss, _: print(
-                f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}", flush=True
-            ),
-        )
+        augmentation = params.section("encode_dataset", EncodeDatasetParams).augment
+        seed = read_seed(params)
+        with resumable(args, params, "out", "metrics") as resume:
+            model = train_autoencoder(
+                settings,
+                augmentation,
+                dataset.images,
+                dataset.rows("train"),
+                seed,
+                device(),
+                bar("train_autoencoder"),
+                lambda epoch, loss: print(
+                    f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}", flush=True
+                ),
+                resume,
+            )
     quality = psnr(Codec(model), dataset.images, dataset.rows("val"), settings.batch_size)
     print(f"Held-out PSNR: {quality:.2f} dB")
     save_autoencoder(args.out, model)
@@ -52,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="autoencoder.batch_size")

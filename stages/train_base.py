@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.criterion import Criterion, held_out
-from advloop.diffusion_training import Row, Setup, train_diffusion
+from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
 from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents
@@ -43,30 +43,27 @@ def main() -> None:
     )
     val, seed = load_latents(args.latents / "val.pt"), read_seed(params)
 
-    rows: list[Row] = []
-
-    def on_epoch(row: Row, _: Denoiser, ema: Denoiser) -> None:
-        best = min((r["val_loss"] for r in rows if "val_loss" in r), default=math.inf)
-        if row.get("val_loss", math.inf) < best:
+    def on_epoch(history: list[Row], _: Denoiser, ema: Denoiser) -> None:
+        if best_row(history) is history[-1]:
             save_checkpoint(args.out, ema)
-        rows.append(row)
-        write_history(args.history, rows)
-        print(diffusion_report(row, settings.epochs), flush=True)
+        write_history(args.history, history)
+        print(diffusion_report(history[-1], settings.epochs), flush=True)
 
     if settings.pretrained:
         denoiser = import_unet(Path(settings.pretrained), (channels, size, size)).to(device())
         save_checkpoint(args.out, denoiser)
         measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
-        rows.append({"epoch": 0} | {f"val_{name}": value for name, value in measured.items()})
-        write_history(args.history, rows)
+        history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]
+        write_history(args.history, history)
     else:
         config = unet_config(params.section("unet", UNetParams), channels, size)
         denoiser = build_unet(config, seed).to(device())
         setup = Setup(settings, criterion, train, val, seed, "train_base", iteration=-1)
-        train_diffusion(setup, denoiser, bar("train_base"), on_epoch)
-    best = min(row["val_noise_loss"] for row in rows if "val_noise_loss" in row)
+        with resumable(args, params, "out", "metrics", "history") as resume:
+            history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
+    best = best_row(history)["val_noise_loss"]
     write_json(args.metrics, {"val_noise_loss": round(best, 6)})
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="base.batch_size")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.criterion import Criterion
-from advloop.diffusion_training import Row, Setup, train_diffusion
+from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
 from advloop.discriminator import load_discriminator
 from advloop.grids import image_grid, save_png
 from advloop.history import diffusion_report, write_history
@@ -89,16 +90,12 @@ def main() -> None:
         val_fakes=None if fakes is None else fakes[:held],
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
     )
-    rows: list[Row] = []
-    best: Row = {}
 
-    def on_epoch(row: Row, model: Denoiser, ema: Denoiser) -> None:
-        nonlocal best
-        rows.append(row)
-        write_history(args.out / "metrics.csv", rows)
+    def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:
+        row = history[-1]
+        write_history(args.out / "metrics.csv", history)
         save_checkpoint(args.out / "checkpoint_latest.pt", ema, model)
-        if "val_loss" in row and (not best or row["val_loss"] < best["val_loss"]):
-            best = row
+        if best_row(history) is row:
             save_checkpoint(args.out / "checkpoint_best.pt", ema)
         print(diffusion_report(row, settings.epochs), flush=True)
         epoch = int(row["epoch"])
@@ -108,10 +105,11 @@ def main() -> None:
             save_png(args.out / "samples" / name, image_grid(images, columns=8))
             print("  Saved samples to samples/", flush=True)
 
-    train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch)
-    summary = {name: round(value, 6) for name, value in best.items()}
-    write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
+    with resumable(args, params, "out", "metrics") as resume:
+        best = best_row(train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume))
+        summary = {name: round(value, 6) for name, value in best.items()}
+        write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="train_diffusion.batch_size")

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
+from resuming import resumable
 
 from advloop.disc_data import Fakes, make_sides
-from advloop.disc_training import train_discriminator
+from advloop.disc_training import Row, train_discriminator
 from advloop.discriminator import save_discriminator
 from advloop.errors import UserError
 from advloop.health import health_warning
@@ -71,23 +72,23 @@ def main() -> None:
     if counts["predicted"] or counts["replayed"]:
         print(f"training fakes: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
 
-    rows: list[dict[str, float]] = []
+    def on_epoch(history: list[Row]) -> None:
+        write_history(args.out / "discriminator_history.csv", history)
+        print(discriminator_report(history[-1], settings.epochs), flush=True)
 
-    def on_epoch(row: dict[str, float]) -> None:
-        rows.append(row)
-        write_history(args.out / "discriminator_history.csv", rows)
-        print(discriminator_report(row, settings.epochs), flush=True)
-
-    result = train_discriminator(
-        settings,
-        params.section("discriminator", DiscriminatorParams),
-        data["train"],
-        data["val"],
-        make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps),
-        seed,
-        args.iteration,
-        on_epoch,
-    )
+    model_params = params.section("discriminator", DiscriminatorParams)
+    with resumable(args, params, "out", "metrics") as resume:
+        result = train_discriminator(
+            settings,
+            model_params,
+            data["train"],
+            data["val"],
+            make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps),
+            seed,
+            args.iteration,
+            on_epoch,
+            resume,
+        )
     if (last := result.history[-1])["epoch"] < settings.epochs:
         print(
             f"Stopped after epoch {last['epoch']:.0f}/{settings.epochs}: validation accuracy "
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="train_disc.batch_size")

@@ -1,4 +1,4 @@
-"""Stage scripts in this process, and the arguments of those that an iteration starts with."""
+"""Stage scripts in this process, and the arguments of those up to a round's end."""
 
 from __future__ import annotations
 
@@ -34,6 +34,29 @@ START: Stages = {
         "stats": "latents/stats.json",
         "out": "real_latents.pt",
         "manifest": "real_latents.csv",
+    },
+}
+
+ROUND: Stages = {
+    "train_disc": {
+        "iteration": 0,
+        "real": "real_latents.pt",
+        "manifest": "real_latents.csv",
+        "fake": "fake_latents.pt",
+        "predicted": "predicted_latents.pt",
+        "replay": "no_earlier_iteration",
+        "out": "discriminator",
+        "metrics": "discriminator/metrics.json",
+    },
+    "train_diffusion": {
+        "iteration": 0,
+        "model": "base/checkpoint_best.pt",
+        "discriminator": "discriminator/discriminator_best.pt",
+        "fakes": "fake_latents.pt",
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "out": "diffusion",
+        "metrics": "diffusion/metrics.json",
     },
 }
 

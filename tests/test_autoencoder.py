@@ -438,7 +438,7 @@ def train(
 ) -> tuple[PatchAutoencoder, list[float], list[int]]:
     losses, epochs = [], []
 
-    def on_epoch(epoch: int, loss: float, _: PatchAutoencoder) -> None:
+    def on_epoch(epoch: int, loss: float) -> None:
         epochs.append(epoch)
         losses.append(loss)
 

@@ -74,8 +74,8 @@ def run(setup: Setup, denoiser: Denoiser | None = None):
     """(rows, weights of the model, weights of the ema), one entry an epoch."""
     rows, models, averages = [], [], []
 
-    def on_epoch(row, model, ema):
-        rows.append(dict(row))
+    def on_epoch(history, model, ema):
+        rows.append(dict(history[-1]))
         models.append(copy_weights(model))
         averages.append(copy_weights(ema))
 
@@ -281,9 +281,9 @@ def test_the_validation_columns_measure_the_average_and_not_the_model():
     setup = make_setup(epochs=3, learning_rate=1e-2, ema_decay=0.99)
     measured = []
 
-    def on_epoch(row, model, ema):
+    def on_epoch(history, model, ema):
         values = [held_out(setup.criterion, net, setup.val, 0, 4)["loss"] for net in (model, ema)]
-        measured.append((row["val_loss"], *values))
+        measured.append((history[-1]["val_loss"], *values))
 
     train_diffusion(setup, build_unet(CONFIG, seed=0), lambda items: items, on_epoch)
     reported, of_model, of_ema = measured[-1]
@@ -330,7 +330,7 @@ def complaint(setup: Setup) -> tuple[str, list[float]]:
             setup,
             build_unet(CONFIG, seed=0),
             lambda items: items,
-            lambda row, _model, _ema: epochs.append(row["epoch"]),
+            lambda history, _model, _ema: epochs.append(history[-1]["epoch"]),
         )
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value), epochs

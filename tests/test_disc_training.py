@@ -55,7 +55,11 @@ def side(seed: int, rows: int, shift: float = 0.0) -> DiscData:
 def fit(train: DiscData, val: DiscData, seed: int = 0, iteration: int = 0, model=MODEL, **changes):
     rows: list[dict[str, float]] = []
     params = replace(PARAMS, **changes)
-    result = train_discriminator(params, model, train, val, ALPHAS, seed, iteration, rows.append)
+
+    def on_epoch(history: list[dict[str, float]]) -> None:
+        rows.append(history[-1])
+
+    result = train_discriminator(params, model, train, val, ALPHAS, seed, iteration, on_epoch)
     assert rows == result.history
     return result
 
@@ -180,7 +184,7 @@ def test_judging_counts_a_logit_above_zero_as_real_and_takes_viability_from_fake
 def test_data_that_is_not_finite_is_refused_before_on_epoch_sees_the_epoch(value, where):
     sides = {"train": side(0, 30), "val": side(1, 30)}
     sides[where].latents[3, 0, 0, 0] = value
-    rows: list[dict[str, float]] = []
+    rows: list[list[dict[str, float]]] = []
     with pytest.raises(UserError) as caught:
         train_discriminator(PARAMS, MODEL, sides["train"], sides["val"], ALPHAS, 0, 0, rows.append)
     message = str(caught.value)

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TINY, command, dvc, make_project, must, ran, snapshot
+from conftest import TINY, command, dvc, environment, make_project, must, ran, snapshot
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
+
+from chaos import KINDS, survive
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 
@@ -31,6 +34,7 @@ SAMPLES = TINY["generate"]["num_samples"]  # type: ignore[index]  # a section
 class Run:
     project: Path
     done: subprocess.CompletedProcess[str]
+    seconds: float
 
     @property
     def outputs(self) -> Path:
@@ -50,7 +54,9 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     project = make_project(tmp_path_factory.mktemp("real"))
-    return Run(project, must(dvc(project, "repro")))
+    began = time.monotonic()
+    done = must(dvc(project, "repro"))
+    return Run(project, done, time.monotonic() - began)
 
 
 def load(path: Path) -> Any:
@@ -243,10 +249,14 @@ def test_bad_image_stops_the_run_in_one_line_and_spoils_nothing(run: Run, tmp_pa
     assert snapshot(project / "outputs") == finished
 
 
-def test_second_run_from_scratch_is_byte_identical(run: Run) -> None:
-    lock = (run.project / "dvc.lock").read_bytes()
-    before = snapshot(run.outputs) | snapshot(run.project / "reports")
-    done = must(dvc(run.project, "repro", "--force"))
-    assert ran(done) == ran(run.done)
-    assert (run.project / "dvc.lock").read_bytes() == lock
-    assert snapshot(run.outputs) | snapshot(run.project / "reports") == before
+def test_run_in_another_folder_that_is_killed_in_every_way_ends_with_the_same_bytes(
+    run: Run, tmp_path: Path
+) -> None:
+    project = make_project(tmp_path)
+    env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
+    survival = survive(project, len(KINDS), run.seconds, seed=0, env=env)
+    assert [one.kind for one in survival.strikes] == list(KINDS)
+    assert (project / "dvc.lock").read_bytes() == (run.project / "dvc.lock").read_bytes()
+    for folder in ("outputs", "reports"):
+        assert snapshot(project / folder) == snapshot(run.project / folder)
+    assert [path.name for path in (project / ".state").iterdir()] == ["locks"]

@@ -15,10 +15,11 @@ from torch import nn
 from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, PatchAutoencoder, to_images, to_pixels
 from advloop.errors import UserError
-from advloop.io import TensorWriter, load_torch, save_torch
+from advloop.io import load_torch, save_torch
 from advloop.latent_files import load_latents, read_scale
 from advloop.latents import encode_rows, latent_scale
 from advloop.runtime import seeded
+from advloop.tensor_writer import TensorWriter
 
 CPU = torch.device("cpu")
 Images = npt.NDArray[np.uint8]

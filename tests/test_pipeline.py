@@ -412,19 +412,37 @@ def test_experiment_in_a_temporary_copy_leaves_the_workspace_alone(fakes: Path) 
     assert len([line for line in shown.splitlines() if "branch_base" in line]) == 1, shown
 
 
-def test_queued_experiment_runs_the_library_that_it_was_queued_with(fakes: Path) -> None:
-    must(dvc(fakes, "exp", "run", "--queue", "-S", "evaluate.num_seeds=4"))
+def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_time(
+    fakes: Path,
+) -> None:
+    for seeds in (4, 5):
+        name = f"seeds-{seeds}"
+        must(
+            dvc(fakes, "exp", "run", "--queue", "--name", name, "-S", f"evaluate.num_seeds={seeds}")
+        )
+    before = results(fakes)
     schema = fakes / "src/advloop/params/schema.py"
     schema.write_text("raise SystemExit('the library of the workspace')\n")
-    must(dvc(fakes, "queue", "start"))
+    must(dvc(fakes, "queue", "start", "--jobs", "2"))
     try:
         deadline = time.monotonic() + 300
-        while not re.search(r"Success|Failed", status := dvc(fakes, "queue", "status").stdout):
+        while (
+            len(re.findall(r"Success|Failed", status := dvc(fakes, "queue", "status").stdout)) < 2
+        ):
             assert time.monotonic() < deadline, status
             time.sleep(1)
     finally:
         dvc(fakes, "queue", "stop", "--kill")
-    assert "Success" in status, dvc(fakes, "queue", "logs").stdout
+    assert status.count("Success") == 2, dvc(fakes, "queue", "logs").stdout
+    assert results(fakes) == before
+    refs = git(fakes, "for-each-ref", "refs/exps", "--format=%(refname)").split()
+    reports = set()
+    for seeds in (4, 5):
+        (ref,) = [ref for ref in refs if ref.endswith(f"/seeds-{seeds}")]
+        params = yaml.safe_load(git(fakes, "show", f"{ref}:params.yaml"))
+        assert params["evaluate"]["num_seeds"] == seeds
+        reports.add(git(fakes, "show", f"{ref}:reports/metrics.json"))
+    assert len(reports) == 2
     commit(fakes, "Break the workspace's library")
     broken = dvc(fakes, "repro", "--force", "--single-item", "check_config")
     assert "the library of the workspace" in broken.stdout

@@ -13,7 +13,7 @@ import torch
 from conftest import REPO, compose, make_project, write_images
 from omegaconf import OmegaConf
 from PIL import Image
-from stage_runner import START, run_stage
+from stage_runner import ROUND, START, run_stage
 
 from advloop.dataset import Dataset
 from advloop.unet import load_checkpoint
@@ -49,45 +49,29 @@ ONE_STEP: dict[str, Any] = {
     },
 }
 
-STAGES = START | {
-    "train_disc": {
-        "iteration": 0,
-        "real": "real_latents.pt",
-        "manifest": "real_latents.csv",
-        "fake": "fake_latents.pt",
-        "predicted": "predicted_latents.pt",
-        "replay": "no_earlier_iteration",
-        "out": "discriminator",
-        "metrics": "discriminator/metrics.json",
-    },
-    "train_diffusion": {
-        "iteration": 0,
-        "model": "base/checkpoint_best.pt",
-        "discriminator": "discriminator/discriminator_best.pt",
-        "fakes": "fake_latents.pt",
-        "latents": "latents",
-        "autoencoder": "autoencoder",
-        "out": "diffusion",
-        "metrics": "diffusion/metrics.json",
-    },
-    "evaluate_reals": {
-        "data": "data",
-        "autoencoder": "autoencoder",
-        "latents": "latents",
-        "out": "reals",
-    },
-    "evaluate": {
-        "name": "iter_0",
-        "model": "diffusion/checkpoint_best.pt",
-        "latents": "latents",
-        "autoencoder": "autoencoder",
-        "reals": "reals/reals.pt",
-        "previous": "reals/reals.json",
-        "disc-metrics": "discriminator/metrics.json",
-        "diffusion-metrics": "diffusion/metrics.json",
-        "out": "evaluation/iter_0.json",
-    },
-}
+STAGES = (
+    START
+    | ROUND
+    | {
+        "evaluate_reals": {
+            "data": "data",
+            "autoencoder": "autoencoder",
+            "latents": "latents",
+            "out": "reals",
+        },
+        "evaluate": {
+            "name": "iter_0",
+            "model": "diffusion/checkpoint_best.pt",
+            "latents": "latents",
+            "autoencoder": "autoencoder",
+            "reals": "reals/reals.pt",
+            "previous": "reals/reals.json",
+            "disc-metrics": "discriminator/metrics.json",
+            "diffusion-metrics": "diffusion/metrics.json",
+            "out": "evaluation/iter_0.json",
+        },
+    }
+)
 
 
 Reads = dict[str, set[str]]

@@ -14,6 +14,7 @@ from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, PatchAutoencoder, build_autoencoder, to_pixels
 from advloop.errors import UserError
 from advloop.params.data import AutoencoderParams
+from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, seeded
 
 Images = npt.NDArray[np.uint8]
@@ -45,20 +46,28 @@ def train_autoencoder(
     seed: int,
     where: torch.device,
     progress: Callable[[Iterable[int]], Iterable[int]],
-    on_epoch: Callable[[int, float, PatchAutoencoder], None],
+    on_epoch: Callable[[int, float], None],
+    resume: Resume | None = None,
 ) -> PatchAutoencoder:
     """Minimise MSE + l1_weight * L1 of the reconstruction, with noise on the latents.
 
     The noise (latent_noise standard deviations) makes the decoder forgive the errors of a
-    diffusion model. ``on_epoch(epoch, train_loss, model)`` is called after each epoch.
+    diffusion model. ``on_epoch(epoch, train_loss)`` is called after each epoch. resume: takes
+    a snapshot then, and gives the one to go on from.
     """
+    resume = resume or Never()
     with seeded(seed, "train_autoencoder"):
         model = build_autoencoder(params).to(where)
     model.start_from_pca(_patches(images, rows, params.factor, where))
     steps = math.ceil(len(rows) / params.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, params.epochs * steps)
-    for epoch in progress(range(1, params.epochs + 1)):
+    history: list[float] = []
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "decay": decay}
+    if content := resume.load():
+        history = content["history"]
+        restore(parts, content)
+    for epoch in progress(range(len(history) + 1, params.epochs + 1)):
         stream = generator(seed, "train_autoencoder", epoch)
         order = rows[torch.randperm(len(rows), generator=stream).numpy()]
         losses = []
@@ -82,5 +91,7 @@ def train_autoencoder(
                 f"train_autoencoder: loss is {mean} in epoch {epoch}; lower "
                 f"autoencoder.learning_rate={params.learning_rate}"
             )
-        on_epoch(epoch, mean, model)
+        history.append(mean)
+        on_epoch(epoch, mean)
+        resume.offer(lambda: {"history": history, **states(parts)})
     return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
 from advloop.objectives.weighting import AdaptiveWeight
+from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps
 from advloop.unet import Denoiser
@@ -68,6 +69,12 @@ def epoch_rows(setup: Setup, epoch: int, count: int, *key: str) -> torch.Tensor:
     """Rows out of ``count`` for one epoch: a fresh permutation, cut or repeated to its length."""
     stream = generator(setup.seed, setup.stage, setup.iteration, "rows", epoch, *key)
     return shuffled_rows(setup.rows_per_epoch, count, stream)
+
+
+def best_row(history: Sequence[Row]) -> Row:
+    """The row of the lowest val_loss, of equal ones the earlier; {} where none has it."""
+    measured = [row for row in history if "val_loss" in row]
+    return min(measured, key=lambda row: row["val_loss"]) if measured else {}
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
@@ -157,14 +164,18 @@ def train_diffusion(
     setup: Setup,
     denoiser: Denoiser,
     progress: Callable[[Iterable[int]], Iterable[int]],
-    on_epoch: Callable[[Row, Denoiser, Denoiser], None],
-) -> None:
-    """Train ``denoiser`` in place and hand (row, model, ema) to ``on_epoch`` every epoch.
+    on_epoch: Callable[[list[Row], Denoiser, Denoiser], None],
+    resume: Resume | None = None,
+) -> list[Row]:
+    """Train ``denoiser`` in place and hand (history, model, ema) to ``on_epoch`` every epoch.
 
-    row: epoch, learning_rate, loss, the objective's terms, grad_norm, and the ``val_``
-    values of the EMA weights every eval_interval epochs and at the last one. Raises
-    UserError on a non-finite term, before ``on_epoch`` sees that epoch.
+    history: a row of every epoch so far, and what is returned at the end. A row: epoch,
+    learning_rate, loss, the objective's terms, grad_norm, and the ``val_`` values of the EMA
+    weights every eval_interval epochs and at the last one. Raises UserError on a non-finite
+    term, before ``on_epoch`` sees that epoch. resume: takes a snapshot after ``on_epoch``, and
+    gives the one to go on from; then ``on_epoch`` is called for the rest alone.
     """
+    resume = resume or Never()
     params = setup.params
     ema = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
     optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
@@ -179,7 +190,19 @@ def train_diffusion(
     )
     averaged = ema.module
     assert isinstance(averaged, Denoiser)
-    for epoch in progress(range(1, params.epochs + 1)):
+    history: list[Row] = []
+    parts: dict[str, Stateful] = {
+        "model": denoiser,
+        "ema": ema,
+        "optimizer": optimizer,
+        "schedule": schedule,
+    }
+    if setup.adaptive:
+        parts["adaptive"] = setup.adaptive
+    if content := resume.load():
+        history = content["history"]
+        restore(parts, content)
+    for epoch in progress(range(len(history) + 1, params.epochs + 1)):
         rate = float(optimizer.param_groups[0]["lr"])
         row: Row = {"epoch": epoch, "learning_rate": rate}
         row |= _train_epoch(setup, denoiser, ema, optimizer, schedule, epoch)
@@ -195,4 +218,7 @@ def train_diffusion(
             row |= {f"val_{name}": value for name, value in measured.items()}
             if not math.isfinite(row["val_loss"]):
                 raise _diverged(setup, f"val_loss is {row['val_loss']} in epoch {epoch}")
-        on_epoch(row, denoiser, averaged)
+        history.append(row)
+        on_epoch(history, denoiser, averaged)
+        resume.offer(lambda: {"history": history, **states(parts)})
+    return history

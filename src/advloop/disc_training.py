@@ -18,8 +18,11 @@ from advloop.discriminator import (
 )
 from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
+from advloop.resume import Content, Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, eval_mode, generator, seeded
 from advloop.schedule import clear_timesteps
+
+Row = dict[str, float]
 
 
 class Judgement(NamedTuple):
@@ -100,7 +103,7 @@ class DiscResult:
     """history: one row an epoch; best and final: state dicts; best_epoch: 1-based."""
 
     config: dict[str, Any]
-    history: list[dict[str, float]]
+    history: list[Row]
     best: dict[str, torch.Tensor]
     final: dict[str, torch.Tensor]
     best_epoch: int
@@ -114,16 +117,19 @@ def train_discriminator(
     alphas_cumprod: torch.Tensor,
     seed: int,
     iteration: int,
-    on_epoch: Callable[[dict[str, float]], None],
+    on_epoch: Callable[[list[Row]], None],
+    resume: Resume | None = None,
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
     Runs ``params.epochs`` epochs, or until the first whose validation accuracy is at least
     ``params.stop_accuracy``. A noise-conditioned discriminator sees every row re-noised:
-    anew each epoch in training, always alike in validation. ``on_epoch`` receives each
-    history row: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
-    val_viability. Raises UserError on a non-finite loss.
+    anew each epoch in training, always alike in validation. ``on_epoch`` receives the
+    history after each: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
+    val_viability. Raises UserError on a non-finite loss. resume: takes a snapshot after
+    ``on_epoch``, and gives the one to go on from.
     """
+    resume = resume or Never()
     limit = 0
     if model_params.noise_conditioned:
         limit = clear_timesteps(
@@ -148,10 +154,26 @@ def train_discriminator(
         return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
     val = shown(val, "train_disc", "validation")
-    history: list[dict[str, float]] = []
+
+    def stopped() -> bool:
+        limit = params.stop_accuracy
+        return limit is not None and bool(history) and history[-1]["val_accuracy"] >= limit
+
+    history: list[Row] = []
     best: dict[str, torch.Tensor] = {}
     best_epoch, best_loss = 0, math.inf
-    for epoch in range(1, params.epochs + 1):
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "plateau": plateau}
+
+    def snapshot() -> Content:
+        return {"history": history, "best": best, "best_epoch": best_epoch, **states(parts)}
+
+    if content := resume.load():
+        history, best, best_epoch = (content[k] for k in ("history", "best", "best_epoch"))
+        best_loss = history[best_epoch - 1]["val_loss"]
+        restore(parts, content)
+    for epoch in range(len(history) + 1, params.epochs + 1):
+        if stopped():
+            break
         rate = optimizer.param_groups[0]["lr"]
         key = ("train_disc", iteration, epoch)
         with seeded(seed, *key, "dropout"):
@@ -181,9 +203,8 @@ def train_discriminator(
                 "val_viability": judged.viability,
             }
         )
-        on_epoch(history[-1])
         if judged.loss < best_loss:
             best, best_epoch, best_loss = weights(), epoch, judged.loss
-        if params.stop_accuracy is not None and judged.accuracy >= params.stop_accuracy:
-            break
+        on_epoch(history)
+        resume.offer(snapshot)
     return DiscResult(model.config, history, best, weights(), best_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 
+UNWRITABLE = {"ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM"}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full disk, or one that cannot be written, as a UserError that names ``path``."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason: BaseException | None = error
+        while reason and errno.errorcode.get(getattr(reason, "errno", None) or 0) not in UNWRITABLE:
+            reason = reason.__cause__ or reason.__context__  # torch.save hides it behind its own
+        if not isinstance(reason, OSError):
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({reason.strerror}); what was there is as it was; make "
+            "room or set its permissions, and run `dvc repro`"
+        ) from None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``.
@@ -28,20 +49,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A DVC workspace file may be a hard link into the cache, so nothing is ever
     written in place. On an exception the temporary file goes and ``path`` stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Give a file ``size`` bytes on the disk; OSError where it is full.
+
+    A file that is then written through a memory mapping cannot die of SIGBUS.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        os.posix_fallocate(handle, 0, size)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; fsync of a file covers its bytes alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -123,41 +167,6 @@ def load_tensor(path: Path) -> torch.Tensor:
     if not bool(torch.isfinite(tensor.sum())):
         raise UserError(f"{path}: holds NaN or infinity; remove it and run `dvc repro`")
     return tensor
-
-
-class TensorWriter:
-    """Fill a (N, C, H, W) float32 ``.pt`` file batch by batch with bounded memory.
-
-    The rows live in a memory-mapped scratch file, so that resident memory is one
-    batch whatever N is; ``save`` copies the mapping into ``torch.save``'s format.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        import torch
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        handle, name = tempfile.mkstemp(prefix=".scratch.", dir=path.parent)
-        os.close(handle)
-        self._scratch = Path(name)
-        size = int(torch.Size(shape).numel())
-        self.rows = torch.from_file(name, shared=True, size=size, dtype=torch.float32).view(shape)
-        self.filled = 0
-
-    def append(self, rows: torch.Tensor) -> None:
-        self.rows[self.filled : self.filled + len(rows)] = rows.detach().float().cpu()
-        self.filled += len(rows)
-
-    def __enter__(self) -> TensorWriter:
-        return self
-
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        try:
-            if failure is None:
-                assert self.filled == len(self.rows), (self.filled, len(self.rows))
-                save_torch(self.path, self.rows)
-        finally:
-            self._scratch.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

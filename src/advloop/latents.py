@@ -11,8 +11,9 @@ import numpy.typing as npt
 from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, to_images, to_pixels
 from advloop.errors import UserError
-from advloop.io import TensorWriter
+from advloop.resume import RowProgress
 from advloop.runtime import batches
+from advloop.tensor_writer import TensorWriter
 
 Images = npt.NDArray[np.uint8]
 Progress = Callable[[Iterable[range]], Iterable[range]]
@@ -38,19 +39,21 @@ def encode_rows(
     path: Path,
     progress: Progress,
     augmentation: str = "none",
+    done: RowProgress | None = None,
 ) -> tuple[int, ...]:
     """Write the scaled latents of ``rows`` to ``path`` and return their shape (N, C, H, W).
 
     All variants of an augmentation follow each other: row r of variant k stands at
-    k * len(rows) + r. Memory is bounded by the batch.
+    k * len(rows) + r. Memory is bounded by the batch. done: what an earlier process wrote.
     """
     variants = VARIANTS[augmentation]
     shape = codec.encode(images[:1]).shape[1:]
     total = (variants * len(rows), *shape)
     jobs = [part for part in batches(len(rows), batch)]
-    with TensorWriter(path, total) as writer:
+    with TensorWriter(path, total, done) as writer:
         for variant in range(variants):
-            for part in progress(jobs):
+            left = [part for part in jobs if variant * len(rows) + part.start >= writer.filled]
+            for part in progress(left):
                 pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
                 writer.append(codec.encode(to_images(augment(pixels, variant))))
     return total

@@ -30,6 +30,7 @@ def predict_latents(
     precision: str,
     where: torch.device,
     progress: Callable[[Iterable[range]], Iterable[range]],
+    start: int = 0,
 ) -> Iterator[torch.Tensor]:
     """Batches (B, C, H, W) float32 of params.num_samples predictions, in scaled units, unclipped.
 
@@ -37,7 +38,7 @@ def predict_latents(
     Sample k is a row of ``train`` noised to one timestep (DDPM, Eq. 4) and taken back by one
     network call (DDIM, Eq. 12). The timesteps are spread evenly over those with alpha_bar >=
     params.predicted_min_alpha_bar: beyond, one step predicts a blur. Sample k's noise depends
-    on (seed, iteration, k) alone.
+    on (seed, iteration, k) alone. start: the first sample of the batch to begin with.
     """
     alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
     limit = clear_timesteps(
@@ -47,7 +48,7 @@ def predict_latents(
     count, shape = params.num_samples, tuple(train.shape[1:])
     rows = shuffled_rows(count, len(train), generator(seed, *key))
     timesteps = spread_timesteps(count, limit, generator(seed, *key, "timesteps")).to(where)
-    for part in progress(list(batches(count, params.batch_size))):
+    for part in progress([p for p in batches(count, params.batch_size) if p.start >= start]):
         chosen = slice(part.start, part.stop)
         t = timesteps[chosen]
         eps = noise_for(part, shape, seed, *key).to(where)

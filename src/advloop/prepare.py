@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from advloop.images import decode_image
-from advloop.io import atomic_path
+from advloop.io import atomic_path, reserve
 from advloop.sources import Item, Source
 
 
@@ -23,6 +23,7 @@ def write_images(
     with atomic_path(path) as temporary:
         shape = (len(items), size, size, 3)
         rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(temporary, temporary.stat().st_size)
         for row, item in zip(rows, progress(items), strict=True):
             row[:] = decode_image(source.read(item.file), f"{source.name}: {item.file}", size)
         rows.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,6 +27,13 @@ class AdaptiveWeight:
     step: int = 0
     ratio: torch.Tensor | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """What ``update`` changes."""
+        return {"step": self.step, "ratio": self.ratio}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.ratio = state["step"], state["ratio"]
+
     def current(self) -> float | torch.Tensor:
         """For the next step; 0 at the first one, where no ratio is known yet."""
         if self.ratio is None:
@@ -38,4 +46,8 @@ class AdaptiveWeight:
         self.step += 1
         # a batch below the gate has no adversarial gradient, and a ratio without bound
         ratio = terms["gradient_ratio"].clamp(max=self.weight / self.max_ratio)
-        self.ratio = ratio if self.ratio is None else torch.lerp(ratio, self.ratio, self.decay)
+        self.ratio = (
+            ratio
+            if self.ratio is None
+            else torch.lerp(ratio, self.ratio.to(ratio.device), self.decay)
+        )

@@ -50,11 +50,13 @@ class Params:
     """The contents of one params.yaml.
 
     ``section(name, cls)`` returns a checked instance of the dataclass ``cls``;
-    ``value(name, kind)`` a checked top-level scalar. Both raise UserError.
+    ``value(name, kind)`` a checked top-level scalar. Both raise UserError. ``used`` holds what
+    has been read so far, by name.
     """
 
     def __init__(self, content: DictConfig, path: Path) -> None:
         self.content, self.path = content, path
+        self.used: dict[str, Any] = {}
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Params:
@@ -86,6 +88,7 @@ class Params:
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path}: {name}: {reason}; run `make params`") from None
+        self.used[name] = self._plain(value)
         return value
 
     def value(self, name: str, kind: type[T], rules: Mapping[str, Any] | None = None) -> T:

@@ -1,0 +1,223 @@
+"""Kill the pipeline again and again, go on with `dvc repro`, and compare with an undisturbed run.
+
+`python benchmarks/chaos.py` clones the committed project twice into a temporary folder: one
+clone runs undisturbed, the other is killed at seeded random moments of its run, in each way of
+KINDS in turn. At the end both must have the same dvc.lock, byte for byte. It writes docs/chaos.md.
+Minutes at scale demo: twice a whole run, and what the kills cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+DVC = Path(sys.executable).parent / "dvc"
+PAGE = ROOT / "docs/chaos.md"
+REFUSED = "is still writing it"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to die: which signal, to the whole process group, to DVC or to the stage alone."""
+
+    name: str
+    signal: signal.Signals
+    target: str
+
+
+KINDS = (
+    Kind("SIGKILL to the process group", signal.SIGKILL, "group"),
+    Kind("SIGKILL to DVC alone", signal.SIGKILL, "dvc"),
+    Kind("SIGKILL to the stage alone", signal.SIGKILL, "stage"),
+    Kind("SIGINT to the process group", signal.SIGINT, "group"),
+    Kind("SIGTERM to the process group", signal.SIGTERM, "group"),
+)
+
+
+@dataclass
+class Strike:
+    """One kill: how, during which stage, and whether the next `dvc repro` met the orphan."""
+
+    kind: Kind
+    stage: str
+    refused: bool = False
+
+
+@dataclass
+class Survival:
+    """seconds: of wall time in all attempts together."""
+
+    strikes: list[Strike]
+    seconds: float
+
+
+class Attempt:
+    """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
+
+    def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = psutil.Popen(
+                [str(DVC), "repro"],
+                cwd=project,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def family(self) -> list[psutil.Process]:
+        """DVC first, then the shell and the stage that it runs."""
+        try:
+            return [self.process, *self.process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def stage_of(processes: list[psutil.Process]) -> tuple[psutil.Process | None, str]:
+    """The process of a stage and the name of its script; (None, "DVC") between two stages."""
+    for process in reversed(processes):
+        try:
+            script = next((a for a in process.cmdline() if a.startswith("stages/")), None)
+        except psutil.Error:
+            continue
+        if script and process.name() != "sh":
+            return process, Path(script).stem
+    return None, "DVC"
+
+
+def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
+    """Kill, and wait for DVC's end; the processes that outlive it."""
+    family = attempt.family()
+    stage, name = stage_of(family)
+    if kind.target == "dvc":
+        victims = [attempt.process]
+    elif kind.target == "stage":
+        victims = [stage or attempt.process]
+    else:
+        victims = family
+    for victim in victims:
+        try:
+            victim.send_signal(kind.signal)
+        except psutil.NoSuchProcess:  # it ended by itself in this very moment
+            continue
+    attempt.process.wait(timeout=120)
+    _, alive = psutil.wait_procs([p for p in family if p.pid != attempt.process.pid], timeout=0.5)
+    return Strike(kind, name), alive
+
+
+def moments(kills: int, seconds: float, seed: int) -> list[float]:
+    """Seconds of running between one kill and the next: random moments of an undisturbed run."""
+    draws = random.Random(seed)
+    places = sorted(draws.uniform(0, seconds) for _ in range(kills))
+    return [place - before for before, place in zip([0.0, *places], places, strict=False)]
+
+
+def survive(
+    project: Path,
+    kills: int,
+    seconds: float,
+    seed: int,
+    env: Mapping[str, str] | None = None,
+) -> Survival:
+    """Run ``project`` to its end with so many kills; RuntimeError where it cannot be finished.
+
+    seconds: what an undisturbed run takes.
+    """
+    folder = Path(tempfile.mkdtemp())
+    strikes: list[Strike] = []
+    orphans: list[psutil.Process] = []
+    began = time.monotonic()
+    waits = moments(kills, seconds, seed)
+    attempts = 0
+    while True:
+        attempts += 1
+        if attempts > 3 * kills + 3:
+            raise RuntimeError(f"no end after {attempts} attempts; see {folder}")
+        attempt = Attempt(project, folder / f"{attempts}.log", env)
+        wait = waits[len(strikes)] if len(strikes) < kills else None
+        try:
+            attempt.process.wait(timeout=wait)
+        except psutil.TimeoutExpired:
+            one, orphans = strike(attempt, KINDS[len(strikes) % len(KINDS)])
+            strikes.append(one)
+            print(f"{len(strikes)}: {one.kind.name} during {one.stage}", flush=True)
+            continue
+        if attempt.process.returncode == 0:
+            return Survival(strikes, time.monotonic() - began)
+        if REFUSED not in attempt.text() or not orphans:
+            raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
+        strikes[-1].refused = True
+        psutil.wait_procs(orphans)
+
+
+def report(survival: Survival, undisturbed: float, *, same: bool, scale: str, seed: int) -> str:
+    """docs/chaos.md."""
+    strikes = survival.strikes
+    extra = survival.seconds - undisturbed
+    lines = [
+        "# Kills survived",
+        "",
+        f"Made by `python benchmarks/chaos.py --kills {len(strikes)} --seed {seed}` at scale "
+        f"{scale}; remade by the same command.",
+        "",
+        f"- {len(strikes)} kills, then dvc.lock "
+        f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
+        f"- Undisturbed: {undisturbed:.0f} s. With all kills: {survival.seconds:.0f} s, "
+        f"{extra / len(strikes):.1f} s more for each: work done twice, and starting again.",
+        f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
+        "outlived its DVC, and said so instead of writing the same files.",
+        "",
+        "| kind | kills | during |",
+        "|---|---|---|",
+    ]
+    for kind in KINDS:
+        found = [one.stage for one in strikes if one.kind is kind]
+        lines.append(f"| {kind.name} | {len(found)} | {', '.join(found)} |")
+    return "\n".join(lines) + "\n"
+
+
+def clone(folder: Path) -> Path:
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args()
+    env = os.environ | {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}"}
+    with tempfile.TemporaryDirectory() as temporary:
+        calm, wild = (clone(Path(temporary) / name) for name in ("calm", "wild"))
+        began = time.monotonic()
+        subprocess.run([str(DVC), "repro", "--force"], cwd=calm, env=env, check=True)
+        undisturbed = time.monotonic() - began
+        (wild / "dvc.lock").unlink()
+        survival = survive(wild, args.kills, undisturbed, args.seed, env)
+        same = (calm / "dvc.lock").read_bytes() == (wild / "dvc.lock").read_bytes()
+    scale = (ROOT / "params.yaml").read_text().partition("scale: ")[2].split()[0]
+    text = report(survival, undisturbed, same=same, scale=scale, seed=args.seed)
+    print(text)
+    PAGE.write_text(text)
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
