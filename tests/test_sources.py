@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bad_files import claiming, inflating
 
 from advloop.errors import UserError
 from advloop.sources import ArchiveSource, Item, list_items, open_source
@@ -192,7 +197,7 @@ def test_manifest_needs_no_split_column_and_may_hold_others(tmp_path: Path) -> N
         ("image,group\na.png,g\n", "column file is missing"),
         ("file;group\na.png;g\n", "column file is missing"),
         ("", "column file is missing"),
-        ("file,group\na.png,g\na.png,g\n", "names a.png twice"),
+        ("file,group\na.png,g\na.png,g\n", "holds a.png twice"),
         ("file,group\nz.png,g\n", "names z.png, which is not there"),
         ("file,group\n../a.png,g\n", "names ../a.png, which is not there"),
         ("file,group\n,g\n", "file is empty"),
@@ -257,3 +262,41 @@ def test_index_that_is_no_text_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, "a.png")
     (tmp_path / "index.json").write_bytes(b"\xff\xfe\x00\x01")
     assert "not a list of" in refusal(tmp_path)
+
+
+# --- What is read from an untrusted source ---
+
+
+def test_folder_that_cannot_be_listed_is_refused_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a/1.png", "b/2.png")
+    scandir = os.scandir
+
+    def locked(path: str) -> Any:  # as it is for a user who may not read the folder
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    assert "b: cannot be read (Permission denied)" in refusal(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_image_that_may_not_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)"):
+        open_source(tmp_path).read("a.png")
+
+
+def test_member_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(claiming(inflating("a.png", 256, {}), 100))
+    source = open_source(path)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.png cannot be read"):
+        source.read("a.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
