@@ -33,6 +33,8 @@ def main() -> None:
     deterministic()
     train = load_latents(args.latents / "train.pt")
     channels, size = int(train.shape[1]), int(train.shape[2])
+    shape = (channels, size, size)
+    val = load_latents(args.latents / "val.pt", shape)
     criterion = Criterion(
         objective=noise_only,
         weight=0.0,
@@ -41,7 +43,7 @@ def main() -> None:
         precision=read_precision(params),
         where=device(),
     )
-    val, seed = load_latents(args.latents / "val.pt"), read_seed(params)
+    seed = read_seed(params)
 
     rows: list[Row] = []
 
@@ -54,7 +56,7 @@ def main() -> None:
         print(diffusion_report(row, settings.epochs), flush=True)
 
     if settings.pretrained:
-        denoiser = import_unet(Path(settings.pretrained), (channels, size, size)).to(device())
+        denoiser = import_unet(Path(settings.pretrained), shape).to(device())
         save_checkpoint(args.out, denoiser)
         measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
         rows.append({"epoch": 0} | {f"val_{name}": value for name, value in measured.items()})
