@@ -71,7 +71,7 @@ class Params:
                 str(value)  # what is read here can be shown, in a message too
             except (OmegaConfBaseException, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
-                raise UserError(f"{path}: {key}: {reason}; run `make params`") from None
+                raise UserError(f"{path}: {key!s}: {reason}; run `make params`") from None
         return cls(content, path)
 
     def fail(self, key: str, value: object, problem: str) -> UserError:
@@ -132,6 +132,8 @@ class Params:
             fits = found == {bool} if kind == "bool" else bool not in found
             if not fits or (str in found and not kind.startswith("str")):
                 raise ValidationError  # OmegaConf would read "5" and true as numbers, 1 as true
+            if any(OmegaConf.is_config(value) for value in values):
+                raise ValidationError  # it would take a list for the number of a list
             OmegaConf.merge(OmegaConf.structured(cls), {key: node[key]})
         except (OmegaConfBaseException, OverflowError):
             raise self.fail(f"{section}.{key}", node[key], f"must be of type {kind}") from None
