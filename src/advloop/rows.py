@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from advloop.errors import UserError
 from advloop.io import read_json
 from advloop.selection import Rows, iteration_of, kid_names
 
+LARGEST = 1e300  # JSON's whole numbers may exceed any float
 NAME = re.compile(r"reals|autoencoder|base|iter_[0-9]{1,9}")
 
 
@@ -49,7 +49,7 @@ def _mapping(path: Path, name: str, value: Any) -> dict[str, Any]:
 
 def _check_number(path: Path, name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not -math.inf < value < math.inf:
+    if not number or not -LARGEST < value < LARGEST:
         raise UserError(f"{path}: {name}={value} must be a finite number; run `dvc repro`")
 
 
