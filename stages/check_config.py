@@ -31,7 +31,7 @@ def check_derived(params: Params) -> None:
             content.base.pretrained,
         )
     except ValueError as error:
-        raise UserError(f"{params.path}: {error}") from None
+        raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None
     found = OmegaConf.to_container(params.section_node("derived"))
     assert isinstance(found, dict)
     if found == expected:
@@ -41,7 +41,8 @@ def check_derived(params: Params) -> None:
             f"{params.path}: conf/ has changed since it was composed; run `make params` "
             "(or `dvc exp run`, which composes by itself)"
         )
-    stale = sorted(k for k in {*expected, *found} if found.get(k) != expected.get(k))
+    keys = sorted({*expected, *found}, key=str)
+    stale = [key for key in keys if found.get(key) != expected.get(key)]
     raise UserError(
         f"{params.path}: derived.{stale[0]} does not follow from exp_name={content.exp_name}, "
         f"num_iterations={content.num_iterations}; edit conf/ instead and run `make params`, "
@@ -53,7 +54,11 @@ def check_paths(params: Params) -> None:
     """Raise UserError where a path of params.yaml leads nowhere."""
     for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
         path = OmegaConf.select(params.content, key)
-        if path is not None and not Path(path).exists():
+        try:
+            found = path is None or Path(path).exists()
+        except OSError as error:
+            raise params.fail(key, path, f"cannot be looked for ({error.strerror})") from None
+        if not found:
             raise params.fail(key, path, "does not exist")
 
 

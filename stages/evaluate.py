@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from common import load_params, parse_args, run_stage
-from PIL import Image
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.criterion import Criterion
+from advloop.errors import UserError
 from advloop.evaluation import evaluate_model
 from advloop.features import load_features
-from advloop.grids import image_grid, save_png
-from advloop.io import read_json, write_json
+from advloop.grids import image_grid, load_png, save_png
+from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
 from advloop.metrics import describe
 from advloop.objectives.none import noise_only
@@ -26,6 +26,7 @@ from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
 from advloop.reals import load_reals
+from advloop.rows import read_figures, read_rows
 from advloop.runtime import deterministic, device
 from advloop.unet import load_checkpoint
 
@@ -45,6 +46,14 @@ def main() -> None:
         out=Path,
     )
     params = load_params(f"evaluate {args.name}")
+    rows, picture = read_rows(args.previous), args.previous.with_suffix(".png")
+    above = load_png(picture)
+    training = {
+        f"{kind}_{name}": value
+        for kind, path in (("disc", args.disc_metrics), ("diffusion", args.diffusion_metrics))
+        if path
+        for name, value in read_figures(path).items()
+    }
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
     settings = params.section("evaluate", EvaluateParams)
@@ -70,15 +79,13 @@ def main() -> None:
         bar("evaluate"),
     )
     print(describe(row))
-    if args.disc_metrics:
-        row |= {f"disc_{name}": value for name, value in read_json(args.disc_metrics).items()}
-    if args.diffusion_metrics:
-        row |= {
-            f"diffusion_{name}": value for name, value in read_json(args.diffusion_metrics).items()
-        }
-    write_json(args.out, {**read_json(args.previous), args.name: row})
-    above = np.asarray(Image.open(args.previous.with_suffix(".png")).convert("RGB"))
     strip = image_grid(images[:8], columns=8)
+    if above.shape[1] != strip.shape[1]:
+        raise UserError(
+            f"{picture}: is {above.shape[1]} pixels wide, not {strip.shape[1]}; it is of another "
+            "scale, remake it with `dvc repro`"
+        )
+    write_json(args.out, {**rows, args.name: row | training})
     gap = np.full((6, strip.shape[1], 3), 255, dtype=np.uint8)
     save_png(args.out.with_suffix(".png"), np.concatenate([above, gap, strip]))
 

@@ -11,16 +11,16 @@ from common import load_params, parse_args, run_stage
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.critic import two_sample_test
 from advloop.dataset import load_dataset
+from advloop.errors import UserError
 from advloop.features import load_features
 from advloop.grids import image_grid, save_png
 from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
 from advloop.metrics import describe, make_row, measure
-from advloop.neighbours import nearest_distances
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
-from advloop.reals import Reals, draw_images, save_reals
+from advloop.reals import Reals, draw_images, nearest_training, save_reals
 from advloop.runtime import batches, deterministic, device, generator
 
 
@@ -35,7 +35,8 @@ def main() -> None:
     scale = read_scale(args.latents / "stats.json")
     codec = Codec(load_autoencoder(args.autoencoder).to(device()), scale)
     features = load_features(settings.features, codec, settings.feature_size, device())
-    train, test = (load_latents(args.latents / f"{name}.pt") for name in ("train", "test"))
+    train = load_latents(args.latents / "train.pt")
+    test = load_latents(args.latents / "test.pt", (train.shape[1], *train.shape[2:]))
 
     def stream(*key: str) -> torch.Generator:
         return generator(seed, "evaluate_reals", *key)
@@ -52,14 +53,17 @@ def main() -> None:
         ]
     )
     test_rows = dataset.rows("test")
+    if len(test) % len(test_rows):
+        raise UserError(
+            f"{args.latents / 'test.pt'}: {len(test)} latents of {len(test_rows)} images; remake "
+            "it with `dvc repro`"
+        )
     latents = test.unflatten(0, (-1, len(test_rows)))
     reals = Reals(
         features={name: features(images_of(name)) for name in ("tune", "test")},
         latents=latents,
         groups=[dataset.groups[row] for row in test_rows],
-        nearest=float(
-            nearest_distances(latents[0].to(device()), train, settings.batch_size).median()
-        ),
+        nearest=nearest_training(latents[0].to(device()), train, settings.batch_size),
     )
     save_reals(args.out / "reals.pt", reals)
 

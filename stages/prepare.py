@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
-from advloop.manifest import write_manifest
+from advloop.manifest import SPLITS
 from advloop.params.data import DataParams
-from advloop.prepare import write_images
+from advloop.prepare import prepare
 from advloop.progress import bar
-from advloop.sources import SPLITS, list_items, open_source
-from advloop.splits import assign_splits
+from advloop.sources import list_items, open_source
 
 
 def main() -> None:
     args = parse_args(__doc__, out=Path)
-    params = load_params("prepare")
-    data = params.section("data", DataParams)
+    data = load_params("prepare").section("data", DataParams)
     source = open_source(Path(data.source))
     items = list_items(source)
-    splits = assign_splits(
-        items, data.val_fraction, data.test_fraction, data.tune_fraction, data.split_seed
-    )
-    write_images(source, items, data.image_size, args.out / "images.npy", bar("prepare"))
-    rows = [(item.file, item.group, split) for item, split in zip(items, splits, strict=True)]
-    write_manifest(args.out / "manifest.csv", rows)
-    counts = Counter(splits)
+
+    def on_skip(problem: str) -> None:
+        print(f"skipped: {problem}", file=sys.stderr)
+
+    kept, splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
+    counts, left_out = Counter(splits), len(items) - len(kept)
     print(
-        f"{len(items)} images of {len({item.group for item in items})} groups: "
+        f"{len(kept)} images of {len({item.group for item in kept})} groups: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+        + (f"; {left_out} of {len(items)} skipped" if left_out else "")
     )
 
 

@@ -7,19 +7,21 @@ from pathlib import Path
 from common import load_params, parse_args, run_stage
 
 from advloop.health import health_warning
-from advloop.io import copy_file, read_json, write_json
+from advloop.io import copy_file, write_json
 from advloop.report import markdown_table, summary, worse_rounds
+from advloop.rows import read_rows
 from advloop.selection import select
 
 
 def main() -> None:
     args = parse_args(__doc__, evaluation=Path, metrics=Path, picture=Path)
     load_params("report")
-    rows = read_json(args.evaluation)
+    rows = read_rows(args.evaluation, "reals", "autoencoder", "base")
     content = summary(rows)
-    write_json(args.metrics, content)
+    table = markdown_table(content)
     copy_file(args.evaluation.with_suffix(".png"), args.picture)
-    print(markdown_table(content))
+    write_json(args.metrics, content)
+    print(table)
     print(f"final model: {select(rows)}")
     for line in worse_rounds(rows):
         print(f"warning: {line}; the final model goes by the tune images")

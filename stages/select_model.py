@@ -6,7 +6,9 @@ from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
-from advloop.io import copy_file, read_json
+from advloop.errors import UserError
+from advloop.io import copy_file
+from advloop.rows import read_rows
 from advloop.selection import select
 
 
@@ -21,7 +23,11 @@ def main() -> None:
         out=Path,
     )
     load_params(f"select {args.name}")
-    chosen = select(read_json(args.evaluation))
+    chosen = select(read_rows(args.evaluation, args.name))
+    if chosen != args.name and args.previous is None:
+        raise UserError(
+            f"{args.evaluation}: {chosen} is best, which comes after {args.name}; run `dvc repro`"
+        )
     copy_file(args.model if chosen == args.name else args.previous, args.out)
     print(f"best so far: {chosen}")
 

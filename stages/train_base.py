@@ -33,6 +33,8 @@ def main() -> None:
     deterministic()
     train = load_latents(args.latents / "train.pt")
     channels, size = int(train.shape[1]), int(train.shape[2])
+    shape = (channels, size, size)
+    val = load_latents(args.latents / "val.pt", shape)
     criterion = Criterion(
         objective=noise_only,
         weight=0.0,
@@ -41,7 +43,7 @@ def main() -> None:
         precision=read_precision(params),
         where=device(),
     )
-    val, seed = load_latents(args.latents / "val.pt"), read_seed(params)
+    seed = read_seed(params)
 
     def on_epoch(history: list[Row], _: Denoiser, ema: Denoiser) -> None:
         if best_row(history) is history[-1]:
@@ -50,7 +52,7 @@ def main() -> None:
         print(diffusion_report(history[-1], settings.epochs), flush=True)
 
     if settings.pretrained:
-        denoiser = import_unet(Path(settings.pretrained), (channels, size, size)).to(device())
+        denoiser = import_unet(Path(settings.pretrained), shape).to(device())
         save_checkpoint(args.out, denoiser)
         measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
         history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]

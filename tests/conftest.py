@@ -14,11 +14,15 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+
+if TYPE_CHECKING:
+    from stage_folder import StageFolder
 
 REPO = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -324,3 +328,20 @@ def fakes(finished_fakes: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "fakes"
     shutil.copytree(finished_fakes.parent, folder, symlinks=True)
     return folder / finished_fakes.name
+
+
+@pytest.fixture(scope="session")
+def good_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage has run once; see stage_folder.py."""
+    from stage_folder import build  # loads diffusers, which few tests wait for
+
+    return build(tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def stages(good_stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageFolder:
+    """A copy of ``good_stages`` for one test, in which single stages run."""
+    from stage_folder import StageFolder
+
+    shutil.copytree(good_stages, tmp_path / "project")
+    return StageFolder(tmp_path / "project", monkeypatch)

@@ -268,11 +268,6 @@ def test_check_config_refuses_exp_name_edited_by_hand(workspace: Workspace) -> N
     assert "exp_name=other" in message
 
 
-def test_check_config_refuses_an_exp_name_that_leads_elsewhere(workspace: Workspace) -> None:
-    workspace.edit(exp_name="../other")
-    assert "exp_name=../other" in workspace.refusal()
-
-
 def test_check_config_refuses_params_older_than_conf(workspace: Workspace) -> None:
     with (workspace.conf / "config.yaml").open("a") as file:
         file.write("# changed\n")
@@ -330,11 +325,6 @@ def test_check_config_refuses_a_path_that_leads_nowhere(workspace: Workspace, ke
     assert f"{key}=no/such does not exist" in workspace.refusal()
 
 
-def test_check_config_refuses_an_objective_that_is_no_section(workspace: Workspace) -> None:
-    workspace.edit(objective="none")
-    assert "objective=none must be a section" in workspace.refusal()
-
-
 def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace: Workspace) -> None:
     check_config.main()
     cached = workspace.out.with_name("cached")
@@ -389,8 +379,3 @@ def test_check_config_refuses_a_record_that_is_none(workspace: Workspace, text: 
     workspace.edit(base__pretrained="models/unet", derived__base_source="models/unet")
     with pytest.raises(UserError, match=r"models/stage1\.json: not a record"):
         check_config.main()
-
-
-def test_check_config_refuses_a_value_out_of_range(workspace: Workspace) -> None:
-    workspace.edit(objective__weight=-1)
-    assert "objective.weight=-1" in workspace.refusal()

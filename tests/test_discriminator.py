@@ -140,12 +140,6 @@ def test_a_missing_file_is_refused(tmp_path):
     assert "dvc repro" in refusal(tmp_path / "absent.pt")
 
 
-def test_a_truncated_file_is_refused(saved):
-    path, _ = saved
-    path.write_bytes(path.read_bytes()[:1000])
-    refusal(path)
-
-
 # --- noise conditioning ---
 
 

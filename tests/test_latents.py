@@ -285,16 +285,6 @@ def test_writer_that_fails_leaves_the_old_file_and_no_scratch_file(
 # --- reading ---
 
 
-class Bomb:
-    """Unpickling it writes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.path, "executed")
-
-
 def refusal(path: Path, shape: tuple[int, int, int] | None = None) -> str:
     with pytest.raises(UserError) as caught:
         load_latents(path, shape)
@@ -342,12 +332,6 @@ def test_latents_with_one_value_that_is_no_number_are_refused(
 def test_file_that_holds_no_batch_of_latents_is_refused(tmp_path: Path, content: Any) -> None:
     save_torch(tmp_path / "a.pt", content)
     assert "must hold one tensor (N, C, H, W)" in refusal(tmp_path / "a.pt")
-
-
-def test_pickle_with_code_is_refused_and_not_executed(tmp_path: Path) -> None:
-    torch.save({"a": Bomb(tmp_path / "trace")}, tmp_path / "a.pt")
-    assert "refused" in refusal(tmp_path / "a.pt")
-    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])

@@ -141,6 +141,8 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("unet.block_out_channels", [64, 2.5], "type list[int]"),
     ("unet.block_out_channels", ["64", "128"], "type list[int]"),
     ("unet.block_out_channels", [64, True], "type list[int]"),
+    ("unet.block_out_channels", [64, []], "type list[int]"),
+    ("base.epochs", {"a": 1}, "type int"),
     ("train_disc.plateau_factor", 1, "at most 0.99"),
     ("diffusion.num_train_timesteps", 10_001, "at most 10000"),
     ("unet.block_out_channels", [64, 0], "at least 1"),

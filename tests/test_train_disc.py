@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 import train_disc
 from advloop.discriminator import load_discriminator
-from advloop.errors import UserError
 from advloop.io import save_torch
 from advloop.manifest import write_manifest
 
@@ -141,9 +140,3 @@ def test_a_training_that_ends_by_itself_tells_of_no_stop(
     assert "Epoch 2/2: " in shown
     assert "Stopped" not in shown
     assert "training fakes" not in shown
-
-
-def test_predictions_of_another_number_are_refused_in_one_line(workspace: Workspace) -> None:
-    save_torch(workspace.root / "predicted.pt", torch.zeros(N - 1, *SHAPE))
-    with pytest.raises(UserError, match=r"^predicted\.pt: 49 latents beside 50; `dvc repro`$"):
-        workspace.run(0, ALL_ON)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
+from diffusers import UNet2DModel
 
 from advloop.errors import UserError
 from advloop.params.diffusion import UNetParams
@@ -114,13 +113,6 @@ def test_a_loaded_checkpoint_saves_to_the_same_bytes(tmp_path):
     assert (tmp_path / "second.pt").read_bytes() == (tmp_path / "first.pt").read_bytes()
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    wider = build_unet(config(block_out_channels=[16, 16]), seed=0)
-    torch.save({"config": config(), "ema": wider.unet.state_dict()}, path)
-    assert "architecture" in refusal(path, load_checkpoint)
-
-
 def test_weights_that_lack_a_layer_are_refused(tmp_path):
     path = tmp_path / "checkpoint.pt"
     weights = build_unet(config(), seed=0).unet.state_dict()
@@ -147,26 +139,6 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path, content):
     refusal(path, load_checkpoint)
 
 
-class Payload:
-    """A pickle that runs a command when it is loaded as ordinary pickles are."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_never_runs(tmp_path):
-    mark, path = tmp_path / "executed", tmp_path / "checkpoint.pt"
-    payload = Payload(f"touch {mark}")
-    torch.save({"config": config(), "ema": payload}, path)
-    refusal(path, load_checkpoint)
-    assert not mark.exists()
-    torch.load(path, weights_only=False)  # the payload works: only the refusal stopped it
-    assert mark.exists()
-
-
 @pytest.mark.parametrize("kept", [0.0, 0.0001, 0.01, 0.5, 0.9, 0.999])
 def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
     path = tmp_path / "checkpoint.pt"
@@ -181,10 +153,6 @@ def test_a_file_that_is_no_checkpoint_at_all_is_refused(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(content)
     refusal(path, load_checkpoint)
-
-
-def test_a_missing_checkpoint_is_refused_with_the_command_that_makes_it(tmp_path):
-    assert "dvc repro" in refusal(tmp_path / "absent.pt", load_checkpoint)
 
 
 def test_a_folder_in_place_of_a_checkpoint_is_refused(tmp_path):
@@ -235,35 +203,8 @@ def test_a_class_conditional_network_is_refused(tmp_path):
     assert "class-conditional" in refusal(tmp_path / "unet", import_unet, SHAPE)
 
 
-def test_an_autoencoder_in_place_of_the_network_is_refused_by_its_class(tmp_path):
-    vae = AutoencoderKL(block_out_channels=[8], norm_num_groups=4, latent_channels=4)
-    vae.save_pretrained(tmp_path / "vae")
-    assert "AutoencoderKL" in refusal(tmp_path / "vae", import_unet, SHAPE)
-
-
 def test_a_missing_folder_is_refused(tmp_path):
     assert "base.pretrained" in refusal(tmp_path / "absent", import_unet, SHAPE)
-
-
-def test_a_folder_without_weights_is_refused(saved):
-    folder, _ = saved
-    (folder / "diffusion_pytorch_model.safetensors").unlink()
-    refusal(folder, import_unet, SHAPE)
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-def test_a_folder_with_truncated_weights_is_refused(saved, kept):
-    folder, _ = saved
-    weights = folder / "diffusion_pytorch_model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[: int(len(content) * kept)])
-    refusal(folder, import_unet, SHAPE)
-
-
-def test_a_folder_whose_configuration_is_not_json_is_refused(saved):
-    folder, _ = saved
-    (folder / "config.json").write_text("{")
-    refusal(folder, import_unet, SHAPE)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.errors import UserError
+from advloop.io import all_finite
 from advloop.model_folder import WEIGHTS, save_model_folder
 from advloop.params.data import AutoencoderParams
 from advloop.runtime import eval_mode
@@ -173,13 +174,9 @@ def load_autoencoder(folder: Path) -> nn.Module:
     try:
         config = json.loads((folder / "config.json").read_text())
         name = config["_class_name"]
-        if name != CLASS:
-            return _load_diffusers(folder, name)
-        from safetensors.torch import load_file
-
-        arguments = {k: v for k, v in config.items() if not k.startswith("_")}
-        model = PatchAutoencoder(**arguments)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model = _load_own(folder, config) if name == CLASS else _load_diffusers(folder, name)
+        if not all_finite(model.state_dict()):
+            raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -189,13 +186,25 @@ def load_autoencoder(folder: Path) -> nn.Module:
     return model
 
 
+def _load_own(folder: Path, config: dict[str, Any]) -> nn.Module:
+    from safetensors.torch import load_file
+
+    model = PatchAutoencoder(**{k: v for k, v in config.items() if not k.startswith("_")})
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model
+
+
 def _load_diffusers(folder: Path, name: str) -> nn.Module:
     import diffusers
 
     if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
         raise ValueError(f"its class {name} is no diffusers autoencoder")
     loaded, report = getattr(diffusers, name).from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        low_cpu_mem_usage=False,  # otherwise it asks for accelerate in four lines
     )
     if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
         raise ValueError("its weights are not those of its config.json")

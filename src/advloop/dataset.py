@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advloop.errors import UserError
-from advloop.manifest import read_manifest
+from advloop.manifest import SPLITS, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,23 @@ class Dataset:
 
 
 def load_dataset(folder: Path) -> Dataset:
-    """The output of stage prepare; UserError if images and manifest do not match."""
+    """The output of stage prepare; UserError if images and manifest do not match.
+
+    Every split has an image, as stage prepare sees to.
+    """
     rows = read_manifest(folder / "manifest.csv")
-    if not rows:
-        raise UserError(f"{folder / 'manifest.csv'}: names no image; make it with `dvc repro`")
+    if absent := set(SPLITS).difference(row[2] for row in rows):
+        raise UserError(
+            f"{folder / 'manifest.csv'}: names no image of split {min(absent)}; make it with "
+            "`dvc repro`"
+        )
     path = folder / "images.npy"
     try:
         images = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header can fail in any way
         raise UserError(f"{path}: cannot be read ({error}); make it with `dvc repro`") from None
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(rows):
+    square = images.ndim == 4 and images.shape[1:] == (images.shape[1], images.shape[1], 3)
+    if not square or images.dtype != np.uint8 or len(images) != len(rows):
         raise UserError(f"{path}: does not match manifest.csv; make both with `dvc repro prepare`")
     files, groups, splits = ([row[i] for row in rows] for i in range(3))
     return Dataset(images, files, groups, splits)

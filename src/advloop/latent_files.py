@@ -21,11 +21,20 @@ def read_scale(path: Path) -> float:
 
 
 def load_latents(path: Path, shape: tuple[int, int, int] | None = None) -> torch.Tensor:
-    """Latents (N, C, H, W) float32, memory-mapped; UserError unless they have ``shape``."""
+    """Latents (N, C, H, W) float32, memory-mapped; UserError unless they have ``shape``.
+
+    N is at least 1: an empty buffer of fakes is none that a stage reads.
+    """
     latents = load_tensor(path)
+    if len(latents) == 0:
+        raise UserError(f"{path}: holds no latent; remake it with `dvc repro`")
     if shape is not None and tuple(latents.shape[1:]) != tuple(shape):
         raise UserError(
             f"{path}: latents {list(latents.shape[1:])} are not the {list(shape)} that the model "
             "takes; it is of another scale, remake it with `dvc repro`"
+        )
+    if latents.shape[2] != latents.shape[3]:
+        raise UserError(
+            f"{path}: latents {list(latents.shape[1:])} are not square; remake it with `dvc repro`"
         )
     return latents

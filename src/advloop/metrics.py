@@ -40,6 +40,12 @@ def measure(
             f"evaluate: a set of {smallest} images is too small, {MIN_IMAGES} are needed; add "
             "images, raise data.test_fraction, or lower evaluate.num_seeds"
         )
+    widths = {part.shape[1] for part in (*samples, *real.values())}
+    if len(widths) > 1:
+        raise UserError(
+            f"evaluate: features of {' and '.join(map(str, sorted(widths)))} values cannot be "
+            "compared; remake those of the reals with `dvc repro evaluate_reals`"
+        )
     seeds: Seeds = {}
     for part in samples:
         values = {name: v for metric in METRICS for name, v in metric(part, real["test"]).items()}

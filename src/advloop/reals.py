@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ import torch
 
 from advloop.augment import augment_at_random
 from advloop.dataset import Dataset
+from advloop.errors import UserError
 from advloop.io import load_model, save_torch
+from advloop.neighbours import nearest_distances
+
+COPY = 1e-3  # distance, over sqrt(D), below which two latents are the same
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,22 @@ def draw_images(
     return augment_at_random(dataset.images[rows], augmentation, stream)
 
 
+def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int) -> float:
+    """Median distance of latents (N, C, H, W) to the nearest of train (M, C, H, W).
+
+    Raises UserError where half of them are copies. Of latents with mean square 1 and D
+    elements, independent ones lie sqrt(2 D) apart, and equal ones, by rounding in float32,
+    up to 5e-4 sqrt(D).
+    """
+    nearest = float(nearest_distances(latents, train, batch_size).median())
+    if not nearest > COPY * latents[0].numel() ** 0.5:
+        raise UserError(
+            "data.source: half of the evaluation-only images or more are copies of training "
+            "images; remove the copies, or give them the group of the original"
+        )
+    return nearest
+
+
 def save_reals(path: Path, reals: Reals) -> None:
     """All but the latents, which stage encode_dataset keeps."""
     content = {"features": dict(reals.features), "groups": list(reals.groups)}
@@ -59,7 +80,18 @@ def load_reals(path: Path, latents: torch.Tensor) -> Reals:
     """What ``save_reals`` wrote, with the test latents (V * N, C, H, W), variant by variant."""
 
     def build(content: dict[str, Any]) -> Reals:
-        rows = latents.unflatten(0, (-1, len(content["groups"])))
-        return Reals(content["features"], rows, content["groups"], content["nearest"])
+        features, groups = content["features"], content["groups"]
+        for split in ("tune", "test"):
+            if features[split].ndim != 2 or features[split].dtype != torch.float32:
+                raise ValueError(f"its features of {split} are no rows of float32")
+        if not all(isinstance(group, str) for group in groups):
+            raise TypeError("its groups are no names")
+        if len(features["test"]) != len(groups):
+            raise ValueError(
+                f"it has features of {len(features['test'])} images, not {len(groups)}"
+            )
+        if not 0 < content["nearest"] < math.inf:
+            raise ValueError(f"nearest={content['nearest']} must be positive")
+        return Reals(features, latents.unflatten(0, (-1, len(groups))), groups, content["nearest"])
 
     return load_model(path, "set of evaluation reals", build)

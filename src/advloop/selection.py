@@ -15,9 +15,14 @@ Rows = Mapping[str, Mapping[str, Any]]
 START = "base"
 
 
+def kid_names(row: Mapping[str, Any]) -> list[str]:
+    """``kid_{network}`` of every network that a row was measured in."""
+    return [name for name in row if name.startswith("kid_") and not name.endswith("_ci95")]
+
+
 def kid_name(row: Mapping[str, Any]) -> str:
-    """``kid_{network}`` of a row, whichever network it was measured in."""
-    names = [n for n in row if n.startswith("kid_") and not n.endswith("_ci95")]
+    """The one that a row of an evaluation has."""
+    names = kid_names(row)
     if len(names) != 1:
         raise UserError(f"evaluation: {len(names)} KID columns in one row, not 1; run `dvc repro`")
     return names[0]

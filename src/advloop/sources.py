@@ -10,17 +10,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import stat
 import zipfile
-import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from advloop.errors import UserError
+from advloop.errors import UNPRINTABLE, UserError
 from advloop.images import FORMATS
+from advloop.manifest import SPLITS
 
-SPLITS = ("train", "val", "tune", "test")
 MAX_FILE_BYTES = 512 * 2**20
+# zipfile unpacks these piece by piece; of any other method it holds all that comes out.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,44 @@ class FolderSource:
         self.root, self.name = root, str(root)
 
     def files(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.is_file() and not _hidden(path.relative_to(self.root).as_posix())
-        )
+        """All but hidden ones. What is no file, a dangling link say, fails when it is read."""
+
+        def refuse(error: OSError) -> NoReturn:  # os.walk would leave the folder out
+            raise UserError(
+                f"{error.filename}: cannot be read ({error.strerror}); fix or remove it"
+            ) from None
+
+        found: list[str] = []
+        for place, folders, files in os.walk(self.root, onerror=refuse):
+            folder = Path(place)
+            folders[:] = [name for name in folders if not _hidden(name)]
+            for name in folders:
+                if (folder / name).is_symlink():
+                    raise UserError(
+                        f"{folder / name}: links to a folder, and is not followed; copy that "
+                        "folder here, or remove the link"
+                    )
+            found += [
+                (folder / name).relative_to(self.root).as_posix()
+                for name in files
+                if not _hidden(name)
+            ]
+        return sorted(found)
 
     def read(self, file: str) -> bytes:
         path = self.root / file
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise UserError(f"{path}: leads out of {self.root}; copy the file into the folder")
         try:
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                raise UserError(f"{path}: leads out of {self.root}; copy the file into the folder")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+                raise UserError(f"{path}: is no regular file; remove it")
+            if status.st_size > MAX_FILE_BYTES:
+                raise UserError(f"{path}: is larger than 512 MiB; remove it")
             return path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read ({error.strerror}); fix or remove it"
-            ) from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: cannot be read ({reason}); fix or remove it") from None
 
 
 class ArchiveSource:
@@ -79,8 +105,11 @@ class ArchiveSource:
         self.path, self.name = path, str(path)
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # a damaged directory can fail in any way
             raise UserError(f"{path}: not a readable zip archive ({error}); replace it") from None
+        for name in self._zip.namelist():
+            if name.startswith("/") or ".." in PurePosixPath(name).parts:
+                raise UserError(f"{path}: {name} leads out of the archive; pack it anew")
         names = [n for n in self._zip.namelist() if not n.endswith("/") and not _hidden(n)]
         tops = {PurePosixPath(n).parts[0] for n in names}
         single = len(tops) == 1 and all("/" in n for n in names)
@@ -93,11 +122,19 @@ class ArchiveSource:
     def read(self, file: str) -> bytes:
         member = self._prefix + file
         try:
-            if self._zip.getinfo(member).file_size > MAX_FILE_BYTES:
+            info = self._zip.getinfo(member)
+            if info.file_size > MAX_FILE_BYTES:
                 raise UserError(f"{self.path}: {file} is larger than 512 MiB; remove it")
-            return self._zip.read(member)
-        except (KeyError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
-            raise UserError(f"{self.path}: {file} cannot be read ({error}); replace it") from None
+            if info.compress_type not in METHODS:
+                raise UserError(f"{self.path}: {file} must be packed by deflate; pack it anew")
+            with self._zip.open(info) as packed:
+                # a size: without one, zipfile unpacks all there is, whatever info says
+                return packed.read(info.file_size + 1)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged member can fail in any way
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{self.path}: {file} cannot be read ({reason}); replace it") from None
 
 
 def open_source(path: Path) -> Source:
@@ -113,26 +150,33 @@ def open_source(path: Path) -> Source:
 
 
 def list_items(source: Source) -> list[Item]:
-    """Every image of the source, sorted by file; UserError if there are none."""
+    """Every image of the source, sorted by file; UserError if there are none.
+
+    A manifest is believed whole or not at all: a row that is wrong is an error, even where
+    bad images are skipped.
+    """
     files = source.files()
     if "manifest.csv" in files:
-        items = _from_csv(source, source.read("manifest.csv"))
+        where = f"{source.name}/manifest.csv"
+        items = _from_csv(where, source.read("manifest.csv"))
     elif "index.json" in files:
-        items = _from_index(source, source.read("index.json"))
+        where = f"{source.name}/index.json"
+        items = _from_index(where, source.read("index.json"))
     else:
+        where = source.name
         images = [f for f in files if PurePosixPath(f).suffix.lower() in FORMATS]
         items = [Item(f, _folder_group(f)) for f in images]
     if not items:
-        raise UserError(f"{source.name}: holds no image ({', '.join(FORMATS)}); add some")
+        raise UserError(f"{where}: holds no image ({', '.join(FORMATS)}); add some")
     known = set(files)
-    seen: set[str] = set()
     for item in items:
-        shown = item.file if item.file.isprintable() else repr(item.file)
         if item.file not in known:
-            raise UserError(f"{source.name}: the manifest names {shown}, which is not there")
-        if item.file in seen:
-            raise UserError(f"{source.name}: the manifest names {shown} twice")
-        seen.add(item.file)
+            raise UserError(
+                f"{where}: names {item.file}, which is not there; correct or remove the row"
+            )
+    file, count = Counter(item.file for item in items).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{where}: holds {file} twice; keep one")
     return sorted(items, key=lambda item: item.file)
 
 
@@ -146,28 +190,36 @@ def _checked(where: str, file: object, group: object, split: object) -> Item:
         raise UserError(f"{where}: file is empty; name an image")
     if not isinstance(group, str) or not group:
         raise UserError(f"{where}: group of {file} is empty; name one")
+    if UNPRINTABLE.search(group):
+        raise UserError(f"{where}: group {group} holds a control character; rename it")
     if split is not None and split not in SPLITS:
-        raise UserError(f"{where}: split={split} of {file} must be train, val or test")
+        raise UserError(
+            f"{where}: split={split} of {file} must be train, val, tune or test; correct it"
+        )
     return Item(file, group, str(split) if split is not None else None)
 
 
-def _from_csv(source: Source, content: bytes) -> list[Item]:
-    where = f"{source.name}/manifest.csv"
+def _from_csv(where: str, content: bytes) -> list[Item]:
+    items = []
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         columns = rows.fieldnames or []
         for column in ("file", "group"):
             if column not in columns:
                 raise UserError(f"{where}: column {column} is missing; add it to the first line")
-        return [
-            _checked(where, row["file"], row["group"], row.get("split") or None) for row in rows
-        ]
+        for row in rows:
+            items.append(_checked(where, row["file"], row["group"], row.get("split") or None))
+            if any(row.get(None, ())):  # DictReader's key of the rest
+                raise UserError(
+                    f"{where}: the row of {row['file']} has more cells than columns; quote names "
+                    "that hold a comma"
+                )
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{where}: not a UTF-8 CSV file ({error}); save it as one") from None
+    return items
 
 
-def _from_index(source: Source, content: bytes) -> list[Item]:
-    where = f"{source.name}/index.json"
+def _from_index(where: str, content: bytes) -> list[Item]:
     try:
         rows: list[dict[str, Any]] = json.loads(content)
         return [
@@ -175,4 +227,6 @@ def _from_index(source: Source, content: bytes) -> list[Item]:
             for row in rows
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}: not a list of {{file, wad, map, split}} ({error})") from None
+        raise UserError(
+            f"{where}: not a list of {{file, wad, map, split}} ({error}); correct it"
+        ) from None

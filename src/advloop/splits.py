@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from advloop.errors import UserError
+from advloop.manifest import SPLITS
 from advloop.params.evaluation import MIN_IMAGES
-from advloop.sources import SPLITS, Item
+from advloop.sources import Item
 
 MIN_GROUPS = 5
 MIN_TEST_GROUPS = 2  # a critic is trained on some and judges the others

@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.io import load_model, save_torch
+from advloop.io import all_finite, load_model, save_torch
 from advloop.params.diffusion import UNetParams
 from advloop.runtime import seeded
 
@@ -102,29 +102,35 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
 
     Raises UserError when it is missing, damaged, of another class or another shape.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"base.pretrained={folder}: holds no config.json; name a diffusers UNet2DModel "
-            "folder, or null to train from scratch"
-        )
     try:
+        if not (folder / "config.json").is_file():
+            raise ValueError("it holds no config.json")  # diffusers would ask a hub for it
         name = UNet2DModel.load_config(folder, local_files_only=True).get("_class_name")
         if name != "UNet2DModel":
             raise ValueError(f"its class is {name}, not UNet2DModel")
         unet, loading = UNet2DModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,  # otherwise it asks for accelerate in four lines
         )
         if loading["missing_keys"] or loading["unexpected_keys"] or loading["mismatched_keys"]:
             raise ValueError("its weights are not those of its config.json")
         if unet.class_embedding is not None:
             raise ValueError("it is class-conditional, and nothing here gives it a class")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        if unet.config["out_channels"] != unet.config["in_channels"]:
+            raise ValueError("its out_channels differ from its in_channels")
+        if not all_finite(unet.state_dict()):
+            raise ValueError("its weights hold NaN or infinity")
+    except Exception as error:  # a foreign folder can fail in any way; each is bad input
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"base.pretrained={folder}: cannot be loaded ({reason})") from None
+        raise UserError(
+            f"base.pretrained={folder}: cannot be loaded ({reason}); name a diffusers UNet2DModel "
+            "folder with config.json and safetensors, or null to train from scratch"
+        ) from None
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
     denoiser = Denoiser(config)
     denoiser.unet.load_state_dict(unet.state_dict())
-    if unet.config["out_channels"] != unet.config["in_channels"]:
-        raise UserError(f"base.pretrained={folder}: out_channels must equal in_channels")
     check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
     return denoiser

@@ -10,6 +10,7 @@ from advloop.params.loader import choice, number
 @dataclass
 class DataParams:
     source: str  # the embedded archive, or a folder of images
+    on_error: str = choice("stop", "skip")  # at an image that cannot be read
     image_size: int = number(8, 4096)  # pixels a side, after scaling and centre-cropping
     val_fraction: float = number(0.01, 0.5)  # of the images that are not test
     test_fraction: float = number(0.01, 0.5)  # of all images, where the source has no split

@@ -9,16 +9,13 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from advloop.errors import UserError
 
 T = TypeVar("T")
+LONGEST = 200  # characters of a value that a message shows
 
 
 def number(low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
@@ -39,7 +36,7 @@ def _range_error(value: Any, rules: Mapping[str, Any]) -> str | None:
     for element in value if isinstance(value, list) else [value]:
         low, high = rules["low"], rules["high"]
         below = element <= low if rules["open_low"] else element < low
-        if below or element > high or not math.isfinite(element):
+        if below or element > high or (isinstance(element, float) and not math.isfinite(element)):
             relation = "greater than" if rules["open_low"] else "at least"
             upper = "" if math.isinf(high) else f" and at most {high:g}"
             return f"must be {relation} {low:g}{upper}"
@@ -64,15 +61,24 @@ class Params:
             content = OmegaConf.load(path)
         except FileNotFoundError:
             raise UserError(f"{path}: not found; compose it with `make params`") from None
-        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # YAML can be wrong in any way, and OmegaConf has its own
+            reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not valid YAML ({reason}); run `make params`") from None
         if not isinstance(content, DictConfig):
             raise UserError(f"{path}: must hold a mapping; run `make params`")
+        for key in content:
+            try:
+                if OmegaConf.is_config(value := content[key]):
+                    OmegaConf.resolve(value)
+                str(value)  # what is read here can be shown, in a message too
+            except (OmegaConfBaseException, ValueError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"{path}: {key!s}: {reason}; run `make params`") from None
         return cls(content, path)
 
     def fail(self, key: str, value: object, problem: str) -> UserError:
-        shown = "null" if value is None else value
+        text = "null" if value is None else str(value)
+        shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
         return UserError(
             f"{self.path}: {key}={shown} {problem}; "
             f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
@@ -81,13 +87,7 @@ class Params:
     def _get(self, name: str) -> Any:
         if name not in self.content:
             raise UserError(f"{self.path}: {name} is missing; run `make params`")
-        try:
-            value = self.content[name]
-            if OmegaConf.is_config(value):
-                OmegaConf.resolve(value)
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self.path}: {name}: {reason}; run `make params`") from None
+        value = self.content[name]
         self.used[name] = self._plain(value)
         return value
 
@@ -112,7 +112,10 @@ class Params:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {name}.{close[0]}?" if close else f"known: {', '.join(known)}"
-                raise UserError(f"{self.path}: {name}.{key} is not a parameter; {hint}")
+                raise UserError(
+                    f"{self.path}: {name}.{key} is not a parameter; {hint}; correct conf/ and run "
+                    "`make params`"
+                )
         for f in fields(cast(Any, cls)):
             if f.name not in node:
                 raise UserError(f"{self.path}: {name}.{f.name} is missing; run `make params`")
@@ -133,6 +136,8 @@ class Params:
             fits = found == {bool} if kind == "bool" else bool not in found
             if not fits or (str in found and not kind.startswith("str")):
                 raise ValidationError  # OmegaConf would read "5" and true as numbers, 1 as true
+            if any(OmegaConf.is_config(value) for value in values):
+                raise ValidationError  # it would take a list for the number of a list
             OmegaConf.merge(OmegaConf.structured(cls), {key: node[key]})
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, OverflowError):
             raise self.fail(f"{section}.{key}", node[key], f"must be of type {kind}") from None

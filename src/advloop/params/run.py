@@ -29,4 +29,4 @@ def read_exp_name(params: Params) -> str:
     try:
         return check_exp_name(params.value("exp_name", str))
     except ValueError as error:
-        raise UserError(f"{params.path}: {error}") from None
+        raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None

@@ -39,6 +39,8 @@ def check_params(params: Params) -> None:
     read_precision(params)
     read_objective(params)
     sections: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
+    if not sections["data"].source.strip():  # which would be the project's own folder
+        raise params.fail("data.source", "", "must name a folder or an archive")
     _check_shapes(params, sections)
     _check_steps(params, sections)
     _check_fakes(params, sections["train_disc"])

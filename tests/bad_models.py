@@ -1,0 +1,148 @@
+"""What is wrong with checkpoints and with folders of imported models, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bad_artefacts import NAN, becomes, holds, json_with, says, wrong
+from bad_files import Code, Plant, both, cut, drop, param, pickled, put
+from bad_source import Bad
+from safetensors.torch import load_file, save_file
+from stage_folder import DISC, MODEL
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[str], Plant]:
+    """Change the first tensor of the weights that a checkpoint holds."""
+
+    def changed(content: dict[str, Any]) -> dict[str, Any]:
+        found = content["ema"] if "ema" in content else content["discriminator"]
+        name = next(iter(found))
+        found[name] = change(found[name])
+        return content
+
+    return becomes(changed)
+
+
+def config(**changes: Any) -> Callable[[str], Plant]:
+    """Change the configuration that a checkpoint holds."""
+    return becomes(lambda content: content | {"config": content["config"] | changes})
+
+
+def copy_of(source: str) -> Callable[[str], Plant]:
+    return lambda path: lambda root: put(path, (root / source).read_bytes())(root)
+
+
+model, disc = wrong("generate", MODEL), wrong("train_diffusion", DISC)
+another_scale = config(sample_size=8)(MODEL)
+
+CHECKPOINTS = [
+    model("code", holds({"config": Code(), "ema": {}}), "refused"),
+    model("truncated", cut, "damaged"),
+    model("zero bytes", says(b""), "damaged"),
+    model("missing", drop, "not found"),
+    model("a list", holds([1]), "it holds a list"),
+    model("a discriminator", copy_of(DISC), "not a checkpoint"),
+    model("NaN", weights(lambda t: t * NAN), "NaN"),
+    model("wrong shape", weights(lambda t: t[:1]), "architecture"),
+    model("groups of 0", config(norm_num_groups=0), "architecture"),
+    model("no levels", config(block_out_channels=[]), "architecture"),
+    model("numbers for names", becomes(lambda c: c | {"ema": {1: torch.ones(1)}}), "architecture"),
+    wrong("generate", "latents/train.pt")(
+        "the model is of another scale",
+        lambda _: another_scale,
+        "[4, 4, 4] are not the [4, 8, 8] that the model takes",
+    ),
+    disc("code", holds({"config": {}, "discriminator": Code()}), "refused"),
+    disc("truncated", cut, "damaged"),
+    disc("NaN", weights(lambda t: t * NAN), "NaN"),
+    disc("wrong shape", weights(lambda t: t[:1]), "architecture"),
+    disc("no levels", config(channels=[], noise_conditioned=True), "architecture"),
+    disc("other channels", holds({"config": {"channels": [1]}}), "not a discriminator"),
+    disc("a checkpoint", copy_of(MODEL), "not a discriminator"),
+    wrong("export_model", MODEL)("NaN", weights(lambda t: t * NAN), "NaN"),
+]
+
+
+def of_safetensors(change: Callable[[torch.Tensor], torch.Tensor], path: str) -> Plant:
+    """Change the first tensor of a safetensors file."""
+
+    def plant(root: Path) -> None:
+        content = load_file(root / path)
+        name = next(iter(content))
+        content[name] = change(content[name]).contiguous()
+        save_file(content, root / path, metadata={"format": "pt"})
+
+    return plant
+
+
+def in_place_of(folder: str, other: str) -> Plant:
+    def plant(root: Path) -> None:
+        shutil.rmtree(root / folder)
+        shutil.copytree(root / other, root / folder)
+
+    return plant
+
+
+def folders(kind: str, stage: str, folder: str, other: str, other_class: str) -> list[Bad]:
+    """What can be wrong with the diffusers folder that ``{kind}.pretrained`` names."""
+    conf, file = f"{folder}/config.json", f"{folder}/{WEIGHTS}"
+    pickle = pickled({"weight": Code()})
+    shards = json.dumps({"metadata": {}, "weight_map": {"weight": "evil.bin"}})
+
+    def case(name: str, plant: Plant, *says: str) -> Bad:
+        named = (folder, *says, "config.json and safetensors")
+        return Bad(
+            f"{kind}.pretrained: {name}", stage, plant, named, {f"{kind}.pretrained": folder}
+        )
+
+    return [
+        case("no config.json", drop(conf)),
+        case("config.json is no JSON", put(conf, "{")),
+        case("config.json is a list", put(conf, "[]")),
+        case("nested too deep", put(conf, "[" * 100_000)),
+        case("another class", in_place_of(folder, other), other_class),
+        case("no weights", drop(file)),
+        case(
+            "weights as a pickle alone",
+            both(drop(file), put(f"{folder}/diffusion_pytorch_model.bin", pickle)),
+        ),
+        case(
+            "an index of weights that leads to a pickle",
+            both(drop(file), put(f"{folder}/evil.bin", pickle), put(f"{file}.index.json", shards)),
+        ),
+        case("a pickle under the name of safetensors", put(file, pickle)),
+        case("truncated", cut(file)),
+        case("wrong shape", of_safetensors(lambda t: t[:1], file)),
+        case("NaN", of_safetensors(lambda t: t * NAN, file), "NaN"),
+        case("groups of 0", json_with(lambda c: c | {"norm_num_groups": 0})(conf)),
+        case("no levels", json_with(lambda c: c | {"block_out_channels": []})(conf)),
+        case("a text for a number", json_with(lambda c: c | {"layers_per_block": "x"})(conf)),
+    ]
+
+
+ALL = [
+    *CHECKPOINTS,
+    *folders("base", "train_base", "unet", "vae", "AutoencoderKL"),
+    *folders("autoencoder", "train_autoencoder", "vae", "unet", "UNet2DModel"),
+    Bad(
+        "base.pretrained: of another scale",
+        "train_base",
+        json_with(lambda c: c | {"sample_size": 8})("unet/config.json"),
+        ("base.pretrained=unet", "[4, 8, 8]", "[4, 4, 4]", "data.image_size"),
+        {"base.pretrained": "unet"},
+    ),
+    Bad(
+        "autoencoder.pretrained: of another scale",
+        "train_autoencoder",
+        param("autoencoder.latent_channels", 8),
+        ("vae", "[4, 4, 4]", "[8, 4, 4]", "autoencoder.latent_channels"),
+        {"autoencoder.pretrained": "vae"},
+    ),
+]

@@ -1,0 +1,193 @@
+"""A folder in which every stage has run once at scale tiny, to run single stages again in.
+
+What a stage writes goes to ``made/``; what it reads stands beside it, as earlier stages
+made it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from common import run_stage
+from conftest import make_project, snapshot
+from diffusers import AutoencoderKL
+from omegaconf import OmegaConf
+
+import check_config
+from advloop.io import copy_file
+from advloop.unet import load_checkpoint
+from hydra_plugins import advloop_derived
+
+MODEL = "base/checkpoint_best.pt"
+DISC = "disc/discriminator_best.pt"
+STAGES: dict[str, dict[str, Any]] = {
+    "check_config": {"out": "made/config.ok"},
+    "prepare": {"out": "made/data"},
+    "train_autoencoder": {
+        "data": "data",
+        "out": "made/autoencoder",
+        "metrics": "made/autoencoder.json",
+    },
+    "encode_dataset": {"data": "data", "autoencoder": "autoencoder", "out": "made/latents"},
+    "train_base": {
+        "latents": "latents",
+        "out": f"made/{MODEL}",
+        "metrics": "made/base/metrics.json",
+        "history": "made/base/metrics.csv",
+    },
+    "generate": {
+        "iteration": 0,
+        "model": MODEL,
+        "latents": "latents",
+        "out": "made/fake.pt",
+        "predicted": "made/predicted.pt",
+    },
+    "encode": {
+        "iteration": 0,
+        "data": "data",
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "out": "made/real.pt",
+        "manifest": "made/real.csv",
+    },
+    "train_disc": {
+        "iteration": 1,  # the first one that reads earlier fakes
+        "real": "real.pt",
+        "manifest": "real.csv",
+        "fake": "fake.pt",
+        "predicted": "predicted.pt",
+        "replay": "replay.pt",
+        "out": "made/disc",
+        "metrics": "made/disc/metrics.json",
+    },
+    "train_diffusion": {
+        "iteration": 0,
+        "model": MODEL,
+        "discriminator": DISC,
+        "fakes": "fake.pt",
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "out": "made/diffusion",
+        "metrics": "made/diffusion/metrics.json",
+    },
+    "evaluate_reals": {
+        "data": "data",
+        "autoencoder": "autoencoder",
+        "latents": "latents",
+        "out": "made/reals",
+    },
+    "evaluate": {
+        "name": "base",
+        "model": MODEL,
+        "latents": "latents",
+        "autoencoder": "autoencoder",
+        "reals": "reals/reals.pt",
+        "previous": "reals/reals.json",
+        "disc-metrics": "disc/metrics.json",
+        "diffusion-metrics": "diffusion/metrics.json",
+        "out": "made/evaluation/base.json",
+    },
+    "select_model": {
+        "name": "base",
+        "evaluation": "evaluation/base.json",
+        "model": MODEL,
+        "out": "made/selected.pt",
+    },
+    "export_model": {"model": MODEL, "out": "made/model"},
+    "report": {
+        "evaluation": "evaluation/base.json",
+        "metrics": "made/metrics.json",
+        "picture": "made/samples.png",
+    },
+}
+# train_disc reads all that it can read, and evaluation takes no network from elsewhere.
+PARAMS = {
+    "train_disc": {"predicted_fraction": 0.25, "replay_fraction": 0.25},
+    "evaluate": {"features": "encoder"},
+}
+
+
+class Outcome(NamedTuple):
+    """How a stage ended: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+class StageFolder:
+    """A folder to work in, where stages run in this process as their scripts would."""
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.root, self.patch = root, patch
+        patch.chdir(root)
+        patch.setenv("ADVLOOP_DEVICE", "cpu")
+        patch.setattr(check_config, "CONF", root / "conf")
+        digest = advloop_derived.conf_digest
+        patch.setattr(advloop_derived, "conf_digest", lambda: digest(root / "conf"))
+
+    def set(self, changes: Mapping[str, Any]) -> None:
+        """Merge ``changes`` into params.yaml."""
+        path = self.root / "params.yaml"
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), changes), path)
+
+    def run(self, stage: str, **options: Any) -> Outcome:
+        """What the stage's script does when DVC calls it; ``options`` in place of STAGES'."""
+        argv = [f"{stage}.py"]
+        for option, value in (STAGES[stage] | options).items():
+            argv += [f"--{option}", str(value)]
+        self.patch.setattr("sys.argv", argv)
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            run_stage(importlib.import_module(stage).main)
+        return Outcome(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+    def mend(self, good: Path) -> None:
+        """Every input as it is in the folder ``good``; what stages made here stays."""
+        for path in self.root.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path.name != "made":
+                    shutil.rmtree(path)
+            else:
+                path.unlink()
+        shutil.copytree(good, self.root, symlinks=True, dirs_exist_ok=True)
+
+    def made(self) -> dict[str, bytes]:
+        """Every file that stages have written here."""
+        return snapshot(self.root / "made")
+
+
+def build(folder: Path) -> Path:
+    """Run every stage in a new tiny project, and keep what each made as the next one's input."""
+    project = make_project(folder)
+    for name in (".git", "src", "stages"):  # the scripts of this repository run
+        shutil.rmtree(project / name)
+    with pytest.MonkeyPatch.context() as patch:
+        place = StageFolder(project, patch)
+        place.set(PARAMS)
+        for stage in STAGES:
+            first = {"iteration": 0} if stage == "train_disc" else {}
+            outcome = place.run(stage, **first)
+            assert outcome.status == 0, outcome
+            for path in (project / "made").iterdir():
+                path.rename(project / path.name)
+            if stage == "train_disc":
+                copy_file(project / "disc/replay_latents.pt", project / "replay.pt")
+        load_checkpoint(project / MODEL).unet.save_pretrained(project / "unet")
+        AutoencoderKL(
+            block_out_channels=[8, 8, 8],
+            down_block_types=["DownEncoderBlock2D"] * 3,
+            up_block_types=["UpDecoderBlock2D"] * 3,
+            latent_channels=4,
+            norm_num_groups=4,
+            layers_per_block=1,
+        ).save_pretrained(project / "vae")
+        shutil.make_archive(str(project / "images"), "zip", project / "images")
+    return project
