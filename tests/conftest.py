@@ -173,6 +173,18 @@ def _replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def new_repository(project: Path) -> None:
+    """A git repository that takes commits and leaves out what DVC keeps for itself."""
+    (project / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    git(project, "init", "--quiet", "--initial-branch", "main")
+    for key, value in (
+        ("user.name", "Test"),
+        ("user.email", "test@example.invalid"),
+        ("commit.gpgsign", "false"),
+    ):
+        git(project, "config", key, value)
+
+
 def make_project(folder: Path) -> Path:
     """``folder/project``: the project's own files in a fresh git repository, at scale tiny."""
     project = folder / "project"
@@ -184,7 +196,6 @@ def make_project(folder: Path) -> Path:
             shutil.copytree(source, project / name, ignore=ignored)
         else:
             shutil.copyfile(source, project / name)
-    (project / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
     demo = OmegaConf.load(REPO / "conf/scale/demo.yaml")
     OmegaConf.set_struct(demo, True)  # a key that demo.yaml has not is an error
     tiny = OmegaConf.to_yaml(OmegaConf.merge(demo, TINY))
@@ -192,13 +203,7 @@ def make_project(folder: Path) -> Path:
     _replace(project / "conf/config.yaml", "- scale: demo", "- scale: tiny")
     _replace(project / "conf/config.yaml", "source: data/freedoom_plans.zip", "source: images")
     write_images(project / "images", 24, GROUPS, IMAGES_PER_GROUP)
-    git(project, "init", "--quiet", "--initial-branch", "main")
-    for key, value in (
-        ("user.name", "Test"),
-        ("user.email", "test@example.invalid"),
-        ("commit.gpgsign", "false"),
-    ):
-        git(project, "config", key, value)
+    new_repository(project)
     compose(project)
     commit(project, "Start")
     return project

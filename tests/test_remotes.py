@@ -1,0 +1,359 @@
+"""Facts of remotes on real servers, which the tests start on loopback.
+
+The failures are DVC's own, so that a folder of latents shows them; what README says of a
+whole run is shown on a run of fake stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import (
+    BIN,
+    REPO,
+    command,
+    commit,
+    dvc,
+    environment,
+    git,
+    must,
+    new_repository,
+    ran,
+    snapshot,
+)
+from servers import Gate
+
+README = (REPO / "README.md").read_text()
+FILES, FILE_SIZE = 12, 1_000_000
+HALF = FILES * FILE_SIZE // 2
+CHECK = str(REPO / "tools/check_remote.py")
+# One worker for each server.
+S3 = pytest.param("s3", marks=pytest.mark.xdist_group("s3"))
+SSH = pytest.param("ssh", marks=pytest.mark.xdist_group("ssh"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No keys but the tests', no proxy, no address but loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith("AWS_") or name == "SSH_AUTH_SOCK":
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # what README advises for failing soon
+        yield
+
+
+@pytest.fixture(scope="module", params=[S3, SSH])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("server") / "server"
+    if request.param == "s3":
+        pytest.importorskip("dvc_s3", reason="dvc-s3 is missing: `make setup` installs it")
+        import seaweed
+
+        if not seaweed.WEED:
+            pytest.skip("SeaweedFS is missing: `make setup` installs it where it has a wheel")
+        started: Any = seaweed.SeaweedFS(folder)
+        started.start()
+    else:
+        pytest.importorskip("dvc_ssh", reason="dvc-ssh is missing: `make setup` installs it")
+        import sshd
+
+        started = sshd.start_ssh(folder)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def gate(server: Any) -> Iterator[Gate]:
+    relay = Gate(server.port)
+    with relay.open():
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def finished_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the project's DVC configuration and a folder of latents."""
+    project = tmp_path_factory.mktemp("latents") / "project"
+    (project / ".dvc").mkdir(parents=True)
+    shutil.copyfile(REPO / ".dvc/config", project / ".dvc/config")
+    new_repository(project)
+    (project / "latents").mkdir()
+    stream = np.random.default_rng(0)
+    for k in range(FILES):
+        (project / f"latents/{k}.pt").write_bytes(stream.bytes(FILE_SIZE))
+    must(dvc(project, "add", "--quiet", "latents"))
+    (project / ".gitignore").write_text("/latents\n")
+    commit(project, "Latents")
+    return project
+
+
+@pytest.fixture
+def latents(finished_latents: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "latents"
+    shutil.copytree(finished_latents.parent, folder, symlinks=True)
+    return folder / finished_latents.name
+
+
+def point(project: Path, *options: dict[str, Any]) -> None:
+    """Set these options of the remote, in the file that git ignores."""
+    lines = [f"    {name} = {value}" for each in options for name, value in each.items()]
+    text = "\n".join(["['remote \"storage\"']", *lines, ""])
+    (project / ".dvc/config.local").write_text(text)
+
+
+def wipe(project: Path, *outputs: str) -> None:
+    for name in (".dvc/cache", *outputs):
+        shutil.rmtree(project / name)
+
+
+def seed(server: Any, project: Path, below: str) -> None:
+    """What a push would leave on the server."""
+    for name, data in snapshot(project / ".dvc/cache").items():
+        server.write(f"{below}/{name}", data)
+
+
+def object_of(project: Path, name: str) -> str:
+    """Where a cache and a remote keep a file of latents/, or with `.dir` the folder's list."""
+    if name == ".dir":
+        oid = re.findall(r"[0-9a-f]{32}\.dir", (project / "latents.dvc").read_text())[0]
+    else:
+        oid = hashlib.md5((project / "latents" / name).read_bytes()).hexdigest()
+    return f"files/md5/{oid[:2]}/{oid[2:]}"
+
+
+def sound(objects: dict[str, bytes]) -> int:
+    """How many objects there are, all of which have the contents that their names say."""
+    for name, data in objects.items():
+        named = name.removeprefix("files/md5/").removesuffix(".dir").replace("/", "")
+        assert named == hashlib.md5(data).hexdigest(), name
+    return len(objects)
+
+
+def failure(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The command failed and said why, without a traceback."""
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+    for word in words:
+        assert word in done.stdout, done.stdout
+
+
+def block(first_line: str) -> str:
+    """The commands of README under a comment that begins so."""
+    found = re.search(rf"```bash\n(# {re.escape(first_line)}.*?)```", README, re.S)
+    assert found, first_line
+    return found[1]
+
+
+def shell(project: Path, commands: str) -> None:
+    must(command(project, "bash", "-euc", commands))
+
+
+# --- A whole run, with README's commands ---
+
+
+@pytest.fixture(scope="module")
+def travelled(
+    server: Any, finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """A finished run whose remote was set by README's commands, pushed, and its commit."""
+    folder = tmp_path_factory.mktemp("travelled") / "fakes"
+    shutil.copytree(finished_fakes.parent, folder, symlinks=True)
+    project = folder / finished_fakes.name
+    title = "S3" if "s3" in server.options(server.port, "run")[0]["url"] else "SSH"
+    shell(project, server.filled(block(title), server.port, "run"))
+    must(dvc(project, "push"))
+    commit(project, "Remote")
+    return project, server
+
+
+def test_wiped_run_comes_back_from_the_server_and_nothing_is_run(
+    travelled: tuple[Path, Any],
+) -> None:
+    project, server = travelled
+    before = snapshot(project / "outputs")
+    assert sound(server.objects("run")) > 50
+    wipe(project, "outputs")
+    must(dvc(project, "pull"))
+    assert snapshot(project / "outputs") == before
+    assert ran(must(dvc(project, "repro"))) == set()
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_keys_reach_neither_the_shared_configuration_nor_git(travelled: tuple[Path, Any]) -> None:
+    project, server = travelled
+    shown, secret = server.options(server.port, "run")
+    history = git(project, "log", "--all", "--patch")
+    local = (project / ".dvc/config.local").read_text()
+    assert all(str(value) in history for value in shown.values())
+    for value in map(str, secret.values()):
+        assert value in local
+        assert value not in history
+        assert value not in (project / ".dvc/config").read_text()
+    assert git(project, "check-ignore", ".dvc/config.local").strip() == ".dvc/config.local"
+
+
+def test_readme_sets_every_key_with_local_and_the_project_has_none() -> None:
+    keys = ("access_key_id", "secret_access_key", "keyfile", "credentialpath", "password")
+    commands = [line for line in README.splitlines() if line.startswith("dvc remote modify")]
+    assert len(commands) >= 8
+    for line in commands:
+        assert ("--local" in line) == any(key in line for key in keys), line
+    assert not [key for key in keys if key in (REPO / ".dvc/config").read_text()]
+    assert git(REPO, "ls-files", ".dvc/config.local") == ""
+
+
+# --- What goes wrong ---
+
+
+def test_wrong_key_ends_a_push_with_one_line(server: Any, latents: Path) -> None:
+    shown, secret = server.options(server.port, "stranger")
+    if "keyfile" in secret:
+        wrong, reason = {"keyfile": server.folder / "stranger"}, "Permission denied for user"
+    else:
+        wrong, reason = {"secret_access_key": "wrong"}, "Forbidden"
+    point(latents, shown, secret | wrong)
+    failure(dvc(latents, "push"), f"ERROR: unexpected error - {reason}")
+    assert server.objects("stranger") == {}
+
+
+@pytest.mark.parametrize("server", [S3], indirect=True)
+def test_bucket_that_is_missing_is_named_and_not_made(server: Any, latents: Path) -> None:
+    shown, secret = server.options(server.port, "run")
+    point(latents, shown | {"url": "s3://no-such-bucket/run"}, secret)
+    failure(dvc(latents, "push"), "ERROR: unexpected error - The specified bucket does not exist")
+
+
+@pytest.mark.parametrize("server", [SSH], indirect=True)
+def test_pull_from_another_folder_names_what_it_misses(server: Any, latents: Path) -> None:
+    point(latents, *server.options(server.port, "another"))
+    listed = object_of(latents, ".dir").removeprefix("files/md5/").replace("/", "")
+    wipe(latents, "latents")
+    failure(
+        dvc(latents, "pull"),
+        "WARNING: Some of the cache files do not exist neither locally nor on remote.",
+        listed,
+        "ERROR: failed to pull data from the cloud",
+    )
+
+
+def test_push_that_lost_its_server_is_finished_by_the_next_one(
+    server: Any, latents: Path, gate: Gate
+) -> None:
+    point(latents, *server.options(gate.port, "lost"))
+
+    def lose_power() -> None:
+        gate.close()
+        server.kill()
+
+    gate.watch("up", HALF, lose_power)
+    done = dvc(latents, "push", "--jobs", "1")
+    server.start()
+    gate.reopen()
+    failed = re.search(r"failed to push data to the cloud - (\d+) files failed", done.stdout)
+    assert failed, done.stdout
+    failure(done, "ERROR: failed to transfer '")
+    whole = {k: v for k, v in server.objects("lost").items() if not k.endswith(".tmp")}
+    assert 0 < sound(whole) == FILES - int(failed[1]) + 1 < FILES  # one more: the folder's list
+    again = must(dvc(latents, "push"))
+    assert f"{FILES + 1 - len(whole)} files pushed" in again.stdout
+    whole = {k: v for k, v in server.objects("lost").items() if not k.endswith(".tmp")}
+    assert sound(whole) == FILES + 1
+
+
+def test_killed_pull_is_finished_by_the_next_one(server: Any, latents: Path, gate: Gate) -> None:
+    before = snapshot(latents / "latents")
+    seed(server, latents, "cut")
+    point(latents, *server.options(gate.port, "cut"))
+    wipe(latents, "latents")
+    process = subprocess.Popen(
+        [str(BIN / "dvc"), "pull", "--quiet", "--jobs", "1"],
+        cwd=latents,
+        env=environment(latents),
+    )
+    gate.watch("down", HALF, process.kill)
+    assert process.wait(timeout=600) == -9
+    assert not (latents / "latents").exists()
+    must(dvc(latents, "pull"))
+    assert snapshot(latents / "latents") == before
+
+
+@pytest.mark.parametrize("server", [S3], indirect=True)
+def test_silent_s3_server_ends_a_push_after_its_read_timeout(
+    server: Any, latents: Path, gate: Gate
+) -> None:
+    shown, secret = server.options(gate.port, "silent")
+    point(latents, shown | {"read_timeout": 1}, secret)
+    gate.watch("up", 0, lambda: time.sleep(600))
+    failure(dvc(latents, "push"), "ERROR: unexpected error - Read timeout on endpoint URL")
+
+
+def test_damaged_object_is_kept_out_named_and_mended(
+    server: Any, latents: Path, tmp_path: Path
+) -> None:
+    seed(server, latents, "damaged")
+    point(latents, *server.options(server.port, "damaged"))
+    server.write(f"damaged/{object_of(latents, '3.pt')}", bytes(FILE_SIZE))
+    check_and_mend(latents, tmp_path / "other")
+    assert sound(server.objects("damaged")) == FILES + 1
+
+
+def test_folder_of_readme_carries_latents_and_is_mended(latents: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shell(latents, block("A folder").replace("/PATH/TO/FOLDER", str(store)))
+    must(dvc(latents, "push"))
+    assert sound(snapshot(store)) == FILES + 1
+    spoilt = store / object_of(latents, "3.pt")
+    spoilt.chmod(0o644)
+    spoilt.write_bytes(bytes(FILE_SIZE))
+    check_and_mend(latents, tmp_path / "other")
+    assert sound(snapshot(store)) == FILES + 1
+
+
+def check_and_mend(good: Path, clone: Path) -> None:
+    """Their remote has a damaged 3.pt: ``clone`` refuses it until ``good`` has mended it."""
+    shutil.copytree(good.parent, clone, symlinks=True)
+    other, name = clone / good.name, object_of(good, "3.pt")
+    wipe(other, "latents")
+    failure(dvc(other, "pull"), "ERROR: failed to pull data from the cloud - Checkout failed")
+    assert not (other / ".dvc/cache" / name).exists()
+    found = command(good, sys.executable, CHECK)
+    failure(found, "damaged: latents/3.pt (", f"{name})\n{FILES + 1} objects, 1 missing or damaged")
+    mended = must(command(good, sys.executable, CHECK, "--mend"))
+    assert "): mended\n" in mended.stdout
+    must(dvc(other, "pull"))
+    assert snapshot(other / "latents") == snapshot(good / "latents")
+
+
+def test_what_the_cache_has_not_either_is_named_and_left(latents: Path, tmp_path: Path) -> None:
+    cache, store = latents / ".dvc/cache", tmp_path / "store"
+    point(latents, {"url": store})
+    shutil.copytree(cache, store)
+    lost, listed = object_of(latents, "3.pt"), object_of(latents, ".dir")
+    for gone in (cache / lost, store / lost, store / listed):
+        gone.unlink()
+    failure(
+        command(latents, sys.executable, CHECK, "--mend"),
+        f"missing: latents/3.pt ({store / lost}): this machine's cache has no sound copy either\n",
+        f"missing: latents ({store / listed}): mended\n",
+        f"\n{FILES + 1} objects, 1 missing or damaged\n",
+    )
+
+
+def test_check_of_an_unknown_remote_fails_in_one_line(latents: Path) -> None:
+    done = command(latents, sys.executable, CHECK, "--remote", "elsewhere")
+    failure(done, "error: elsewhere: config file error: remote 'elsewhere' doesn't exist")
+    assert done.stdout.count("\n") == 1
