@@ -20,20 +20,23 @@ from advloop.params.loader import Params
 
 
 def parse_args(
-    doc: str | None, optional: tuple[str, ...] = (), **arguments: Callable[[str], Any]
+    doc: str | None,
+    optional: tuple[str, ...] = (),
+    written: str = "out",
+    **arguments: Callable[[str], Any],
 ) -> argparse.Namespace:
     """Options ``--name`` with their types, all required but the ``optional`` ones.
 
-    From here to the end of the process nobody else may write --out: a stage whose DVC was
-    killed may go on in the background, while the next `dvc repro` begins.
+    From here to the end of the process nobody else may write the path in option ``written``: a
+    stage whose DVC was killed may go on in the background, while the next `dvc repro` begins.
     """
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False)
     for name, kind in arguments.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, required=name not in optional)
     args = parser.parse_args()
-    name = args.out.as_posix().replace("/", "_")
-    require_lock(Path(".state/locks") / name, args.out)
+    output = getattr(args, written)
+    require_lock(Path(".state/locks") / output.as_posix().replace("/", "_"), output)
     return args
 
 

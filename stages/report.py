@@ -14,7 +14,7 @@ from advloop.selection import select
 
 
 def main() -> None:
-    args = parse_args(__doc__, evaluation=Path, metrics=Path, picture=Path)
+    args = parse_args(__doc__, written="metrics", evaluation=Path, metrics=Path, picture=Path)
     load_params("report")
     rows = read_rows(args.evaluation, "reals", "autoencoder", "base")
     content = summary(rows)
