@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def parse_args(
         parser.add_argument(option, type=kind, required=name not in optional)
     args = parser.parse_args()
     output = getattr(args, written)
-    require_lock(Path(".state/locks") / output.as_posix().replace("/", "_"), output)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the leader writes
+        require_lock(Path(".state/locks") / output.as_posix().replace("/", "_"), output)
     return args
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
@@ -16,6 +17,7 @@ from advloop.manifest import write_manifest
 from advloop.params.run import read_seed
 from advloop.params.sampling import EncodeParams, GenerateParams
 from advloop.progress import bar
+from advloop.ranks import leads
 from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 
@@ -46,6 +48,8 @@ def main() -> None:
             bar("encode"),
             done=RowProgress(resume),
         )
+    if not leads():
+        return
     write_manifest(
         args.manifest,
         [(dataset.files[r], dataset.groups[r], dataset.splits[r]) for r in rows],
@@ -54,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="encode.batch_size")
+    run_shared_stage(main, memory="encode.batch_size")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
@@ -13,6 +14,7 @@ from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
 from advloop.params.data import EncodeDatasetParams
 from advloop.progress import bar
+from advloop.ranks import leads
 from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 
@@ -40,10 +42,12 @@ def main() -> None:
                 "none" if split == "val" else settings.augment,
                 done,
             )
+    if not leads():
+        return
     stats = {"latent_scale": codec.scale, "latent_shape": list(shapes["train"][1:])}
     write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})
     print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}")
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="encode_dataset.batch_size")
+    run_shared_stage(main, memory="encode_dataset.batch_size")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+import torch
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.latent_files import load_latents
@@ -16,6 +18,7 @@ from advloop.params.run import read_precision, read_seed
 from advloop.params.sampling import GenerateParams
 from advloop.predictions import predict_latents
 from advloop.progress import bar
+from advloop.ranks import in_turns
 from advloop.resume import RowProgress
 from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
@@ -36,21 +39,23 @@ def main() -> None:
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
     size = (settings.num_samples, *shape)
+
+    def draw(part: range) -> torch.Tensor:
+        return sample_ddim(
+            denoiser,
+            noise_for(part, shape, seed, "generate", args.iteration).to(device()),
+            alphas_cumprod,
+            diffusion.prediction_type,
+            settings.num_inference_steps,
+        )
+
     with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
         done = RowProgress(resume)
         with autocast(precision, device()), TensorWriter(args.out, size, done) as writer:
             jobs = batches(settings.num_samples, settings.batch_size)
-            for part in bar("generate")([part for part in jobs if part.start >= writer.filled]):
-                noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
-                writer.append(
-                    sample_ddim(
-                        denoiser,
-                        noise,
-                        alphas_cumprod,
-                        diffusion.prediction_type,
-                        settings.num_inference_steps,
-                    )
-                )
+            left = [part for part in jobs if part.start >= writer.filled]
+            for rows in in_turns(bar("generate")(left), draw):
+                writer.append(rows)
         with TensorWriter(args.predicted, size, done) as writer:
             for rows in predict_latents(
                 denoiser,
@@ -69,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="generate.batch_size")
+    run_shared_stage(main, memory="generate.batch_size")

@@ -15,6 +15,7 @@ from advloop.errors import UserError
 from advloop.fingerprint import fingerprint, loaded_modules
 from advloop.lock import try_lock, unlock
 from advloop.params.loader import Params
+from advloop.ranks import agree, leads, world_size
 from advloop.resume import Never, Resume, Snapshots
 from advloop.runtime import device
 
@@ -54,6 +55,7 @@ def resumable(args: argparse.Namespace, params: Params, *outputs: str) -> Iterat
             torch.__version__,
             torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
             torch.get_num_threads(),  # other counts round differently
+            world_size(),
         ],
     }
     name = Path(sys.argv[0]).stem
@@ -61,7 +63,7 @@ def resumable(args: argparse.Namespace, params: Params, *outputs: str) -> Iterat
     name += f"-{fingerprint(facts, inputs | code)}"
     state = Path(os.environ.get("DVC_ROOT") or ".") / ".state"
     lock = state / "locks" / name
-    if not try_lock(lock):
+    if not agree(leads() and try_lock(lock)):
         print("the same computation runs elsewhere; this one takes no snapshots", flush=True)
         yield Never()
         return
@@ -72,4 +74,5 @@ def resumable(args: argparse.Namespace, params: Params, *outputs: str) -> Iterat
         yield snapshots
         snapshots.clear()
     finally:
-        unlock(lock)
+        if leads():
+            unlock(lock)

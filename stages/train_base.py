@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.criterion import Criterion, held_out
@@ -16,6 +17,7 @@ from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
+from advloop.ranks import leads
 from advloop.runtime import deterministic, device
 from advloop.unet import (
     Denoiser,
@@ -53,19 +55,21 @@ def main() -> None:
 
     if settings.pretrained:
         denoiser = import_unet(Path(settings.pretrained), shape).to(device())
-        save_checkpoint(args.out, denoiser)
         measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
         history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]
-        write_history(args.history, history)
+        if leads():
+            save_checkpoint(args.out, denoiser)
+            write_history(args.history, history)
     else:
         config = unet_config(params.section("unet", UNetParams), channels, size)
         denoiser = build_unet(config, seed).to(device())
         setup = Setup(settings, criterion, train, val, seed, "train_base", iteration=-1)
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
-    best = best_row(history)["val_noise_loss"]
-    write_json(args.metrics, {"val_noise_loss": round(best, 6)})
+    if leads():
+        best = best_row(history)["val_noise_loss"]
+        write_json(args.metrics, {"val_noise_loss": round(best, 6)})
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="base.batch_size")
+    run_shared_stage(main, memory="base.batch_size")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from common import load_params, parse_args, run_stage
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
@@ -22,6 +23,7 @@ from advloop.params.diffusion import DiffusionParams
 from advloop.params.objectives import read_objective
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
+from advloop.ranks import leads
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
 from advloop.unet import Denoiser, frozen_copy, load_checkpoint, save_checkpoint
@@ -108,8 +110,9 @@ def main() -> None:
     with resumable(args, params, "out", "metrics") as resume:
         best = best_row(train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume))
         summary = {name: round(value, 6) for name, value in best.items()}
-        write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
+        if leads():
+            write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="train_diffusion.batch_size")
+    run_shared_stage(main, memory="train_diffusion.batch_size")

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from common import load_params, parse_args
+from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.disc_data import Fakes, make_sides
@@ -21,6 +22,7 @@ from advloop.manifest import read_manifest
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
+from advloop.ranks import leads
 from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
 from advloop.schedule import make_alphas_cumprod
@@ -89,6 +91,8 @@ def main() -> None:
             on_epoch,
             resume,
         )
+    if not leads():
+        return
     if (last := result.history[-1])["epoch"] < settings.epochs:
         print(
             f"Stopped after epoch {last['epoch']:.0f}/{settings.epochs}: validation accuracy "
@@ -116,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, memory="train_disc.batch_size")
+    run_shared_stage(main, memory="train_disc.batch_size")

@@ -9,6 +9,7 @@ from torch import nn
 
 from advloop.objectives.base import Batch, Objective, Terms
 from advloop.params.diffusion import DiffusionParams
+from advloop.ranks import spread
 from advloop.runtime import autocast, batches, eval_mode, generator
 from advloop.sampling import noise_for
 from advloop.schedule import add_noise, make_alphas_cumprod, spread_timesteps
@@ -65,10 +66,10 @@ class Criterion:
         noisy = add_noise(x0, eps, timesteps, self.alphas_cumprod)
         reference = None
         with autocast(self.precision, self.where):
-            output = model(noisy, timesteps)
+            output = spread(model, noisy, timesteps)
             if self.reference is not None:
                 with torch.no_grad():
-                    reference = self.reference(noisy, timesteps).float()
+                    reference = spread(self.reference, noisy, timesteps).float()
         return Batch(
             x0=x0,
             eps=eps,

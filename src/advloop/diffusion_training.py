@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
 from advloop.objectives.weighting import AdaptiveWeight
+from advloop.ranks import leads, sum_gradients
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps
@@ -150,6 +151,7 @@ def _train_epoch(
             setup.adaptive.update(terms)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        sum_gradients(denoiser.parameters())
         norm = nn.utils.clip_grad_norm_(denoiser.parameters(), setup.params.grad_clip)
         optimizer.step()
         schedule.step()
@@ -172,8 +174,9 @@ def train_diffusion(
     history: a row of every epoch so far, and what is returned at the end. A row: epoch,
     learning_rate, loss, the objective's terms, grad_norm, and the ``val_`` values of the EMA
     weights every eval_interval epochs and at the last one. Raises UserError on a non-finite
-    term, before ``on_epoch`` sees that epoch. resume: takes a snapshot after ``on_epoch``, and
-    gives the one to go on from; then ``on_epoch`` is called for the rest alone.
+    term, before ``on_epoch`` sees that epoch; of several processes the leader alone calls it.
+    resume: takes a snapshot after ``on_epoch``, and gives the one to go on from; then
+    ``on_epoch`` is called for the rest alone.
     """
     resume = resume or Never()
     params = setup.params
@@ -219,6 +222,7 @@ def train_diffusion(
             if not math.isfinite(row["val_loss"]):
                 raise _diverged(setup, f"val_loss is {row['val_loss']} in epoch {epoch}")
         history.append(row)
-        on_epoch(history, denoiser, averaged)
+        if leads():
+            on_epoch(history, denoiser, averaged)
         resume.offer(lambda: {"history": history, **states(parts)})
     return history

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from advloop.discriminator import (
 )
 from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
+from advloop.ranks import leads, spread, sum_gradients
 from advloop.resume import Content, Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, eval_mode, generator, seeded
 from advloop.schedule import clear_timesteps
@@ -36,12 +38,20 @@ class Judgement(NamedTuple):
     viability: float
 
 
+def _logits(model: Discriminator, *shown: torch.Tensor) -> torch.Tensor:
+    """Of latents and what is told about them; several processes share the convolutions.
+
+    The head is every process's own, so that its dropout is that of one process.
+    """
+    return model.classify(spread(model.pool, *shown))
+
+
 def judge(model: Discriminator, data: DiscData, batch_size: int) -> Judgement:
     """How ``model`` does on ``data``, which holds both classes."""
     judged = []
     with eval_mode(model):
         for part in batches(len(data), batch_size):
-            judged.append(model(*data.shown(slice(part.start, part.stop))))
+            judged.append(_logits(model, *data.shown(slice(part.start, part.stop))))
     logits = torch.cat(judged)
     hits = (logits > 0) == (data.real > 0.5)
     return Judgement(
@@ -64,7 +74,7 @@ def _reals_penalty(
         return latents.new_zeros(())
     eps = torch.randn(latents.shape, generator=stream).to(latents.device)
     model.eval()  # without dropout, see r1_penalty
-    penalty = r1_penalty(model, latents, eps, sigma, *told).mean()
+    penalty = r1_penalty(partial(_logits, model), latents, eps, sigma, *told).mean()
     model.train()
     return penalty
 
@@ -83,7 +93,7 @@ def _train_epoch(
     model.train()
     for part in batches(len(order), params.batch_size):
         rows = order[part.start : part.stop]
-        logits = model(*data.shown(rows))
+        logits = _logits(model, *data.shown(rows))
         losses_of_rows = discriminator_bce(logits, data.real[rows])
         loss = losses_of_rows.mean()
         if params.r1_weight:
@@ -92,6 +102,7 @@ def _train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        sum_gradients(p for name, p in model.named_parameters() if not name.startswith("head."))
         optimizer.step()
         losses.append(losses_of_rows.detach())
         hits.append((logits.detach() > 0) == (data.real[rows] > 0.5))
@@ -205,6 +216,7 @@ def train_discriminator(
         )
         if judged.loss < best_loss:
             best, best_epoch, best_loss = weights(), epoch, judged.loss
-        on_epoch(history)
+        if leads():
+            on_epoch(history)
         resume.offer(snapshot)
     return DiscResult(model.config, history, best, weights(), best_epoch)

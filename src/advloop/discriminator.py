@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Discriminator(nn.Module):
         return self.time_bias is not None
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        return self.classify(self.pool(latents, timesteps))
+
+    def pool(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        """Features (B, channels[-1]) of each latent by itself."""
         hidden = self.features[0](latents)
         if self.time_bias is not None:
             if timesteps is None:
@@ -83,7 +88,10 @@ class Discriminator(nn.Module):
             hidden = hidden + self.time_bias(timestep_features(timesteps))[:, :, None, None]
         elif timesteps is not None:
             raise ValueError("timesteps for a discriminator that is not noise_conditioned")
-        pooled = self.features[1:](hidden).mean((2, 3))
+        pooled: torch.Tensor = self.features[1:](hidden).mean((2, 3))
+        return pooled
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.dropout(pooled)).squeeze(1)
         return logits
 
@@ -94,7 +102,7 @@ def discriminator_bce(logits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 def r1_penalty(
-    model: nn.Module,
+    model: Callable[..., torch.Tensor],
     latents: torch.Tensor,
     eps: torch.Tensor,
     sigma: float,

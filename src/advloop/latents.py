@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, to_images, to_pixels
 from advloop.errors import UserError
+from advloop.ranks import in_turns
 from advloop.resume import RowProgress
 from advloop.runtime import batches
 from advloop.tensor_writer import TensorWriter
@@ -50,10 +53,14 @@ def encode_rows(
     shape = codec.encode(images[:1]).shape[1:]
     total = (variants * len(rows), *shape)
     jobs = [part for part in batches(len(rows), batch)]
+
+    def encode(variant: int, part: range) -> torch.Tensor:
+        pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
+        return codec.encode(to_images(augment(pixels, variant)))
+
     with TensorWriter(path, total, done) as writer:
         for variant in range(variants):
             left = [part for part in jobs if variant * len(rows) + part.start >= writer.filled]
-            for part in progress(left):
-                pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
-                writer.append(codec.encode(to_images(augment(pixels, variant))))
+            for latents in in_turns(progress(left), partial(encode, variant)):
+                writer.append(latents)
     return total

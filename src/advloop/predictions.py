@@ -8,6 +8,7 @@ import torch
 
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.sampling import GenerateParams
+from advloop.ranks import in_turns
 from advloop.runtime import autocast, batches, generator, shuffled_rows
 from advloop.sampling import Model, noise_for
 from advloop.schedule import (
@@ -48,11 +49,15 @@ def predict_latents(
     count, shape = params.num_samples, tuple(train.shape[1:])
     rows = shuffled_rows(count, len(train), generator(seed, *key))
     timesteps = spread_timesteps(count, limit, generator(seed, *key, "timesteps")).to(where)
-    for part in progress([p for p in batches(count, params.batch_size) if p.start >= start]):
+
+    def predict(part: range) -> torch.Tensor:
         chosen = slice(part.start, part.stop)
         t = timesteps[chosen]
         eps = noise_for(part, shape, seed, *key).to(where)
         noisy = add_noise(train[rows[chosen]].to(where), eps, t, alphas_cumprod)
         with autocast(precision, where):
             output = model(noisy, t)
-        yield predict_x0(output.float(), noisy, t, alphas_cumprod, diffusion.prediction_type)
+        return predict_x0(output.float(), noisy, t, alphas_cumprod, diffusion.prediction_type)
+
+    jobs = [part for part in batches(count, params.batch_size) if part.start >= start]
+    yield from in_turns(progress(jobs), predict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -12,9 +13,13 @@ T = TypeVar("T")
 
 
 def bar(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """What wraps a loop in a progress bar: on a terminal only, not in a file or a pipe."""
+    """What wraps a loop in a progress bar: on a terminal only, not in a file or a pipe.
+
+    Of several processes the leader shows its own.
+    """
 
     def wrap(items: Iterable[T]) -> Iterable[T]:
-        return tqdm(items, desc=description, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+        return tqdm(items, desc=description, disable=silent, dynamic_ncols=True)
 
     return wrap

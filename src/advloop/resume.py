@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from advloop.io import load_torch, save_torch, sync_folder
+from advloop.ranks import agree, barrier, leads
 
 Content = dict[str, Any]
 PREFIX = "snapshot-"
@@ -63,7 +64,8 @@ class Snapshots:
     all that the stage has written to its outputs. What the stage writes later takes the place
     of a file and never its bytes, so that a link keeps what it was. ``interval``: seconds that
     lie between two snapshots at least; more where that would cost over SHARE of the time. 0
-    asks for one at every occasion, whatever it costs.
+    asks for one at every occasion, whatever it costs. Of several processes, whose progress is
+    the same, the leader takes them and all load them.
     """
 
     def __init__(self, folder: Path, outputs: Sequence[Path], interval: float) -> None:
@@ -85,16 +87,21 @@ class Snapshots:
 
         Raises UserError where it is damaged.
         """
-        found = self._snapshots()
-        if not found:
+        latest = agree(self._latest())
+        if latest < 0:
             return None
-        content: Content = load_torch(found[-1] / "state.pt")
-        for index, output in enumerate(self.outputs):
-            _link_tree(found[-1] / "files" / str(index), output)
+        found = self._path(latest)
+        content: Content = load_torch(found / "state.pt")
+        if leads():
+            for index, output in enumerate(self.outputs):
+                _link_tree(found / "files" / str(index), output)
+        barrier()  # the leader's next one takes this one's place
         return content
 
     def offer(self, make: Callable[[], Content]) -> None:
         """Take a snapshot of ``make()`` if it is time for one."""
+        if not leads():
+            return
         wanted = max(self.interval, self._cost / SHARE) if self.interval else 0.0
         if time.monotonic() - self._since >= wanted:
             self.take(make)
@@ -103,13 +110,13 @@ class Snapshots:
         """Take a snapshot now; the ones before it go when it is whole."""
         began = time.monotonic()
         before = self._snapshots()
-        number = int(before[-1].name.removeprefix(PREFIX)) + 1 if before else 0
+        number = self._latest() + 1
         fresh = self.folder / "unfinished"
         shutil.rmtree(fresh, ignore_errors=True)
         save_torch(fresh / "state.pt", make())
         for index, output in enumerate(self.outputs):
             _link_tree(output, fresh / "files" / str(index))
-        fresh.rename(self.folder / f"{PREFIX}{number:06d}")
+        fresh.rename(self._path(number))
         sync_folder(self.folder)
         for old in before:
             shutil.rmtree(old)
@@ -118,7 +125,16 @@ class Snapshots:
 
     def clear(self) -> None:
         """Remove all of it: the stage has finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if leads():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _latest(self) -> int:
+        """The number of the latest snapshot, -1 without any."""
+        found = self._snapshots()
+        return int(found[-1].name.removeprefix(PREFIX)) if found else -1
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{PREFIX}{number:06d}"
 
     def _snapshots(self) -> list[Path]:
         return sorted(self.folder.glob(f"{PREFIX}*"))

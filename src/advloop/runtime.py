@@ -18,8 +18,13 @@ from advloop.errors import UserError
 
 
 def device() -> torch.device:
-    """``ADVLOOP_DEVICE`` if set, else the GPU if there is one, else the CPU."""
+    """``ADVLOOP_DEVICE`` if set, else the GPU if there is one, else the CPU.
+
+    Of several processes on a machine each has a GPU of its own: the one of its LOCAL_RANK.
+    """
     name = os.environ.get("ADVLOOP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda":
+        name += f":{os.environ.get('LOCAL_RANK', '0')}"
     try:
         chosen = torch.device(name)
         torch.empty(0, device=chosen)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from advloop.io import disk_errors, reserve, save_torch
+from advloop.ranks import agree, leads
 from advloop.resume import RowProgress
 
 
@@ -17,13 +18,20 @@ class TensorWriter:
 
     The rows live in a memory-mapped scratch file, so that resident memory is one batch
     whatever N is; the end copies the mapping into ``torch.save``'s format. With ``progress``
-    the scratch file outlives a crash, and ``filled`` begins where it stopped.
+    the scratch file outlives a crash, and ``filled`` begins where it stopped. Of several
+    processes the leader writes; the others count.
     """
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], progress: RowProgress | None = None
     ) -> None:
         self.path, self._progress, self.filled = path, progress, 0
+        if leads():
+            self._open(shape)
+        self.filled = agree(self.filled)
+
+    def _open(self, shape: tuple[int, ...]) -> None:
+        path, progress = self.path, self._progress
         bytes_ = 4 * int(torch.Size(shape).numel())
         kept = progress.resume.scratch(path.name) if progress else None
         self._keep = kept is not None
@@ -46,9 +54,10 @@ class TensorWriter:
         ).view(shape)
 
     def append(self, rows: torch.Tensor) -> None:
-        self.rows[self.filled : self.filled + len(rows)] = rows.detach().float().cpu()
+        if leads():
+            self.rows[self.filled : self.filled + len(rows)] = rows.detach().float().cpu()
         self.filled += len(rows)
-        if self._progress:
+        if leads() and self._progress:
             self._progress.advance(self.path.name, self.filled, self._flush)
 
     def _flush(self) -> None:
@@ -59,6 +68,8 @@ class TensorWriter:
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if not leads():
+            return
         try:
             if failure is None:
                 assert self.filled == len(self.rows), (self.filled, len(self.rows))
