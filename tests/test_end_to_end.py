@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from conftest import TINY, command, dvc, environment, make_project, must, ran, s
 from diffusers.models.unets.unet_2d import UNet2DModel
 from PIL import Image
 
-from chaos import KINDS, survive
+from chaos import KINDS, cpu_seconds, survive
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 
@@ -34,7 +33,7 @@ SAMPLES = TINY["generate"]["num_samples"]  # type: ignore[index]  # a section
 class Run:
     project: Path
     done: subprocess.CompletedProcess[str]
-    seconds: float
+    cpu_seconds: float
 
     @property
     def outputs(self) -> Path:
@@ -54,9 +53,9 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     project = make_project(tmp_path_factory.mktemp("real"))
-    began = time.monotonic()
+    before = cpu_seconds()
     done = must(dvc(project, "repro"))
-    return Run(project, done, time.monotonic() - began)
+    return Run(project, done, cpu_seconds() - before)
 
 
 def load(path: Path) -> Any:
@@ -254,7 +253,7 @@ def test_run_in_another_folder_that_is_killed_in_every_way_ends_with_the_same_by
 ) -> None:
     project = make_project(tmp_path)
     env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
-    survival = survive(project, len(KINDS), run.seconds, seed=0, env=env)
+    survival = survive(project, len(KINDS), run.cpu_seconds, seed=0, env=env)
     assert [one.kind for one in survival.strikes] == list(KINDS)
     assert (project / "dvc.lock").read_bytes() == (run.project / "dvc.lock").read_bytes()
     for folder in ("outputs", "reports"):
