@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import random
 import resource
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,17 +59,17 @@ class Strike:
 
 @dataclass
 class Survival:
-    """seconds: of wall time in all attempts together."""
+    """cpu_seconds: in all attempts together."""
 
     strikes: list[Strike]
-    seconds: float
+    cpu_seconds: float
 
 
 class Attempt:
     """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
 
     def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
-        self.log = log
+        self.log, self.cpu_seconds = log, 0.0
         with log.open("wb") as file:
             self.process = psutil.Popen(
                 [str(DVC), "repro"],
@@ -88,8 +88,7 @@ class Attempt:
         except psutil.NoSuchProcess:
             return []
 
-    def worked(self) -> float:
-        """Seconds of CPU time since it began; waiting for others is no work."""
+    def _worked(self) -> float:
         seconds = 0.0
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -98,12 +97,13 @@ class Attempt:
                 seconds += times.children_user + times.children_system
         return seconds
 
-    def work(self, seconds: float | None) -> bool:
-        """Let it work for so long, or to its end: whether it has ended."""
-        while seconds is None or self.worked() < seconds:
+    def work(self, seconds: float) -> bool:
+        """Let it work for so many seconds of CPU time, or to its end: whether it has ended."""
+        while self.cpu_seconds < seconds:
             try:
-                self.process.wait(timeout=None if seconds is None else 0.05)
+                self.process.wait(timeout=0.05)
             except psutil.TimeoutExpired:
+                self.cpu_seconds = max(self.cpu_seconds, self._worked())
                 continue
             return True
         return False
@@ -172,7 +172,7 @@ def survive(
     folder = Path(tempfile.mkdtemp())
     strikes: list[Strike] = []
     orphans: list[psutil.Process] = []
-    began = time.monotonic()
+    worked = 0.0
     waits = moments(kills, seconds, seed)
     attempts = 0
     while True:
@@ -180,14 +180,15 @@ def survive(
         if attempts > 3 * kills + 3:
             raise RuntimeError(f"no end after {attempts} attempts; see {folder}")
         attempt = Attempt(project, folder / f"{attempts}.log", env)
-        wait = waits[len(strikes)] if len(strikes) < kills else None
-        if not attempt.work(wait):
+        ended = attempt.work(waits[len(strikes)] if len(strikes) < kills else math.inf)
+        worked += attempt.cpu_seconds
+        if not ended:
             one, orphans = strike(attempt, KINDS[len(strikes) % len(KINDS)])
             strikes.append(one)
             print(f"{len(strikes)}: {one.kind.name} during {one.stage}", flush=True)
             continue
         if attempt.process.returncode == 0:
-            return Survival(strikes, time.monotonic() - began)
+            return Survival(strikes, worked)
         if REFUSED not in attempt.text() or not orphans:
             raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
         strikes[-1].refused = True
@@ -197,7 +198,7 @@ def survive(
 def report(survival: Survival, undisturbed: float, *, same: bool, scale: str, seed: int) -> str:
     """docs/chaos.md."""
     strikes = survival.strikes
-    extra = survival.seconds - undisturbed
+    extra = survival.cpu_seconds - undisturbed
     lines = [
         "# Kills survived",
         "",
@@ -206,8 +207,9 @@ def report(survival: Survival, undisturbed: float, *, same: bool, scale: str, se
         "",
         f"- {len(strikes)} kills, then dvc.lock "
         f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
-        f"- Undisturbed: {undisturbed:.0f} s. With all kills: {survival.seconds:.0f} s, "
-        f"{extra / len(strikes):.1f} s more for each: work done twice, and starting again.",
+        f"- Undisturbed: {undisturbed:.0f} s of CPU time. With all kills: "
+        f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill: work done "
+        "twice, and starting again.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
         "outlived its DVC, and said so instead of writing the same files.",
         "",
@@ -233,11 +235,11 @@ def main() -> int:
     env = os.environ | {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}"}
     with tempfile.TemporaryDirectory() as temporary:
         calm, wild = (clone(Path(temporary) / name) for name in ("calm", "wild"))
-        began, cpu_before = time.monotonic(), cpu_seconds()
+        before = cpu_seconds()
         subprocess.run([str(DVC), "repro", "--force"], cwd=calm, env=env, check=True)
-        undisturbed = time.monotonic() - began
+        undisturbed = cpu_seconds() - before
         (wild / "dvc.lock").unlink()
-        survival = survive(wild, args.kills, cpu_seconds() - cpu_before, args.seed, env)
+        survival = survive(wild, args.kills, undisturbed, args.seed, env)
         same = (calm / "dvc.lock").read_bytes() == (wild / "dvc.lock").read_bytes()
     scale = (ROOT / "params.yaml").read_text().partition("scale: ")[2].split()[0]
     text = report(survival, undisturbed, same=same, scale=scale, seed=args.seed)
