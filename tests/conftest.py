@@ -336,6 +336,19 @@ def fakes(finished_fakes: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages have all run up to a round's end, none of them disturbed."""
+    from stage_runner import ROUND, START, run_stage
+
+    project = make_project(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(project)
+        for stage, options in (START | ROUND).items():
+            run_stage(stage, options, monkeypatch)
+    return project
+
+
+@pytest.fixture(scope="session")
 def good_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every stage has run once; see stage_folder.py."""
     from stage_folder import build  # loads diffusers, which few tests wait for

@@ -167,8 +167,11 @@ def test_judging_does_not_depend_on_the_batch_size_and_leaves_the_mode_alone():
 
 def test_judging_counts_a_logit_above_zero_as_real_and_takes_viability_from_fakes_alone():
     class Constant(torch.nn.Module):
-        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        def pool(self, latents: torch.Tensor) -> torch.Tensor:
             return latents[:, 0, 0, 0]
+
+        def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+            return pooled
 
     latents = torch.tensor([2.0, -1.0, 3.0, -4.0]).view(4, 1, 1, 1)
     judged = judge(Constant(), DiscData(latents, torch.tensor([1.0, 1.0, 0.0, 0.0])), 3)
@@ -318,13 +321,13 @@ def test_a_noise_conditioned_discriminator_sees_renoised_latents_alone_and_how_n
     monkeypatch,
 ):
     seen: list[tuple[bool, torch.Tensor, torch.Tensor]] = []
-    forward = Discriminator.forward
+    pool = Discriminator.pool
 
     def noting(self, latents, timesteps=None):
         seen.append((self.training, latents, timesteps))
-        return forward(self, latents, timesteps)
+        return pool(self, latents, timesteps)
 
-    monkeypatch.setattr(Discriminator, "forward", noting)
+    monkeypatch.setattr(Discriminator, "pool", noting)
     train, val = side(0, 40, shift=0.3), side(1, 40, shift=0.3)
     fit(train, val, model=TOLD, epochs=3, batch_size=80)
     limit = clear_timesteps(ALPHAS, PARAMS.renoise_min_alpha_bar, "key")

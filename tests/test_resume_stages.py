@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, environment, make_project, snapshot
+from conftest import BIN, environment, snapshot
 from stage_runner import ROUND, START, run_stage
 
 from advloop.errors import UserError
@@ -28,17 +28,6 @@ WRITTEN = ("out", "metrics", "history", "predicted", "manifest")  # names of out
 
 class Killed(BaseException):
     """No code of ours catches it, as none catches SIGKILL."""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose stages have all run, none of them disturbed."""
-    project = make_project(tmp_path_factory.mktemp("whole"))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(project)
-        for stage, options in STAGES.items():
-            run_stage(stage, options, monkeypatch)
-    return project
 
 
 @pytest.fixture
