@@ -89,9 +89,13 @@ STAGES: dict[str, dict[str, Any]] = {
         "latents": "latents",
         "autoencoder": "autoencoder",
         "reals": "reals/reals.pt",
+        "manifest": "data/manifest.csv",
         "previous": "reals/reals.json",
+        "discriminator": DISC,
         "disc-metrics": "disc/metrics.json",
+        "disc-history": "disc/discriminator_history.csv",
         "diffusion-metrics": "diffusion/metrics.json",
+        "diffusion-history": "diffusion/metrics.csv",
         "out": "made/evaluation/base.json",
     },
     "select_model": {

@@ -83,12 +83,16 @@ def markdown_table(content: Mapping[str, Any]) -> str:
         "|---|" + "---|" * len(COLUMNS),
     ]
     for name, row in in_order(rows).items():
-        cells = (_cell(row, column, network) for column in COLUMNS)
+        cells = (cell(row, column, network) for column in COLUMNS)
         lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(row: Mapping[str, float], column: str, network: str) -> str:
+def cell(row: Mapping[str, float], column: str, network: str) -> str:
+    """A figure with its interval where it has one, by its name without that of the features.
+
+    Empty where the row has no such figure.
+    """
     found = column if column in row else f"{column}_{network}"
     if found not in row:
         return ""
