@@ -109,7 +109,7 @@ def draw_graph(rounds: int) -> Graph:
 
 def _names(name: str) -> list[str]:
     stage, at, item = name.partition("@")
-    return [name, f"{BESIDE[stage]}{at}{item}"] if stage in BESIDE else [name]
+    return [name, f"{BESIDE[stage]}{at}{item}-…"] if stage in BESIDE else [name]
 
 
 def _ends(a: Box, b: Box) -> tuple[int, int, int, int]:

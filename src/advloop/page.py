@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from advloop import charts, graph
+from advloop import charts, graph, page_pictures
 from advloop.curves import Curve, read_curves
 from advloop.errors import UserError
-from advloop.grids import load_png
 from advloop.report import NAMES, cell, in_order, summary
 from advloop.selection import Rows, iteration_of, kid_name, models_in_order
-from advloop.shown import (
-    DIFFUSION,
-    DISCRIMINATOR,
-    NEIGHBOURS,
-    SAMPLES,
-    VIABILITY,
-    Viability,
-    read_facts,
-)
-from advloop.timings import Timing
+from advloop.shown import DIFFUSION, DISCRIMINATOR, FACTS, read_facts
+from advloop.template import render
 from advloop.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, judge
 
-TEMPLATES = Path(__file__).with_name("templates")
-BEGIN, END = "<!-- timings: begin -->", "<!-- timings: end -->"
-COLUMNS = {  # of the metrics' table, by the name of the figure without that of the features
+FIGURES = {  # of the metrics' table, by the name of the figure without that of the features
     "kid": "KID ↓",
     "critic_gap": "critic gap ↓",
     "critic_auc": "critic AUC ↓",
@@ -59,27 +44,6 @@ CURVES = {  # title: the file, and its columns by label
 TONES = {BETTER: "better", WORSE: "worse", UNCLEAR: ""}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """data: a PNG in base64."""
-
-    data: str
-    width: int
-    height: int
-
-
-def environment() -> jinja2.Environment:
-    """Whatever is shown is escaped, and a name that the page has not is an error."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
 def page(rows: Rows, shown: Path, params: Mapping[str, Any]) -> str:
     """The page of an evaluation's ``rows``; the same bytes for the same arguments.
 
@@ -93,84 +57,43 @@ def page(rows: Rows, shown: Path, params: Mapping[str, Any]) -> str:
     judged = {name: f.viability for name, f in facts.items() if f.viability}
     for name in models:
         if iteration_of(name) != -1 and name not in judged:
-            raise UserError(f"{shown / name}: no discriminator judged it; run `dvc repro`")
+            path = shown / name / FACTS
+            raise UserError(f"{path}: no discriminator judged {name}; remake it with `dvc repro`")
     stages = graph.draw_graph(len(models) - 1)
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            run=_run(params),
-            verdict=_verdict(verdict),
-            metrics=_metrics(content, verdict.selected),
-            rounds=_rounds(verdict),
-            intervals=_intervals(content),
-            curves=_curves(shown, list(judged)),
-            samples=[_samples(shown, name) for name in ("reals", *models)],
-            neighbours=[
-                {
-                    "name": NAMES.get(name, name),
-                    "picture": picture(shown / name / NEIGHBOURS),
-                    "alt": f"{len(facts[name].neighbours)} samples of {NAMES.get(name, name)}, each "
-                    "above its nearest training image; the table below names them.",
-                    "rows": [
-                        {"file": n.file, "distance": f"{n.distance:.3f}"}
-                        for n in facts[name].neighbours
-                    ],
-                }
-                for name in models
-            ],
-            viability=[_viability(shown, name, found) for name, found in judged.items()],
-            stages={
-                "width": stages.width,
-                "height": stages.height,
-                "boxes": stages.boxes,
-                "arrows": stages.arrows,
-                "text": "Stages and the main ways between them: "
-                + "; ".join(f"{a.source} to {a.target}" for a in stages.arrows)
-                + ".",
-            },
-            stage_box={"width": graph.WIDTH, "height": graph.HEIGHT},
-            box={
-                "width": charts.WIDTH,
-                "height": charts.HEIGHT,
-                "left": charts.LEFT,
-                "right": charts.WIDTH - charts.RIGHT,
-                "top": charts.TOP,
-                "bottom": charts.HEIGHT - charts.BOTTOM,
-            },
-            parameters=_parameters(params),
-            timings=[],
-            begin=Markup(BEGIN),
-            end=Markup(END),
-        )
+    return render(
+        "report.html",
+        run=_run(params),
+        verdict=_verdict(verdict),
+        metrics=_metrics(content, verdict.selected),
+        rounds=_rounds(verdict),
+        intervals=_intervals(content),
+        curves=_curves(shown, list(judged)),
+        samples=[page_pictures.samples(shown, name) for name in ("reals", *models)],
+        neighbours=[
+            page_pictures.neighbours(shown, name, facts[name].neighbours) for name in models
+        ],
+        viability=[page_pictures.viability(shown, name, found) for name, found in judged.items()],
+        stages={
+            "width": stages.width,
+            "height": stages.height,
+            "boxes": stages.boxes,
+            "arrows": stages.arrows,
+            "text": "Stages and the main ways between them: "
+            + "; ".join(f"{a.source} to {a.target}" for a in stages.arrows)
+            + ".",
+        },
+        stage_box={"width": graph.WIDTH, "height": graph.HEIGHT},
+        box={
+            "width": charts.WIDTH,
+            "height": charts.HEIGHT,
+            "left": charts.LEFT,
+            "right": charts.WIDTH - charts.RIGHT,
+            "top": charts.TOP,
+            "bottom": charts.HEIGHT - charts.BOTTOM,
+        },
+        parameters=_parameters(params),
+        timings=[],
     )
-
-
-def with_timings(text: str, timings: Sequence[Timing]) -> str:
-    """The page ``text`` with these times in the block that is left for them.
-
-    All other bytes stay. ValueError where the page has no such block.
-    """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("no block for timings")
-    rows = [
-        {
-            "name": t.stage,
-            "cells": [f"{t.seconds:.1f}", f"{t.memory:.0f}", t.finished, t.machine],
-            "selected": False,
-        }
-        for t in timings
-    ]
-    total = f"{sum(t.seconds for t in timings):.0f}"
-    block = environment().get_template("timings.html").render(timings=rows, total=total)
-    return f"{head}{begin}\n{block}{end}{tail}"
-
-
-def picture(path: Path) -> Picture:
-    height, width, _ = load_png(path).shape
-    return Picture(base64.b64encode(path.read_bytes()).decode(), width, height)
 
 
 def _run(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,18 +129,19 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 def _metrics(content: Mapping[str, Any], selected: str) -> dict[str, Any]:
     held_out = {name: row for name, row in content["held_out"].items() if name != "final"}
     network = kid_name(held_out["base"]).removeprefix("kid_")
-    rows = [
-        {
-            "name": NAMES.get(name, name),
-            "selected": name == selected,
-            "cells": [
-                cell({**row, **content["training"].get(name, {})}, column, network)
-                for column in COLUMNS
-            ],
-        }
+    models = {
+        name: {**row, **content["training"].get(name, {})}
         for name, row in in_order(held_out).items()
-    ]
-    return {"network": network, "heads": ["model", *COLUMNS.values()], "rows": rows}
+    }
+    return {
+        "network": network,
+        "heads": ["figure", *(NAMES.get(name, name) for name in models)],
+        "rows": [
+            (title, *(cell(row, column, network) for row in models.values()))
+            for column, title in FIGURES.items()
+        ],
+        "shaded": 1 + list(models).index(selected),
+    }
 
 
 def _rounds(verdict: Verdict) -> dict[str, Any]:
@@ -225,8 +149,7 @@ def _rounds(verdict: Verdict) -> dict[str, Any]:
     rows = []
     for name, found in verdict.rounds.items():
         shown = map(_finding, found)
-        cells = [part for f in shown for part in (f["change"], f["says"])]
-        rows.append({"name": name, "cells": cells, "selected": name == verdict.selected})
+        rows.append((name, *(part for f in shown for part in (f["change"], f["says"]))))
     return {"heads": heads, "rows": rows}
 
 
@@ -253,28 +176,6 @@ def _curves(shown: Path, names: Sequence[str]) -> list[charts.Chart]:
     return drawn
 
 
-def _samples(shown: Path, name: str) -> dict[str, Any]:
-    if name == "reals":
-        title, alt = "Real test images", "A grid of real test images."
-    else:
-        title = NAMES.get(name, name)
-        alt = f"A grid of samples of {title}, of the same noise as in the other models' grids."
-    return {"name": title, "alt": alt, "picture": picture(shown / name / SAMPLES)}
-
-
-def _viability(shown: Path, name: str, found: Viability) -> dict[str, Any]:
-    most, least = (
-        ", ".join(f"{value:.3f}" for value in side) for side in (found.most, found.least)
-    )
-    return {
-        "name": name,
-        "picture": picture(shown / name / VIABILITY),
-        "alt": f"{len(found.most)} samples of {name} that its discriminator takes most for real, "
-        "above as many that it takes least for real.",
-        "caption": f"Most viable, above: {most}. Least viable, below: {least}.",
-    }
-
-
 def _parameters(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Values that belong to no section first."""
     single = {key: value for key, value in params.items() if not isinstance(value, Mapping)}
@@ -286,4 +187,5 @@ def _parameters(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> str:
-    return "null" if value is None else str(value)
+    """As YAML has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

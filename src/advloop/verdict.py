@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from advloop.health import health_warning
@@ -72,10 +73,7 @@ def judge(rows: Rows) -> Verdict:
         selected=selected,
         compared=compared,
         found=found,
-        rounds={
-            name: compare(rows, name, before)
-            for before, name in zip(models, models[1:], strict=False)
-        },
+        rounds={name: compare(rows, name, before) for before, name in pairwise(models)},
         warnings=_warnings(rows, models[-1], selected),
         seeds=len(rows[START]["seeds"][kid_name(rows[START])]),
     )
