@@ -259,4 +259,4 @@ def test_run_in_another_folder_that_is_killed_in_every_way_ends_with_the_same_by
     assert (project / "dvc.lock").read_bytes() == (run.project / "dvc.lock").read_bytes()
     for folder in ("outputs", "reports"):
         assert snapshot(project / folder) == snapshot(run.project / folder)
-    assert [path.name for path in (project / ".state").iterdir()] == ["locks"]
+    assert {path.name for path in (project / ".state").iterdir()} == {"locks", "timings"}

@@ -35,6 +35,7 @@ def test_clone_without_the_storage_fails_to_pull(fakes: Path) -> None:
 def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
     assert set(git(fakes, "ls-files", "reports").split()) == {
         "reports/metrics.json",
+        "reports/report.html",
         "reports/samples.png",
     }
     assert git(fakes, "ls-files", "outputs") == ""

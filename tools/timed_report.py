@@ -26,6 +26,8 @@ def write_timed(project: Path) -> Path:
     """The page of ``project``, with the times of the stages that its params.yaml has."""
     try:
         text = (project / PAGE).read_bytes().decode()
+    except FileNotFoundError:
+        raise UserError(f"{PAGE}: not found; make it with `dvc repro`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{PAGE}: cannot be read ({error}); make it with `dvc repro`") from None
     rounds = read_num_iterations(Params.load(project / "params.yaml"))
