@@ -297,6 +297,7 @@ def fake_stage(real_python: str) -> None:
             else:
                 path.mkdir()
                 (path / "content.txt").write_text(text)
+                (path / "manifest.csv").write_text(text)
                 (path / "stats.json").write_text(json.dumps({"figure": figure}))
                 (path / "reals.json").write_text(json.dumps({"figure": figure}))
 
