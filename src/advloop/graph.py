@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COLUMNS = 3
-WIDTH, HEIGHT = 122, 28  # of a box
-ACROSS, DOWN = 142, 46  # from box to box
+WIDTH, HEIGHT = 132, 28  # of a box
+ACROSS, DOWN = 152, 46  # from box to box
 
 START = {
     "check_config": (0, 0),
