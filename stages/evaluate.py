@@ -89,7 +89,7 @@ def save_shown(
     save_grid(own / NEIGHBOURS, pairs, columns=len(near))
     viability = None
     if discriminator:
-        judged, viability = judged_samples(*drawn, discriminator)
+        judged, viability = judged_samples(*drawn, discriminator, batch_size)
         save_grid(own / VIABILITY, judged, columns=len(viability.most))
         copy_file(args.disc_history, own / DISCRIMINATOR)
         copy_file(args.diffusion_history, own / DIFFUSION)

@@ -1,4 +1,4 @@
-"""Stage report: one metrics file, one picture and one page of the whole run, kept in git."""
+"""Stage report: metrics, a table of the rounds, a picture and a page of the run, kept in git."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from advloop.io import copy_file, write_json, write_text
 from advloop.page import page
 from advloop.params.loader import Params
-from advloop.report import markdown_table, summary
+from advloop.report import markdown_table, rounds_csv, summary
 from advloop.rows import read_rows
 from advloop.shown import require_shown
 from advloop.verdict import judge
@@ -46,7 +46,13 @@ def all_params(params: Params) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args(
-        __doc__, written="metrics", evaluation=Path, metrics=Path, picture=Path, page=Path
+        __doc__,
+        written="metrics",
+        evaluation=Path,
+        metrics=Path,
+        rounds=Path,
+        picture=Path,
+        page=Path,
     )
     params = load_params("report")
     rows = read_rows(args.evaluation, "reals", "autoencoder", "base", "iter_0")
@@ -56,6 +62,7 @@ def main() -> None:
     text = page(rows, shown, all_params(params))
     copy_file(args.evaluation.with_suffix(".png"), args.picture)
     write_text(args.page, text)
+    write_text(args.rounds, rounds_csv(rows))
     write_json(args.metrics, content)
     verdict = judge(rows)
     print(table)

@@ -166,6 +166,11 @@ EVALUATION = [
     shown(
         "no name", json_with(lambda c: c | {"neighbours": [{"file": 1, "distance": 1}]}), "1 is no"
     ),
+    shown(
+        "a number beyond any float",
+        json_with(lambda c: c | {"viability": {"most": [10**400], "least": []}}),
+        "not what stage evaluate writes",
+    ),
     shown("NaN", json_with(lambda c: c | {"viability": {"most": [NAN], "least": []}}), "nan is no"),
     shown("no judgement", json_with(lambda c: c | {"viability": None}), "no discriminator judged"),
     grid("damaged", cut, "not a readable image"),
@@ -175,6 +180,11 @@ EVALUATION = [
     epochs("missing", drop, "not found"),
     told("no floor", json_with(lambda c: {"base": c["base"]}), "reals has no row"),
     told("a text for a figure", row_with(kid_encoder="low"), "base.kid_encoder=low"),
+    told(
+        "a model without an interval",
+        json_with(lambda c: c | {"base": {k: v for k, v in c["base"].items() if k[-4:] != "ci95"}}),
+        "base has no kid_encoder with interval",
+    ),
     told("a model without seeds", row_with(seeds={}), "base has no kid_encoder by seed"),
 ]
 ALL = [*LATENTS, *EVALUATION]

@@ -108,6 +108,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "report": {
         "evaluation": "evaluation/iter_0.json",
         "metrics": "made/metrics.json",
+        "rounds": "made/rounds.csv",
         "picture": "made/samples.png",
         "page": "made/report.html",
     },

@@ -15,6 +15,7 @@ from chromium import chromium, program
 from stage_folder import StageFolder
 
 from advloop.errors import UserError
+from advloop.page import decimals
 from advloop.template import BEGIN, END, TEMPLATES, render, with_timings
 from advloop.timings import Timing
 
@@ -54,7 +55,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and data.strip():
-            self.texts.setdefault(self.open[-1], []).append(data)
+            self.texts.setdefault(self.open[-1], []).append(data.replace("\u00a0", " "))
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -141,6 +142,13 @@ def test_every_picture_says_what_it_shows_and_every_link_leads_somewhere(found: 
     for tag, attributes in found.elements:
         assert attributes.get("aria-labelledby", names[0]) in names, tag
     assert all(a.get("scope") in ("col", "row") for a in found.all("th"))
+
+
+@pytest.mark.parametrize(
+    ("half", "places"), [(0.0, 4), (250.0, 0), (2.02, 2), (0.0585, 4), (1e-9, 4)]
+)
+def test_a_change_is_shown_to_three_digits_of_its_interval(half: float, places: int) -> None:
+    assert decimals(half) == places
 
 
 def test_page_of_a_tiny_run_is_small(text: str) -> None:

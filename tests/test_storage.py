@@ -36,6 +36,7 @@ def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
     assert set(git(fakes, "ls-files", "reports").split()) == {
         "reports/metrics.json",
         "reports/report.html",
+        "reports/rounds.csv",
         "reports/samples.png",
     }
     assert git(fakes, "ls-files", "outputs") == ""
@@ -65,6 +66,10 @@ def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:
         assert column in content, chart
         for iteration in (0, 1):
             assert f"iter_{iteration}" in content, chart
+    for chart, column in (("held_out_kid", "kid"), ("held_out_critic_gap", "critic_gap")):
+        content = json.dumps(drawn["data"][chart])
+        assert f'"{column}"' in content, chart
+        assert f'"{column}_floor"' in content, chart
     must(dvc(fakes, "plots", "show"))
     page = (fakes / "dvc_plots/index.html").read_text()
     assert all(title in page for title in ("Discriminator loss", "Viability score"))

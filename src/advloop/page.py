@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from advloop.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, judge
 
 FIGURES = {  # of the metrics' table, by the name of the figure without that of the features
     "kid": "KID ↓",
+    "tune_kid": "tune KID ↓ (selects)",
     "critic_gap": "critic gap ↓",
     "critic_auc": "critic AUC ↓",
     "critic_accuracy": "critic accuracy ↓",
@@ -101,12 +103,18 @@ def _run(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: params[name] for name in names} | {"objective": params["objective"]["name"]}
 
 
+def decimals(half: float) -> int:
+    """How many show three digits of an interval's half, and 4 of one that is 0."""
+    return min(4, max(0, 2 - math.floor(math.log10(half)))) if half else 4
+
+
 def _finding(found: Finding) -> dict[str, str]:
+    places = decimals(found.half)
     return {
         "figure": found.figure,
-        "before": f"{found.before:.4f}",
-        "after": f"{found.after:.4f}",
-        "change": f"{found.change:+.4f} ± {found.half:.4f}",
+        "before": f"{found.before:.{places}f}",
+        "after": f"{found.after:.{places}f}",
+        "change": f"{found.change:+.{places}f} ± {found.half:.{places}f}",
         "says": found.says,
         "tone": TONES[found.says],
     }
@@ -129,9 +137,10 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 def _metrics(content: Mapping[str, Any], selected: str) -> dict[str, Any]:
     held_out = {name: row for name, row in content["held_out"].items() if name != "final"}
     network = kid_name(held_out["base"]).removeprefix("kid_")
+    # The models first: a phone shows the first columns alone.
     models = {
-        name: {**row, **content["training"].get(name, {})}
-        for name, row in in_order(held_out).items()
+        name: {**held_out[name], **content["training"].get(name, {})}
+        for name in (*models_in_order(held_out), "reals", "autoencoder")
     }
     return {
         "network": network,
@@ -156,13 +165,13 @@ def _rounds(verdict: Verdict) -> dict[str, Any]:
 def _intervals(content: Mapping[str, Any]) -> list[charts.Chart]:
     rows = in_order({k: v for k, v in content["held_out"].items() if k != "final"})
     titles = {kid_name(rows["base"]): "KID by model", "critic_gap": "Critic gap by model"}
-    return [
-        charts.interval_chart(
-            title,
-            {name: (row[f], row[f"{f}_ci95"]) for name, row in rows.items() if f in row},
-        )
-        for f, title in titles.items()
-    ]
+    drawn = []
+    for figure, title in titles.items():
+        ends = f"{figure}_ci95"
+        measured = {name: row for name, row in rows.items() if {figure, ends} <= set(row)}
+        values = {name: (row[figure], row[ends]) for name, row in measured.items()}
+        drawn.append(charts.interval_chart(title, values))
+    return drawn
 
 
 def _curves(shown: Path, names: Sequence[str]) -> list[charts.Chart]:

@@ -44,7 +44,7 @@ def nearest_pairs(
 
 
 def judged_samples(
-    latents: torch.Tensor, images: Images, discriminator: Discriminator
+    latents: torch.Tensor, images: Images, discriminator: Discriminator, batch_size: int
 ) -> tuple[Images, Viability]:
     """The samples that the discriminator takes most and least for real.
 
@@ -52,7 +52,8 @@ def judged_samples(
     first, then the least viable, worst first; and their sigmoid(D), in (0, 1).
     """
     with torch.no_grad():
-        scores = discriminator(latents).sigmoid().cpu()
+        parts = [discriminator(part).sigmoid().cpu() for part in latents.split(batch_size)]
+    scores = torch.cat(parts)
     order = scores.argsort(descending=True, stable=True)
     count = max(1, min(SHOWN, len(order) // 2))
     most, least = order[:count], order.flip(0)[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advloop.selection import Rows, iteration_of, kid_name, models_in_order, select, verdicts
+from advloop.selection import START, Rows, iteration_of, kid_name, models_in_order, select, verdicts
 
 COLUMNS = {
     "kid": "KID",
@@ -57,6 +57,25 @@ def summary(rows: Rows) -> dict[str, Any]:
         "held_out": {**held_out, "final": row | {"iteration": iteration_of(final)}},
         "training": {name: row for name, row in training.items() if row},
     }
+
+
+def rounds_csv(rows: Rows) -> str:
+    """What ``dvc plots`` draws: a line a model, -1 the base model, then the rounds by number.
+
+    KID and the critics' gap on the test images, each with its interval and the floor, which is
+    empty where it was not measured.
+    """
+    figures = {"kid": kid_name(rows[START]), "critic_gap": "critic_gap"}
+    heads = (f"{name},{name}_ci95,{name}_floor" for name in figures)
+    lines = [f"iteration,{','.join(heads)}"]
+    for name in models_in_order(rows):
+        row = rows[name]
+        cells = (
+            f"{row[found]},{row[f'{found}_ci95']},{rows['reals'].get(found, '')}"
+            for found in figures.values()
+        )
+        lines.append(f"{iteration_of(name)},{','.join(cells)}")
+    return "\n".join([*lines, ""])
 
 
 def worse_rounds(rows: Rows) -> list[str]:

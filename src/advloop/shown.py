@@ -94,7 +94,7 @@ def read_facts(folder: Path) -> Facts:
         viability = None
         if judged is not None:
             viability = Viability(*([_number(v) for v in judged[k]] for k in ("most", "least")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{path}: not what stage evaluate writes ({error}); remake it with `dvc repro`"
         ) from None
