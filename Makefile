@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro params stage1 compare test lint format clean
+.PHONY: help setup demo repro report experiments params stage1 compare test lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,9 +24,16 @@ demo: setup ## Run the whole loop on the embedded floor plans (minutes on two co
 	dvc repro
 	@echo
 	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/samples/"
+	@python tools/timed_report.py
 
 repro: setup ## Run what params.yaml asks for and is not up to date
 	dvc repro
+
+report: setup ## Write reports/report_timed.html: the report, with each stage's time and hardware
+	python tools/timed_report.py
+
+experiments: setup ## Experiments side by side: the settings that differ, and the final figures
+	@dvc exp show --only-changed --drop '.*/|conf|params|derived|training|held_out.(?!final.(kid|critic_gap|cov))'
 
 params: setup ## Compose params.yaml from conf/, for `dvc repro` (`dvc exp run` does so by itself)
 	@python -c "import os; from dvc.utils.hydra import compose_and_dump as dump; \

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from advloop.errors import UserError
 from advloop.lock import require_lock
 from advloop.params.loader import Params
+from advloop.timings import record
 
 
 def parse_args(
@@ -70,6 +71,17 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def note_cost() -> None:
+    """Where DVC runs the stage: how long it took, which no result depends on."""
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # as dvc.lock names it
+    if not stage:
+        return
+    try:
+        record(stage)
+    except (OSError, UserError) as error:  # the results are there, and whole
+        print(f"warning: the stage's time is not recorded ({error})", file=sys.stderr)
+
+
 def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
     """Run ``main``; a UserError becomes one line on stderr and status 1.
 
@@ -79,6 +91,7 @@ def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
+        note_cost()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

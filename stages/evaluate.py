@@ -1,53 +1,122 @@
 """Stage evaluate@i (and evaluate_base): held-out metrics of one model.
 
 Its JSON holds the rows of all models so far, its picture their samples of the same noise,
-one row each below the real images: the report reads the last one alone.
+one row each below the real images, and the folder of their name what else the report shows of
+them: the report reads the last one alone.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from common import load_params, parse_args, run_stage
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.criterion import Criterion
+from advloop.discriminator import Discriminator, load_discriminator
 from advloop.errors import UserError
-from advloop.evaluation import evaluate_model
+from advloop.evaluation import Drawn, evaluate_model
 from advloop.features import load_features
 from advloop.grids import image_grid, load_png, save_png
-from advloop.io import write_json
+from advloop.io import copy_file, write_json
 from advloop.latent_files import load_latents, read_scale
+from advloop.manifest import read_manifest
 from advloop.metrics import describe
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
+from advloop.pictures import judged_samples, nearest_pairs
 from advloop.progress import bar
-from advloop.reals import load_reals
+from advloop.reals import Reals, load_reals
 from advloop.rows import read_figures, read_rows
 from advloop.runtime import deterministic, device
+from advloop.shown import (
+    DIFFUSION,
+    DISCRIMINATOR,
+    NEIGHBOURS,
+    SAMPLES,
+    VIABILITY,
+    Facts,
+    copy_shown,
+    require_shown,
+    save_facts,
+    save_grid,
+)
 from advloop.unet import load_checkpoint
+
+# What a round has and the base model has not.
+ROUND = (
+    "discriminator",
+    "disc_metrics",
+    "disc_history",
+    "diffusion_metrics",
+    "diffusion_history",
+)
+
+
+def training_files(args: argparse.Namespace, train: torch.Tensor) -> list[str]:
+    """The images whose variants train.pt holds, in its order."""
+    files = [file for file, _, split in read_manifest(args.manifest) if split == "train"]
+    if not files or len(train) % len(files):
+        raise UserError(
+            f"{args.manifest}: {len(files)} training images for {len(train)} latents; `dvc repro`"
+        )
+    return files
+
+
+def save_shown(
+    args: argparse.Namespace,
+    before: Path,
+    drawn: Drawn,
+    train: torch.Tensor,
+    files: list[str],
+    reals: Reals,
+    codec: Codec,
+    discriminator: Discriminator | None,
+    batch_size: int,
+) -> None:
+    """What the report shows of this model and of those before."""
+    folder = args.out.with_suffix("")
+    copy_shown(before, folder)
+    own = folder / args.name
+    images = drawn[1]
+    save_grid(own / SAMPLES, images[:16], columns=4)
+    pairs, near = nearest_pairs(*drawn, train, files, codec, reals.nearest, batch_size)
+    save_grid(own / NEIGHBOURS, pairs, columns=len(near))
+    viability = None
+    if discriminator:
+        judged, viability = judged_samples(*drawn, discriminator, batch_size)
+        save_grid(own / VIABILITY, judged, columns=len(viability.most))
+        copy_file(args.disc_history, own / DISCRIMINATOR)
+        copy_file(args.diffusion_history, own / DIFFUSION)
+    save_facts(own, Facts(near, viability))
 
 
 def main() -> None:
     args = parse_args(
         __doc__,
-        optional=("disc_metrics", "diffusion_metrics"),
+        optional=ROUND,
         name=str,
         model=Path,
         latents=Path,
         autoencoder=Path,
         reals=Path,
+        manifest=Path,
         previous=Path,
+        discriminator=Path,
         disc_metrics=Path,
+        disc_history=Path,
         diffusion_metrics=Path,
+        diffusion_history=Path,
         out=Path,
     )
     params = load_params(f"evaluate {args.name}")
     rows, picture = read_rows(args.previous), args.previous.with_suffix(".png")
-    above = load_png(picture)
+    above, before = load_png(picture), require_shown(args.previous.with_suffix(""))
     training = {
         f"{kind}_{name}": value
         for kind, path in (("disc", args.disc_metrics), ("diffusion", args.diffusion_metrics))
@@ -56,11 +125,18 @@ def main() -> None:
     }
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
+    shape = denoiser.latent_shape
+    discriminator = None
+    if args.discriminator:
+        discriminator = load_discriminator(args.discriminator, shape[0]).to(device())
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(
         load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
     )
-    row, images = evaluate_model(
+    train = load_latents(args.latents / "train.pt", shape)
+    files = training_files(args, train)
+    reals = load_reals(args.reals, load_latents(args.latents / "test.pt", shape))
+    row, drawn = evaluate_model(
         denoiser,
         Criterion(
             objective=noise_only,
@@ -72,19 +148,20 @@ def main() -> None:
         ),
         codec,
         load_features(settings.features, codec, settings.feature_size, device()),
-        load_latents(args.latents / "train.pt", denoiser.latent_shape),
-        load_reals(args.reals, load_latents(args.latents / "test.pt", denoiser.latent_shape)),
+        train,
+        reals,
         settings,
         read_seed(params),
         bar("evaluate"),
     )
     print(describe(row))
-    strip = image_grid(images[:8], columns=8)
+    strip = image_grid(drawn[1][:8], columns=8)
     if above.shape[1] != strip.shape[1]:
         raise UserError(
             f"{picture}: is {above.shape[1]} pixels wide, not {strip.shape[1]}; it is of another "
             "scale, remake it with `dvc repro`"
         )
+    save_shown(args, before, drawn, train, files, reals, codec, discriminator, settings.batch_size)
     write_json(args.out, {**rows, args.name: row | training})
     gap = np.full((6, strip.shape[1], 3), 255, dtype=np.uint8)
     save_png(args.out.with_suffix(".png"), np.concatenate([above, gap, strip]))

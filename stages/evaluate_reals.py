@@ -22,6 +22,7 @@ from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
 from advloop.reals import Reals, draw_images, nearest_training, save_reals
 from advloop.runtime import batches, deterministic, device, generator
+from advloop.shown import SAMPLES, save_grid
 
 
 def main() -> None:
@@ -90,8 +91,10 @@ def main() -> None:
     }
     floors = {name: make_row(seeds) for name, seeds in rows.items()}
     write_json(args.out / "reals.json", floors)
-    chosen = torch.randperm(len(test_rows), generator=generator(seed, "pictures"))[:8]
-    save_png(args.out / "reals.png", image_grid(dataset.images[test_rows[chosen]], columns=8))
+    chosen = torch.randperm(len(test_rows), generator=generator(seed, "pictures"))[:16]
+    shown = dataset.images[test_rows[chosen]]
+    save_png(args.out / "reals.png", image_grid(shown[:8], columns=8))
+    save_grid(args.out / "reals" / "reals" / SAMPLES, shown, columns=4)
     for name, row in floors.items():
         print(f"{name}: {describe(row)}")
 

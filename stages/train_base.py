@@ -19,6 +19,7 @@ from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
 from advloop.ranks import leads
 from advloop.runtime import deterministic, device
+from advloop.tracking import track
 from advloop.unet import (
     Denoiser,
     build_unet,
@@ -51,6 +52,7 @@ def main() -> None:
         if best_row(history) is history[-1]:
             save_checkpoint(args.out, ema)
         write_history(args.history, history)
+        track(history[-1])
         print(diffusion_report(history[-1], settings.epochs), flush=True)
 
     if settings.pretrained:

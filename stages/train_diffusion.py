@@ -26,6 +26,7 @@ from advloop.progress import bar
 from advloop.ranks import leads
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
+from advloop.tracking import track
 from advloop.unet import Denoiser, frozen_copy, load_checkpoint, save_checkpoint
 
 
@@ -96,6 +97,7 @@ def main() -> None:
     def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:
         row = history[-1]
         write_history(args.out / "metrics.csv", history)
+        track(history[-1])
         save_checkpoint(args.out / "checkpoint_latest.pt", ema, model)
         if best_row(history) is row:
             save_checkpoint(args.out / "checkpoint_best.pt", ema)

@@ -26,6 +26,7 @@ from advloop.ranks import leads
 from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
 from advloop.schedule import make_alphas_cumprod
+from advloop.tracking import track
 
 
 def load_fakes(args: argparse.Namespace, settings: TrainDiscParams) -> Fakes:
@@ -76,6 +77,7 @@ def main() -> None:
 
     def on_epoch(history: list[Row]) -> None:
         write_history(args.out / "discriminator_history.csv", history)
+        track(history[-1])
         print(discriminator_report(history[-1], settings.epochs), flush=True)
 
     model_params = params.section("discriminator", DiscriminatorParams)

@@ -122,7 +122,15 @@ LATENTS = [
 
 reals, figures = wrong("evaluate", "reals/reals.pt"), wrong("evaluate", "disc/metrics.json")
 previous, picture = wrong("evaluate", "reals/reals.json"), wrong("evaluate", "reals/reals.png")
-chosen, told = (wrong(name, "evaluation/base.json") for name in ("select_model", "report"))
+chosen = wrong("select_model", "evaluation/base.json")
+told, shown = (
+    wrong("report", f"evaluation/iter_0{name}") for name in (".json", "/iter_0/facts.json")
+)
+grid, epochs = (
+    wrong("report", f"evaluation/iter_0/iter_0/{name}")
+    for name in ("viability.png", "diffusion.csv")
+)
+listing = wrong("evaluate", "data/manifest.csv")
 
 EVALUATION = [
     reals("code", holds(Code()), "refused"),
@@ -151,8 +159,32 @@ EVALUATION = [
         json_with(lambda c: c | {"iter_0": c["base"] | {"tune_kid_encoder": -1e9}}),
         "iter_0 is best",
     ),
+    listing("other images", swap(",train", ",val"), "0 training images for"),
+    told("no round", json_with(lambda c: c | {"iter_1": c.pop("iter_0")}), "iter_0 has no row"),
+    shown("not JSON", says("{"), "not valid JSON"),
+    shown("a list", says("[]"), "not what stage evaluate writes"),
+    shown(
+        "no name", json_with(lambda c: c | {"neighbours": [{"file": 1, "distance": 1}]}), "1 is no"
+    ),
+    shown(
+        "a number beyond any float",
+        json_with(lambda c: c | {"viability": {"most": [10**400], "least": []}}),
+        "not what stage evaluate writes",
+    ),
+    shown("NaN", json_with(lambda c: c | {"viability": {"most": [NAN], "least": []}}), "nan is no"),
+    shown("no judgement", json_with(lambda c: c | {"viability": None}), "no discriminator judged"),
+    grid("damaged", cut, "not a readable image"),
+    grid("missing", drop, "not found"),
+    epochs("a column less", swap("noise_loss", "noise"), "no column noise_loss"),
+    epochs("a text", swap("1,", "one,"), "not a history of epochs"),
+    epochs("missing", drop, "not found"),
     told("no floor", json_with(lambda c: {"base": c["base"]}), "reals has no row"),
     told("a text for a figure", row_with(kid_encoder="low"), "base.kid_encoder=low"),
+    told(
+        "a model without an interval",
+        json_with(lambda c: c | {"base": {k: v for k, v in c["base"].items() if k[-4:] != "ci95"}}),
+        "base has no kid_encoder with interval",
+    ),
     told("a model without seeds", row_with(seeds={}), "base has no kid_encoder by seed"),
 ]
 ALL = [*LATENTS, *EVALUATION]

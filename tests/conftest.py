@@ -276,7 +276,8 @@ def fake_stage(real_python: str) -> None:
     for key in body.get("params", []):
         digest.update(f"{key}={lookup(key, params)}".encode())
     text, figure = digest.hexdigest(), int(digest.hexdigest()[:6], 16) / 16**6
-    columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    columns = ["epoch", "iteration", "kid", "kid_floor", "critic_gap", "critic_gap_floor"]
+    columns += ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
     for term in ("noise_loss", "discriminator_loss", "viability_score"):
         columns += [term, f"val_{term}"]
     for kind in ("outs", "metrics", "plots"):
@@ -297,6 +298,7 @@ def fake_stage(real_python: str) -> None:
             else:
                 path.mkdir()
                 (path / "content.txt").write_text(text)
+                (path / "manifest.csv").write_text(text)
                 (path / "stats.json").write_text(json.dumps({"figure": figure}))
                 (path / "reals.json").write_text(json.dumps({"figure": figure}))
 

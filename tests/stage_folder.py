@@ -89,9 +89,13 @@ STAGES: dict[str, dict[str, Any]] = {
         "latents": "latents",
         "autoencoder": "autoencoder",
         "reals": "reals/reals.pt",
+        "manifest": "data/manifest.csv",
         "previous": "reals/reals.json",
+        "discriminator": DISC,
         "disc-metrics": "disc/metrics.json",
+        "disc-history": "disc/discriminator_history.csv",
         "diffusion-metrics": "diffusion/metrics.json",
+        "diffusion-history": "diffusion/metrics.csv",
         "out": "made/evaluation/base.json",
     },
     "select_model": {
@@ -102,10 +106,19 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "export_model": {"model": MODEL, "out": "made/model"},
     "report": {
-        "evaluation": "evaluation/base.json",
+        "evaluation": "evaluation/iter_0.json",
         "metrics": "made/metrics.json",
+        "rounds": "made/rounds.csv",
         "picture": "made/samples.png",
+        "page": "made/report.html",
     },
+}
+# What evaluates the model of a round after the base model.
+LATER = {
+    "name": "iter_0",
+    "model": "diffusion/checkpoint_best.pt",
+    "previous": "made/evaluation/base.json",
+    "out": "made/evaluation/iter_0.json",
 }
 # train_disc reads all that it can read, and evaluation takes no network from elsewhere.
 PARAMS = {
@@ -176,6 +189,9 @@ def build(folder: Path) -> Path:
             first = {"iteration": 0} if stage == "train_disc" else {}
             outcome = place.run(stage, **first)
             assert outcome.status == 0, outcome
+            if stage == "evaluate":
+                outcome = place.run(stage, **LATER)
+                assert outcome.status == 0, outcome
             for path in (project / "made").iterdir():
                 path.rename(project / path.name)
             if stage == "train_disc":

@@ -136,8 +136,8 @@ def evaluate(train, reals):
 
 
 def test_a_model_is_measured_with_an_interval_on_every_figure(held_out):
-    row, drawn = evaluate(*held_out)
-    assert drawn.shape == (6, 32, 32, 3)
+    row, (latents, images) = evaluate(*held_out)
+    assert (latents.shape, images.shape) == ((6, 4, 8, 8), (6, 32, 32, 3))
     assert set(row["seeds"]) == {
         *(f"{name}_lite0" for name in ("kid", "precision", "recall", "density", "coverage")),
         "tune_kid_lite0",

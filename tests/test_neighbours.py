@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advloop.neighbours import nearest_distances, neighbour_scores, radii
+from advloop.neighbours import nearest_distances, nearest_rows, neighbour_scores, radii
 from advloop.params.evaluation import MIN_IMAGES, NEIGHBOURS
 
 
@@ -83,3 +83,13 @@ def test_nearest_distances_are_the_same_in_any_batch():
     expected = torch.cdist(x.flatten(1), others.flatten(1)).amin(1)
     for size in (1, 5, 23, 100):
         torch.testing.assert_close(nearest_distances(x, others, size), expected)
+
+
+def test_nearest_rows_are_the_same_in_any_batch_and_the_first_of_equal_ones():
+    x, others = normal(0, 7), normal(1, 23)
+    others[20] = others[3]
+    expected = torch.cdist(x, others).argmin(1)
+    x[0] = others[3]
+    expected[0] = 3
+    for size in (1, 5, 23, 100):
+        assert nearest_rows(x, others, size)[1].tolist() == expected.tolist()

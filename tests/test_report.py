@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.report import in_order, markdown_table, summary, worse_rounds
+from advloop.report import in_order, markdown_table, rounds_csv, summary, worse_rounds
 
 
 def row(tune: float, kid: tuple[float, float], **more: float) -> dict:
@@ -78,3 +78,14 @@ def test_table_has_a_line_a_model_with_the_interval_where_there_is_one():
     assert lines[2].startswith("| real against real (floor) | 0.0100 ± 0.1000 |  |")
     assert lines[4].startswith("| base model | 1.0000 ± 0.1000 | 0.2000 ± 0.0100 |  |")
     assert lines[5].endswith("| 0.6000 | 0.4000 |")
+
+
+def test_table_of_rounds_has_a_line_a_model_with_the_floor_beside_it():
+    gap = {"critic_gap": 0.2, "critic_gap_ci95": 0.01}
+    rows = {name: ROWS[name] | gap for name in ("base", "iter_10", "iter_2")}
+    assert rounds_csv(rows | {"reals": ROWS["reals"]}) == (
+        "iteration,kid,kid_ci95,kid_floor,critic_gap,critic_gap_ci95,critic_gap_floor\n"
+        "-1,1.0,0.1,0.01,0.2,0.01,\n"
+        "2,0.8,0.1,0.01,0.2,0.01,\n"
+        "10,1.0,0.1,0.01,0.2,0.01,\n"
+    )

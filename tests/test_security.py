@@ -36,7 +36,7 @@ READ: dict[str, set[str]] = {  # files of tensors that each stage loads
     "train_disc": {"real.pt", "fake.pt", "predicted.pt", "replay.pt"},
     "train_diffusion": {MODEL, DISC, "fake.pt", *LATENTS, ENCODER},
     "evaluate_reals": {IMAGES, ENCODER, "latents/train.pt", "latents/test.pt"},
-    "evaluate": {MODEL, "latents/train.pt", "latents/test.pt", ENCODER, "reals/reals.pt"},
+    "evaluate": {MODEL, "latents/train.pt", "latents/test.pt", ENCODER, "reals/reals.pt", DISC},
     "select_model": set(),  # copies a checkpoint
     "export_model": {MODEL},
     "report": set(),

@@ -65,9 +65,13 @@ STAGES = (
             "latents": "latents",
             "autoencoder": "autoencoder",
             "reals": "reals/reals.pt",
+            "manifest": "data/manifest.csv",
             "previous": "reals/reals.json",
+            "discriminator": "discriminator/discriminator_best.pt",
             "disc-metrics": "discriminator/metrics.json",
+            "disc-history": "discriminator/discriminator_history.csv",
             "diffusion-metrics": "diffusion/metrics.json",
+            "diffusion-history": "diffusion/metrics.csv",
             "out": "evaluation/iter_0.json",
         },
     }

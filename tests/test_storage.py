@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
-from conftest import command, dvc, git, must, ran, snapshot
+from conftest import REPO, command, dvc, git, must, ran, snapshot
 
 
 def clone(project: Path) -> Path:
@@ -35,13 +38,21 @@ def test_clone_without_the_storage_fails_to_pull(fakes: Path) -> None:
 def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
     assert set(git(fakes, "ls-files", "reports").split()) == {
         "reports/metrics.json",
+        "reports/report.html",
+        "reports/rounds.csv",
         "reports/samples.png",
     }
     assert git(fakes, "ls-files", "outputs") == ""
 
 
-def test_metrics_diff_names_what_an_experiment_changed(fakes: Path) -> None:
+def test_metrics_diff_and_the_table_of_experiments_name_what_one_changed(fakes: Path) -> None:
     must(dvc(fakes, "exp", "run", "-S", "evaluate.num_seeds=4"))
+    (shown,) = re.findall("@(dvc exp show .*)", (REPO / "Makefile").read_text())
+    table = must(dvc(fakes, *shlex.split(shown)[1:], "--csv")).stdout
+    rows = list(csv.DictReader(table.splitlines()))
+    about = {"Experiment", "rev", "typ", "Created", "parent", "figure"}  # the last: the fakes' own
+    assert set(rows[0]) - about == {"held_out.final.kid_lite0", "evaluate.num_seeds"}
+    assert {row["evaluate.num_seeds"] for row in rows} == {"3", "4"}
     done = must(dvc(fakes, "metrics", "diff", "--json", "HEAD"))
     changed = json.loads(done.stdout)
     assert set(changed) == {"reports/metrics.json"}
@@ -64,6 +75,10 @@ def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:
         assert column in content, chart
         for iteration in (0, 1):
             assert f"iter_{iteration}" in content, chart
+    for chart, column in (("held_out_kid", "kid"), ("held_out_critic_gap", "critic_gap")):
+        content = json.dumps(drawn["data"][chart])
+        assert f'"{column}"' in content, chart
+        assert f'"{column}_floor"' in content, chart
     must(dvc(fakes, "plots", "show"))
     page = (fakes / "dvc_plots/index.html").read_text()
     assert all(title in page for title in ("Discriminator loss", "Viability score"))

@@ -23,6 +23,8 @@ from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import Denoiser
 
 Images = npt.NDArray[np.uint8]
+Drawn = tuple[torch.Tensor, Images]
+"""Latents (N, C, H, W), and the images (N, S, S, 3) that they decode to."""
 
 
 def draw_samples(
@@ -32,7 +34,7 @@ def draw_samples(
     params: EvaluateParams,
     seed: int,
     round_index: int,
-) -> tuple[torch.Tensor, Images]:
+) -> Drawn:
     """DDIM samples, (N, C, H, W) and decoded, whose noise is the same for every model.
 
     Keyed by (seed, "evaluate", round_index, k): noise that no discriminator has seen.
@@ -64,8 +66,8 @@ def evaluate_model(
     params: EvaluateParams,
     seed: int,
     progress: Callable[[Iterable[int]], Iterable[int]],
-) -> tuple[dict[str, Any], Images]:
-    """The row of held-out metrics of one model, and the images of its first sampling seed.
+) -> tuple[dict[str, Any], Drawn]:
+    """The row of held-out metrics of one model, and the samples of its first sampling seed.
 
     train_latents: (M, C, H, W) with augmentation. memorisation_ratio: the median distance of
     samples to the nearest training latent, over that of the evaluation-only reals; far
@@ -85,4 +87,4 @@ def evaluate_model(
     }
     loss = held_out(criterion, denoiser, reals.latents[0], seed, params.batch_size)["noise_loss"]
     nulls = null_errors(len(reals.groups), params.num_samples)
-    return make_row(seeds, test_noise_loss=loss, **nulls), shown[0]
+    return make_row(seeds, test_noise_loss=loss, **nulls), (drawn[0], shown[0])

@@ -87,6 +87,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, with the line ends that ``text`` has."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
 def write_json(path: Path, content: Any) -> None:
     """Sorted and indented, so that equal contents are equal bytes; refuses NaN."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

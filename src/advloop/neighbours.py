@@ -34,10 +34,24 @@ def neighbour_scores(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]
     }
 
 
-def nearest_distances(x: torch.Tensor, others: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Euclidean distance (N,) of each row of x (N, …) to the nearest of others (M, …)."""
+def nearest_rows(
+    x: torch.Tensor, others: torch.Tensor, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Euclidean distance (N,) of each row of x (N, …) to the nearest of others (M, …).
+
+    And which one that is, (N,) int64 in [0, M): of equally near ones the first.
+    """
     rows = x.flatten(1)
     nearest = torch.full((len(rows),), torch.inf, device=rows.device)
-    for part in others.flatten(1).split(batch_size):
-        nearest = torch.minimum(nearest, torch.cdist(rows, part.to(rows.device)).amin(1))
-    return nearest
+    found = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+    for index, part in enumerate(others.flatten(1).split(batch_size)):
+        distances, places = torch.cdist(rows, part.to(rows.device)).min(1)
+        closer = distances < nearest
+        nearest = torch.where(closer, distances, nearest)
+        found = torch.where(closer, places + index * batch_size, found)
+    return nearest, found
+
+
+def nearest_distances(x: torch.Tensor, others: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """The distances of ``nearest_rows``."""
+    return nearest_rows(x, others, batch_size)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advloop.selection import Rows, iteration_of, kid_name, models_in_order, select, verdicts
+from advloop.selection import START, Rows, iteration_of, kid_name, models_in_order, select, verdicts
 
 COLUMNS = {
     "kid": "KID",
@@ -59,6 +59,25 @@ def summary(rows: Rows) -> dict[str, Any]:
     }
 
 
+def rounds_csv(rows: Rows) -> str:
+    """What ``dvc plots`` draws: a line a model, -1 the base model, then the rounds by number.
+
+    KID and the critics' gap on the test images, each with its interval and the floor, which is
+    empty where it was not measured.
+    """
+    figures = {"kid": kid_name(rows[START]), "critic_gap": "critic_gap"}
+    heads = (f"{name},{name}_ci95,{name}_floor" for name in figures)
+    lines = [f"iteration,{','.join(heads)}"]
+    for name in models_in_order(rows):
+        row = rows[name]
+        cells = (
+            f"{row[found]},{row[f'{found}_ci95']},{rows['reals'].get(found, '')}"
+            for found in figures.values()
+        )
+        lines.append(f"{iteration_of(name)},{','.join(cells)}")
+    return "\n".join([*lines, ""])
+
+
 def worse_rounds(rows: Rows) -> list[str]:
     """A line for each round and figure that rose by more than its paired 95 % interval."""
     return [
@@ -83,12 +102,16 @@ def markdown_table(content: Mapping[str, Any]) -> str:
         "|---|" + "---|" * len(COLUMNS),
     ]
     for name, row in in_order(rows).items():
-        cells = (_cell(row, column, network) for column in COLUMNS)
+        cells = (cell(row, column, network) for column in COLUMNS)
         lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(row: Mapping[str, float], column: str, network: str) -> str:
+def cell(row: Mapping[str, float], column: str, network: str) -> str:
+    """A figure with its interval where it has one, by its name without that of the features.
+
+    Empty where the row has no such figure.
+    """
     found = column if column in row else f"{column}_{network}"
     if found not in row:
         return ""

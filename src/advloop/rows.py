@@ -69,3 +69,5 @@ def _check_row(path: Path, name: str, row: Mapping[str, Any]) -> None:
             values = seeds.get(metric)
             if not isinstance(values, list) or len(values) < 2:
                 raise UserError(f"{path}: {name} has no {metric} by seed; run `dvc repro`")
+            if not {metric, f"{metric}_ci95"} <= set(row):
+                raise UserError(f"{path}: {name} has no {metric} with interval; run `dvc repro`")

@@ -1,0 +1,47 @@
+"""Write reports/report_timed.html: the report with the time and hardware of each stage.
+
+Times differ from run to run, so reports/report.html, which DVC hashes and git keeps, has none.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from advloop.errors import UserError
+from advloop.io import write_text
+from advloop.params.loader import Params
+from advloop.params.run import read_num_iterations
+from advloop.template import with_timings
+from advloop.timings import FOLDER, read_timings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, TIMED = Path("reports/report.html"), Path("reports/report_timed.html")
+
+
+def write_timed(project: Path) -> Path:
+    """The page of ``project``, with the times of the stages that its params.yaml has."""
+    try:
+        text = (project / PAGE).read_bytes().decode()
+    except FileNotFoundError:
+        raise UserError(f"{PAGE}: not found; make it with `dvc repro`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{PAGE}: cannot be read ({error}); make it with `dvc repro`") from None
+    rounds = read_num_iterations(Params.load(project / "params.yaml"))
+    timings = [
+        timing
+        for timing in read_timings(project / FOLDER)
+        if not (found := re.search(r"@([0-9]+)", timing.stage)) or int(found[1]) < rounds
+    ]
+    write_text(project / TIMED, with_timings(text, timings))
+    return TIMED
+
+
+if __name__ == "__main__":
+    try:
+        print(f"{write_timed(ROOT)}: the report, with times and hardware")
+    except UserError as error:
+        sys.exit(f"error: {error}")
