@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from omegaconf import OmegaConf
 
 from advloop.errors import UserError
+from advloop.leader import leads
 from advloop.lock import require_lock
 from advloop.params.loader import Params
 from advloop.timings import record
@@ -38,7 +39,7 @@ def parse_args(
         parser.add_argument(option, type=kind, required=name not in optional)
     args = parser.parse_args()
     output = getattr(args, written)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the leader writes
+    if leads():
         require_lock(Path(".state/locks") / output.as_posix().replace("/", "_"), output)
     return args
 
@@ -74,7 +75,7 @@ def out_of_memory(error: BaseException) -> bool:
 def note_cost() -> None:
     """Where DVC runs the stage: how long it took, which no result depends on."""
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # as dvc.lock names it
-    if not stage:
+    if not (stage and leads()):
         return
     try:
         record(stage)

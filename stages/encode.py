@@ -13,11 +13,11 @@ from advloop.dataset import load_dataset
 from advloop.draw import draw_reals
 from advloop.latent_files import read_scale
 from advloop.latents import encode_rows
+from advloop.leader import leads
 from advloop.manifest import write_manifest
 from advloop.params.run import read_seed
 from advloop.params.sampling import EncodeParams, GenerateParams
 from advloop.progress import bar
-from advloop.ranks import leads
 from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 

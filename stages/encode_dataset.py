@@ -12,9 +12,9 @@ from advloop.autoencoder import Codec, load_autoencoder
 from advloop.dataset import load_dataset
 from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
+from advloop.leader import leads
 from advloop.params.data import EncodeDatasetParams
 from advloop.progress import bar
-from advloop.ranks import leads
 from advloop.resume import RowProgress
 from advloop.runtime import deterministic, device
 

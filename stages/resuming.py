@@ -13,9 +13,10 @@ import torch
 
 from advloop.errors import UserError
 from advloop.fingerprint import fingerprint, loaded_modules
+from advloop.leader import leads
 from advloop.lock import try_lock, unlock
 from advloop.params.loader import Params
-from advloop.ranks import agree, leads, world_size
+from advloop.ranks import agree, world_size
 from advloop.resume import Never, Resume, Snapshots
 from advloop.runtime import device
 

@@ -13,11 +13,11 @@ from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
 from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents
+from advloop.leader import leads
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
 from advloop.progress import bar
-from advloop.ranks import leads
 from advloop.runtime import deterministic, device
 from advloop.tracking import track
 from advloop.unet import (

@@ -18,11 +18,11 @@ from advloop.health import health_warning
 from advloop.history import discriminator_report, write_history
 from advloop.io import save_torch, write_json
 from advloop.latent_files import load_latents
+from advloop.leader import leads
 from advloop.manifest import read_manifest
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
-from advloop.ranks import leads
 from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
 from advloop.schedule import make_alphas_cumprod

@@ -13,8 +13,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
+from advloop.leader import leads
 from advloop.objectives.weighting import AdaptiveWeight
-from advloop.ranks import leads, sum_gradients
+from advloop.ranks import sum_gradients
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps

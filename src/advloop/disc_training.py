@@ -18,8 +18,9 @@ from advloop.discriminator import (
     r1_penalty,
 )
 from advloop.errors import UserError
+from advloop.leader import leads
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
-from advloop.ranks import leads, spread, sum_gradients
+from advloop.ranks import spread, sum_gradients
 from advloop.resume import Content, Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, eval_mode, generator, seeded
 from advloop.schedule import clear_timesteps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from advloop.leader import leads
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ def bar(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
     """
 
     def wrap(items: Iterable[T]) -> Iterable[T]:
-        silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
+        silent = not (sys.stderr.isatty() and leads())
         return tqdm(items, desc=description, disable=silent, dynamic_ncols=True)
 
     return wrap

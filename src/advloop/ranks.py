@@ -38,11 +38,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def leads() -> bool:
-    """Whether this is the process that writes files."""
-    return rank() == 0
-
-
 def agree(value: int) -> int:
     """The leader's ``value``, in every process."""
     if world_size() == 1:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from advloop.io import load_torch, save_torch, sync_folder
-from advloop.ranks import agree, barrier, leads
+from advloop.leader import leads
+from advloop.ranks import agree, barrier
 
 Content = dict[str, Any]
 PREFIX = "snapshot-"

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from advloop.io import disk_errors, reserve, save_torch
-from advloop.ranks import agree, leads
+from advloop.leader import leads
+from advloop.ranks import agree
 from advloop.resume import RowProgress
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 
 from advloop.errors import UserError
 from advloop.io import read_json, write_json
@@ -25,7 +26,7 @@ UNFIT = re.compile(r"[^A-Za-z0-9_@.-]")  # for the name of a file
 
 @dataclass(frozen=True)
 class Timing:
-    """One run of a stage's process. memory: most that it held, MiB; finished: UTC."""
+    """One run of a stage. memory: most that one of its processes held, MiB; finished: UTC."""
 
     stage: str
     seconds: float
@@ -36,10 +37,11 @@ class Timing:
 
 def record(stage: str, folder: Path = FOLDER) -> None:
     """Note what this process has cost so far as the cost of ``stage``."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)]
     timing = Timing(
         stage,
         round(_age(), 1),
-        round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0),
+        round(max(peaks) / 1024, 0),
         machine(),
         time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
     )
