@@ -450,6 +450,7 @@ def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_
 
 @pytest.mark.timing
 def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> None:
+    shutil.copyfile(REPO / "dvc.yaml", fakes / "dvc.yaml")  # with every module of the library
     must(dvc(fakes, "repro"))
 
     def cost() -> float:
