@@ -28,7 +28,7 @@ def test_a_record_says_how_long_how_much_and_on_what(tmp_path: Path) -> None:
     (second,) = read_timings(tmp_path)
     assert 0.5 <= second.seconds - first.seconds <= time.monotonic() - began + 0.2
     assert first.memory > 10
-    assert f"{torch.get_num_threads()} threads" in first.machine
+    assert f", {torch.get_num_threads()} thread" in first.machine
     assert second.finished >= first.finished
 
 

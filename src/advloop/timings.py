@@ -70,7 +70,8 @@ def machine() -> str:
     parts = [f"{_processor()}, {os.cpu_count()} cores"]
     torch = sys.modules.get("torch")
     if torch:
-        parts.append(f"{torch.get_num_threads()} threads")
+        count = torch.get_num_threads()
+        parts.append("1 thread" if count == 1 else f"{count} threads")
         if torch.cuda.is_initialized():
             parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
