@@ -36,11 +36,14 @@ def main() -> None:
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
     size = (settings.num_samples, *shape)
+    jobs = list(batches(settings.num_samples, settings.batch_size))
+    progress = bar("generate", len(jobs) * (settings.num_inference_steps + 1))  # network passes
     with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
         done = RowProgress(resume)
         with autocast(precision, device()), TensorWriter(args.out, size, done) as writer:
-            jobs = batches(settings.num_samples, settings.batch_size)
-            for part in bar("generate")([part for part in jobs if part.start >= writer.filled]):
+            for part in progress(jobs, settings.num_inference_steps):
+                if part.start < writer.filled:
+                    continue
                 noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
                 writer.append(
                     sample_ddim(
@@ -61,7 +64,7 @@ def main() -> None:
                 args.iteration,
                 precision,
                 device(),
-                bar("predict"),
+                progress,
                 start=writer.filled,
             ):
                 writer.append(rows)

@@ -15,7 +15,7 @@ from advloop.latent_files import load_latents
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
-from advloop.progress import bar
+from advloop.progress import bar, say
 from advloop.runtime import deterministic, device
 from advloop.unet import (
     Denoiser,
@@ -49,7 +49,7 @@ def main() -> None:
         if best_row(history) is history[-1]:
             save_checkpoint(args.out, ema)
         write_history(args.history, history)
-        print(diffusion_report(history[-1], settings.epochs), flush=True)
+        say(diffusion_report(history[-1], settings.epochs))
 
     if settings.pretrained:
         denoiser = import_unet(Path(settings.pretrained), shape).to(device())

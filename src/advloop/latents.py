@@ -52,8 +52,9 @@ def encode_rows(
     jobs = [part for part in batches(len(rows), batch)]
     with TensorWriter(path, total, done) as writer:
         for variant in range(variants):
-            left = [part for part in jobs if variant * len(rows) + part.start >= writer.filled]
-            for part in progress(left):
+            for part in progress(jobs):
+                if variant * len(rows) + part.start < writer.filled:
+                    continue
                 pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
                 writer.append(codec.encode(to_images(augment(pixels, variant))))
     return total

@@ -48,7 +48,9 @@ def predict_latents(
     count, shape = params.num_samples, tuple(train.shape[1:])
     rows = shuffled_rows(count, len(train), generator(seed, *key))
     timesteps = spread_timesteps(count, limit, generator(seed, *key, "timesteps")).to(where)
-    for part in progress([p for p in batches(count, params.batch_size) if p.start >= start]):
+    for part in progress(batches(count, params.batch_size)):
+        if part.start < start:
+            continue
         chosen = slice(part.start, part.stop)
         t = timesteps[chosen]
         eps = noise_for(part, shape, seed, *key).to(where)

@@ -1,20 +1,50 @@
-"""Progress bars, on a terminal only."""
+"""One progress bar a stage with the time left, on a terminal only."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
 
 
-def bar(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """What wraps a loop in a progress bar: on a terminal only, not in a file or a pipe."""
+class Bar:
+    """What wraps a loop; see ``bar``."""
 
-    def wrap(items: Iterable[T]) -> Iterable[T]:
-        return tqdm(items, desc=description, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    def __init__(self, description: str, total: int | None) -> None:
+        self.description, self.total = description, total
+        self._meter: Any = None  # made by the first loop: an empty bar says nothing
 
-    return wrap
+    def __call__(self, items: Iterable[T], each: int = 1) -> Iterator[T]:
+        if self._meter is None:
+            size = len(items) * each if isinstance(items, Sized) else None
+            self._meter = tqdm(
+                desc=self.description,
+                total=self.total or size,
+                disable=not sys.stderr.isatty(),
+                dynamic_ncols=True,
+                bar_format=FORMAT,
+            )
+        for item in items:
+            yield item
+            self._meter.update(each)
+        if self.total is None or self._meter.n >= self.total:
+            self._meter.close()
+
+
+def bar(description: str, total: int | None = None) -> Bar:
+    """What wraps the loops of a stage in one progress bar: not in a file or a pipe.
+
+    total: the size of all loops together, where there are several. A loop's items count ``each``.
+    """
+    return Bar(description, total)
+
+
+def say(text: str) -> None:
+    """Print lines above the bar that is being drawn."""
+    with tqdm.external_write_mode():
+        print(text, flush=True)
