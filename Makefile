@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params stage1 compare test lint format clean
+.PHONY: help setup demo repro report experiments params stage1 compare test lint format doctor docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,14 @@ lint: setup ## Check style and types
 format: setup ## Format the code
 	ruff check --fix .
 	ruff format .
+
+doctor: ## Say what is wrong with this machine or checkout, and the command that mends it
+	@command -v python3 >/dev/null || { echo "wrong    python        is not installed -> install \
+	Python 3.13, or uv (https://docs.astral.sh/uv/), whose \`make setup\` brings one"; exit 1; }
+	@python3 tools/doctor.py
+
+docs: setup ## Remake docs/parameters.md from the comments of conf/
+	python tools/parameters.py
 
 clean: ## Remove what runs made in the workspace; DVC's cache and git stay
 	rm -rf outputs .state .pytest_cache .mypy_cache .ruff_cache

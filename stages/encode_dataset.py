@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from common import load_params, parse_args
 from processes import run_shared_stage
 from resuming import resumable
 
+from advloop.augment import VARIANTS
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.dataset import load_dataset
 from advloop.io import write_json
@@ -27,19 +29,23 @@ def main() -> None:
     deterministic()
     codec = Codec(load_autoencoder(args.autoencoder).to(device()))
     codec.scale = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
-    shapes = {}
+    # Critics see test reals as the model saw the training set: in every orientation. Tune is
+    # judged by its images alone.
+    augmentations = {"train": settings.augment, "val": "none", "test": settings.augment}
+    sizes = {s: math.ceil(len(dataset.rows(s)) / settings.batch_size) for s in augmentations}
+    total = sum(VARIANTS[kind] * sizes[split] for split, kind in augmentations.items())
+    progress, shapes = bar("encode_dataset", total), {}
     with resumable(args, params, "out") as resume:
         done = RowProgress(resume)
-        for split in ("train", "val", "test"):  # tune is judged by its images alone
+        for split, augmentation in augmentations.items():
             shapes[split] = encode_rows(
                 codec,
                 dataset.images,
                 dataset.rows(split),
                 settings.batch_size,
                 args.out / f"{split}.pt",
-                bar(f"encode {split}"),
-                # critics see test reals as the model saw the training set: in every orientation
-                "none" if split == "val" else settings.augment,
+                progress,
+                augmentation,
                 done,
             )
     if not leads():

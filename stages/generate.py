@@ -49,12 +49,17 @@ def main() -> None:
             settings.num_inference_steps,
         )
 
+    jobs = list(batches(settings.num_samples, settings.batch_size))
+    progress = bar("generate", len(jobs) * (settings.num_inference_steps + 1))  # network passes
     with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
         done = RowProgress(resume)
         with autocast(precision, device()), TensorWriter(args.out, size, done) as writer:
-            jobs = batches(settings.num_samples, settings.batch_size)
-            left = [part for part in jobs if part.start >= writer.filled]
-            for rows in in_turns(bar("generate")(left), draw):
+            left = (
+                part
+                for part in progress(jobs, settings.num_inference_steps)
+                if part.start >= writer.filled
+            )
+            for rows in in_turns(left, draw):
                 writer.append(rows)
         with TensorWriter(args.predicted, size, done) as writer:
             for rows in predict_latents(
@@ -66,7 +71,7 @@ def main() -> None:
                 args.iteration,
                 precision,
                 device(),
-                bar("predict"),
+                progress,
                 start=writer.filled,
             ):
                 writer.append(rows)

@@ -18,7 +18,7 @@ from advloop.dataset import load_dataset
 from advloop.io import write_json
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.run import read_seed
-from advloop.progress import bar
+from advloop.progress import bar, say
 from advloop.runtime import deterministic, device
 
 
@@ -45,9 +45,7 @@ def main() -> None:
                 seed,
                 device(),
                 bar("train_autoencoder"),
-                lambda epoch, loss: print(
-                    f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}", flush=True
-                ),
+                lambda epoch, loss: say(f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}"),
                 resume,
             )
     quality = psnr(Codec(model), dataset.images, dataset.rows("val"), settings.batch_size)

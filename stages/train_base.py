@@ -17,7 +17,7 @@ from advloop.leader import leads
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
-from advloop.progress import bar
+from advloop.progress import bar, say
 from advloop.runtime import deterministic, device
 from advloop.tracking import track
 from advloop.unet import (
@@ -53,7 +53,7 @@ def main() -> None:
             save_checkpoint(args.out, ema)
         write_history(args.history, history)
         track(history[-1])
-        print(diffusion_report(history[-1], settings.epochs), flush=True)
+        say(diffusion_report(history[-1], settings.epochs))
 
     if settings.pretrained:
         denoiser = import_unet(Path(settings.pretrained), shape).to(device())

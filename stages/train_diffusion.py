@@ -23,7 +23,7 @@ from advloop.params.adversarial import TrainDiffusionParams
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.objectives import read_objective
 from advloop.params.run import read_precision, read_seed
-from advloop.progress import bar
+from advloop.progress import bar, say
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
 from advloop.tracking import track
@@ -101,13 +101,13 @@ def main() -> None:
         save_checkpoint(args.out / "checkpoint_latest.pt", ema, model)
         if best_row(history) is row:
             save_checkpoint(args.out / "checkpoint_best.pt", ema)
-        print(diffusion_report(row, settings.epochs), flush=True)
+        say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
         if epoch % settings.sample_interval == 0 or epoch == settings.epochs:
             images = codec.decode(draw_preview(criterion, settings, ema, seed))
             name = f"epoch_{epoch:03d}_samples.png"
             save_png(args.out / "samples" / name, image_grid(images, columns=8))
-            print("  Saved samples to samples/", flush=True)
+            say("  Saved samples to samples/")
 
     with resumable(args, params, "out", "metrics") as resume:
         best = best_row(train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume))

@@ -23,6 +23,7 @@ from advloop.manifest import read_manifest
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
+from advloop.progress import bar, say
 from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
 from advloop.schedule import make_alphas_cumprod
@@ -78,7 +79,7 @@ def main() -> None:
     def on_epoch(history: list[Row]) -> None:
         write_history(args.out / "discriminator_history.csv", history)
         track(history[-1])
-        print(discriminator_report(history[-1], settings.epochs), flush=True)
+        say(discriminator_report(history[-1], settings.epochs))
 
     model_params = params.section("discriminator", DiscriminatorParams)
     with resumable(args, params, "out", "metrics") as resume:
@@ -92,6 +93,7 @@ def main() -> None:
             args.iteration,
             on_epoch,
             resume,
+            bar("train_disc"),
         )
     if not leads():
         return

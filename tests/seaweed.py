@@ -101,7 +101,7 @@ class SeaweedFS(Server):
         return shown, {"access_key_id": self.key, "secret_access_key": self.secret}
 
     def filled(self, block: str, port: int, below: str) -> str:
-        """README's commands with this server for their placeholders."""
+        """The page's commands with this server for their placeholders."""
         shown, secret = self.options(port, below)
         block = block.replace("s3://BUCKET/FOLDER", shown["url"])
         block = block.replace("https://HOST", shown["endpointurl"])

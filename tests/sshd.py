@@ -59,7 +59,7 @@ class SSH(Server):
         return {"url": url}, {"keyfile": self.folder / "key"}
 
     def filled(self, block: str, port: int, below: str) -> str:
-        """README's commands with this server for their placeholders."""
+        """The page's commands with this server for their placeholders."""
         shown, secret = self.options(port, below)
         block = block.replace("ssh://USER@HOST/FOLDER", shown["url"])
         return block.replace("~/.ssh/id_ed25519", str(secret["keyfile"]))

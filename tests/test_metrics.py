@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from advloop import metrics
 from advloop.errors import UserError
 from advloop.intervals import mean_and_interval
 from advloop.kid import kernel_distance
@@ -23,6 +24,14 @@ def test_each_figure_has_a_value_a_set_and_only_kid_looks_at_the_tune_images():
     assert set(seeds) == {f"{name}_net" for name in names}
     assert seeds["kid_net"] == [kernel_distance(part, test) for part in samples]
     assert seeds["tune_kid_net"] == [kernel_distance(part, tune) for part in samples]
+
+
+def test_function_that_is_listed_is_a_figure_of_every_row(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metrics, "METRICS", (lambda fake, real: {"ratio": len(fake) / len(real)},))
+    *samples, tune, test = draws(10, 10, 10, 15, 20)
+    row = make_row(measure(samples, {"tune": tune, "test": test}, "net"))
+    assert row["ratio_net"] == 0.5
+    assert row["ratio_net_ci95"] == 0
 
 
 @pytest.mark.parametrize("sizes", [(5, 10, 20, 20), (10, 10, 5, 20), (10, 10, 20, 5)])

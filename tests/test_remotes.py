@@ -1,6 +1,6 @@
 """Facts of remotes on real servers, which the tests start on loopback.
 
-The failures are DVC's own, so that a folder of latents shows them; what README says of a
+The failures are DVC's own, so that a folder of latents shows them; what docs/remotes.md says of a
 whole run is shown on a run of fake stages.
 """
 
@@ -34,7 +34,9 @@ from conftest import (
 )
 from servers import Gate
 
-README = (REPO / "README.md").read_text()
+from checkup import storage
+
+PAGE = (REPO / "docs/remotes.md").read_text()
 FILES, FILE_SIZE = 12, 1_000_000
 HALF = FILES * FILE_SIZE // 2
 CHECK = str(REPO / "tools/check_remote.py")
@@ -53,7 +55,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # what README advises for failing soon
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # what docs/remotes.md advises for failing soon
         yield
 
 
@@ -152,8 +154,8 @@ def failure(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def block(first_line: str) -> str:
-    """The commands of README under a comment that begins so."""
-    found = re.search(rf"```bash\n(# {re.escape(first_line)}.*?)```", README, re.S)
+    """The commands of docs/remotes.md under a comment that begins so."""
+    found = re.search(rf"```bash\n(# {re.escape(first_line)}.*?)```", PAGE, re.S)
     assert found, first_line
     return found[1]
 
@@ -162,14 +164,14 @@ def shell(project: Path, commands: str) -> None:
     must(command(project, "bash", "-euc", commands))
 
 
-# --- A whole run, with README's commands ---
+# --- A whole run, with the commands of docs/remotes.md ---
 
 
 @pytest.fixture(scope="module")
 def travelled(
     server: Any, finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any]:
-    """A finished run whose remote was set by README's commands, pushed, and its commit."""
+    """A finished run whose remote was set by those commands, pushed, and its commit."""
     folder = tmp_path_factory.mktemp("travelled") / "fakes"
     shutil.copytree(finished_fakes.parent, folder, symlinks=True)
     project = folder / finished_fakes.name
@@ -206,9 +208,9 @@ def test_keys_reach_neither_the_shared_configuration_nor_git(travelled: tuple[Pa
     assert git(project, "check-ignore", ".dvc/config.local").strip() == ".dvc/config.local"
 
 
-def test_readme_sets_every_key_with_local_and_the_project_has_none() -> None:
+def test_page_sets_every_key_with_local_and_the_project_has_none() -> None:
     keys = ("access_key_id", "secret_access_key", "keyfile", "credentialpath", "password")
-    commands = [line for line in README.splitlines() if line.startswith("dvc remote modify")]
+    commands = [line for line in PAGE.splitlines() if line.startswith("dvc remote modify")]
     assert len(commands) >= 8
     for line in commands:
         assert ("--local" in line) == any(key in line for key in keys), line
@@ -219,15 +221,34 @@ def test_readme_sets_every_key_with_local_and_the_project_has_none() -> None:
 # --- What goes wrong ---
 
 
-def test_wrong_key_ends_a_push_with_one_line(server: Any, latents: Path) -> None:
+def stranger(server: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A remote's options with a wrong key, and what the server says to it."""
     shown, secret = server.options(server.port, "stranger")
     if "keyfile" in secret:
-        wrong, reason = {"keyfile": server.folder / "stranger"}, "Permission denied for user"
-    else:
-        wrong, reason = {"secret_access_key": "wrong"}, "Forbidden"
-    point(latents, shown, secret | wrong)
+        return shown, {"keyfile": server.folder / "stranger"}, "Permission denied for user"
+    return shown, secret | {"secret_access_key": "wrong"}, "Forbidden"
+
+
+def test_wrong_key_ends_a_push_with_one_line(server: Any, latents: Path) -> None:
+    *options, reason = stranger(server)
+    point(latents, *options)
     failure(dvc(latents, "push"), f"ERROR: unexpected error - {reason}")
     assert server.objects("stranger") == {}
+
+
+def test_doctor_tells_a_remote_that_answers_from_one_that_refuses(
+    server: Any, latents: Path
+) -> None:
+    (latents / ".venv").symlink_to(BIN.parent)
+    point(latents, *server.options(server.port, "examined"))
+    assert storage.remote(latents).level == "ok"
+    *options, _ = stranger(server)
+    point(latents, *options)
+    refused = storage.remote(latents)
+    assert refused.level == "wrong"
+    assert "cannot be reached (" in refused.text
+    assert "Check your key" in refused.text or "Permission denied for user" in refused.text
+    assert "docs/remotes.md" in refused.mend
 
 
 @pytest.mark.parametrize("server", [S3], indirect=True)
@@ -311,7 +332,7 @@ def test_damaged_object_is_kept_out_named_and_mended(
     assert sound(server.objects("damaged")) == FILES + 1
 
 
-def test_folder_of_readme_carries_latents_and_is_mended(latents: Path, tmp_path: Path) -> None:
+def test_folder_of_the_page_carries_latents_and_is_mended(latents: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shell(latents, block("A folder").replace("/PATH/TO/FOLDER", str(store)))
     must(dvc(latents, "push"))

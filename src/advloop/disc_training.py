@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -131,6 +131,7 @@ def train_discriminator(
     iteration: int,
     on_epoch: Callable[[list[Row]], None],
     resume: Resume | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
@@ -183,7 +184,7 @@ def train_discriminator(
         history, best, best_epoch = (content[k] for k in ("history", "best", "best_epoch"))
         best_loss = history[best_epoch - 1]["val_loss"]
         restore(parts, content)
-    for epoch in range(len(history) + 1, params.epochs + 1):
+    for epoch in progress(range(len(history) + 1, params.epochs + 1)):
         if stopped():
             break
         rate = optimizer.param_groups[0]["lr"]

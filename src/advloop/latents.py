@@ -60,7 +60,9 @@ def encode_rows(
 
     with TensorWriter(path, total, done) as writer:
         for variant in range(variants):
-            left = [part for part in jobs if variant * len(rows) + part.start >= writer.filled]
-            for latents in in_turns(progress(left), partial(encode, variant)):
+            left = (
+                part for part in progress(jobs) if variant * len(rows) + part.start >= writer.filled
+            )
+            for latents in in_turns(left, partial(encode, variant)):
                 writer.append(latents)
     return total

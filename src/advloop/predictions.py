@@ -59,5 +59,5 @@ def predict_latents(
             output = model(noisy, t)
         return predict_x0(output.float(), noisy, t, alphas_cumprod, diffusion.prediction_type)
 
-    jobs = [part for part in batches(count, params.batch_size) if part.start >= start]
-    yield from in_turns(progress(jobs), predict)
+    jobs = progress(batches(count, params.batch_size))
+    yield from in_turns((part for part in jobs if part.start >= start), predict)

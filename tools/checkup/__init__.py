@@ -1,0 +1,1 @@
+"""The checks of `make doctor`: standard library alone, in the syntax of Python 3.8."""

@@ -1,0 +1,76 @@
+"""What a check finds, and how it asks other programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """level: ok, warning (it works, but), or wrong. mend: the command that ends it."""
+
+    level: str
+    text: str
+    mend: str = ""
+
+
+def ok(text: str) -> Finding:
+    return Finding("ok", text)
+
+
+def warning(text: str, mend: str) -> Finding:
+    return Finding("warning", text, mend)
+
+
+def wrong(text: str, mend: str) -> Finding:
+    return Finding("wrong", text, mend)
+
+
+class Answer(NamedTuple):
+    """status: the exit status, or None for a program that cannot be started or never ends."""
+
+    status: int | None
+    out: str
+    error: str
+
+    @property
+    def reason(self) -> str:
+        """The last line that it wrote to standard error, where programs say what is wrong."""
+        lines = self.error.strip().splitlines()
+        return " ".join(lines[-1].split())[:200] if lines else f"exit status {self.status}"
+
+
+def ask(root: Path, *command: str, seconds: float = 20) -> Answer:
+    """Run a program in ``root``, for a limited time; never raises."""
+    env = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(None, "", f"no answer in {seconds:g} s")
+    except OSError as error:
+        return Answer(None, "", error.strerror or str(error))
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def read(path: Path) -> str:
+    """The text of a file; empty where there is none that can be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,85 @@
+"""The checkout: installed packages against uv.lock, params.yaml against conf/."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from checkup.finding import Finding, ok, read, warning, wrong
+
+SHOWN = ("dvc", "torch", "diffusers")
+REINSTALL = "rm -f .venv/.ready && make setup"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _locked(root: Path) -> tuple[dict[str, set[str]], set[str]]:
+    """Versions by package of uv.lock, and the names that the project itself asks for."""
+    text = read(root / "uv.lock")
+    versions: dict[str, set[str]] = {}
+    asked: set[str] = set()
+    for package in text.split("[[package]]\n")[1:]:
+        found = re.match(r'name = "([^"]+)"\nversion = "([^"]+)"\nsource = \{ (\w+)', package)
+        if found is None:
+            continue
+        name, version, source = found.groups()
+        if source in ("virtual", "editable"):
+            body = re.search(r"^dependencies = \[\n(.*?)^\]", package, re.S | re.M)
+            asked |= set(re.findall(r'\{ name = "([^"]+)"', body.group(1) if body else ""))
+        else:
+            versions.setdefault(name, set()).add(version)
+    return versions, asked
+
+
+def _installed(root: Path) -> dict[str, str]:
+    folders = (root / ".venv").glob("lib/python3.*/site-packages/*.dist-info")
+    parts = [folder.name[: -len(".dist-info")].rpartition("-") for folder in folders]
+    return {_plain(name): version.partition("+")[0] for name, _, version in parts}
+
+
+def packages(root: Path) -> Finding:
+    """What is installed is what uv.lock says."""
+    versions, asked = _locked(root)
+    if not asked:
+        return wrong("uv.lock is missing or not readable", "git restore uv.lock")
+    if not (root / ".venv").exists():
+        return warning("not installed yet", "make setup")
+    has = _installed(root)
+    missing = sorted(asked - set(has))
+    other = [
+        f"{name} is {has[name]}, not {' or '.join(sorted(versions[name]))}"
+        for name in sorted(set(has) & set(versions))
+        if has[name] not in versions[name]
+    ]
+    faults = [f"{name} is missing" for name in missing] + other
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        return wrong(", ".join(faults[:3]) + more, REINSTALL)
+    shown = ", ".join(f"{name} {has[name]}" for name in SHOWN if name in has)
+    return ok(f"{shown}; all {len(set(has) & set(versions))} as in uv.lock")
+
+
+def conf_digest(conf: Path) -> str:
+    """The digest that params.yaml holds; hydra_plugins.advloop_derived makes it, with omegaconf."""
+    digest = hashlib.sha256()
+    for path in sorted(conf.rglob("*.yaml")):
+        digest.update(path.relative_to(conf).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def params(root: Path) -> Finding:
+    """params.yaml is there and was composed from conf/ as it is."""
+    text = read(root / "params.yaml")
+    if not text:
+        return wrong("params.yaml is missing or empty", "make params")
+    found = re.search(r"^  conf_digest: '?(\w+)", text, re.M)
+    if found is None or found.group(1) != conf_digest(root / "conf"):
+        return wrong("params.yaml is older than conf/", "make params")
+    said = [re.search(rf"^{key}: (\S+)", text, re.M) for key in ("scale", "num_iterations")]
+    objective = re.search(r"^objective:\n  name: (\S+)", text, re.M)
+    shown = [found.group(1) if found else "?" for found in (*said, objective)]
+    return ok("scale={}, num_iterations={}, objective={}".format(*shown))

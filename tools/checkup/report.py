@@ -1,0 +1,48 @@
+"""Run every check and print a line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from checkup import machine, project, storage
+from checkup.finding import Finding, warning
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKS: Mapping[str, Callable[[Path], Finding]] = {
+    "python": machine.python,
+    "git": machine.git,
+    "make": machine.make,
+    "disk": machine.disk,
+    "packages": project.packages,
+    "params.yaml": project.params,
+    "remote": storage.remote,
+    "cache": storage.cache,
+    "locks": storage.locks,
+    "gpu": machine.gpu,
+}
+
+
+def checked(check: Callable[[Path], Finding], root: Path) -> Finding:
+    try:
+        return check(root)
+    except Exception as error:  # on a broken machine anything can fail, and is then what to say
+        reason = " ".join(str(error).split())[:200]
+        said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        return warning(f"could not be looked at ({said})", "report this line: doctor is at fault")
+
+
+def line(name: str, finding: Finding) -> str:
+    text = f"{finding.level:<8} {name:<13} {finding.text}"
+    return f"{text} -> {finding.mend}" if finding.mend else text
+
+
+def main(root: Path = ROOT) -> int:
+    """Print a line a check; returns the number of checks that found something wrong."""
+    counts = {"ok": 0, "warning": 0, "wrong": 0}
+    for name, check in CHECKS.items():
+        finding = checked(check, root)
+        counts[finding.level] += 1
+        print(line(name, finding), flush=True)
+    print(f"{counts['wrong']} wrong, {counts['warning']} warnings, {counts['ok']} ok")
+    return counts["wrong"]

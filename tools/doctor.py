@@ -1,0 +1,16 @@
+"""`make doctor`: what is wrong with this machine or checkout, and the command that mends it."""
+
+import sys
+
+# The rest is Python 3.8; this file is what any older one reads, down to 2.7.
+if sys.version_info < (3, 8):  # noqa: UP036  # it runs before anything is installed
+    sys.exit(
+        "wrong    python        "
+        + sys.version.split()[0]
+        + " is too old -> install Python 3.13, or uv (https://docs.astral.sh/uv/), whose "
+        "`make setup` brings one"
+    )
+
+from checkup.report import main
+
+sys.exit(main())
