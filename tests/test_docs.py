@@ -60,6 +60,11 @@ ELSEWHERE: dict[str, Place] = {
     ),
     "make docs": in_test("parameters", "page_is_the_one_that_conf_and_the_code_make", "page("),
     "make compare": Place("tests/test_compare.py", "", ('CALL = ("benchmarks/compare.py"',)),
+    "make experiments": in_test(
+        "storage",
+        "metrics_diff_and_the_table_of_experiments_name_what_one_changed",
+        "'@(dvc exp show .*)'",
+    ),
     "dvc repro": in_test(
         "pipeline", "second_repro_runs_nothing_and_leaves_the_lock_alone", "dvc(fakes, 'repro')"
     ),
@@ -89,15 +94,6 @@ ELSEWHERE: dict[str, Place] = {
 # In this order, in a finished project of fake stages; each with words of what it prints.
 CHEAP: dict[str, tuple[str, ...]] = {
     "dvc exp show --only-changed": ("Experiment", "workspace", "main"),
-    "dvc exp show --drop '.*' --keep 'Experiment|seed$|objective.name|num_iterations|"
-    "held_out.final.(kid_lite0|critic_gap|coverage_lite0)$' "
-    "--sort-by reports/metrics.json:held_out.final.kid_lite0": (
-        "Experiment",
-        "held_out.final.kid_lite0",
-        "objective.name",
-        "num_iterations",
-        "ddo",
-    ),
     "dvc metrics diff": ("held_out.final.kid_lite0", "HEAD", "workspace", "0.125"),
     "dvc params diff": ("train_disc.epochs", "7"),
     "dvc plots show": ("dvc_plots/index.html",),
