@@ -34,7 +34,7 @@ def main() -> None:
             "fifth); each is used once and train_disc balances the classes"
         )
     deterministic()
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()), *read_scale(args.stats))
     batch_size = params.section("encode", EncodeParams).batch_size
     with resumable(args, params, "out", "manifest") as resume:
         shape = encode_rows(

@@ -58,7 +58,7 @@ def main() -> None:
     denoiser = load_checkpoint(args.model).to(device())
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+        load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
     )
     row, images = evaluate_model(
         denoiser,

@@ -19,7 +19,7 @@ from advloop.progress import bar
 from advloop.resume import RowProgress
 from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
-from advloop.schedule import make_alphas_cumprod
+from advloop.schedule import alphas_cumprod_of
 from advloop.tensor_writer import TensorWriter
 from advloop.unet import load_checkpoint
 
@@ -32,7 +32,7 @@ def main() -> None:
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
-    alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
+    alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
     size = (settings.num_samples, *shape)

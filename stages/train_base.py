@@ -20,7 +20,7 @@ from advloop.runtime import deterministic, device
 from advloop.unet import (
     Denoiser,
     build_unet,
-    import_unet,
+    import_base,
     save_checkpoint,
     unet_config,
 )
@@ -52,7 +52,9 @@ def main() -> None:
         print(diffusion_report(history[-1], settings.epochs), flush=True)
 
     if settings.pretrained:
-        denoiser = import_unet(Path(settings.pretrained), shape).to(device())
+        unet = params.section("unet", UNetParams)
+        path, process = Path(settings.pretrained), criterion.diffusion
+        denoiser = import_base(path, shape, unet, process).to(device())
         save_checkpoint(args.out, denoiser)
         measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
         history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]

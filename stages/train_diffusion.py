@@ -64,7 +64,7 @@ def main() -> None:
     denoiser = load_checkpoint(args.model).to(device())
     shape = denoiser.latent_shape
     codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+        load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
     )
     criterion = Criterion(
         objective=recipe.make(objective),

@@ -23,7 +23,7 @@ from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
 from advloop.replay import update_replay
 from advloop.runtime import deterministic, device
-from advloop.schedule import make_alphas_cumprod
+from advloop.schedule import alphas_cumprod_of
 
 
 def load_fakes(args: argparse.Namespace, settings: TrainDiscParams) -> Fakes:
@@ -83,7 +83,7 @@ def main() -> None:
             model_params,
             data["train"],
             data["val"],
-            make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps),
+            alphas_cumprod_of(diffusion),
             seed,
             args.iteration,
             on_epoch,

@@ -110,6 +110,7 @@ LATENTS = [
     test("a row less", becomes(lambda t: t[1:]), "23 latents of 12 images"),
     stats("not JSON", says("{"), "not valid JSON"),
     stats("NaN", json_with(lambda c: c | {"latent_scale": NAN}), "latent_scale=nan"),
+    stats("no shift", json_with(lambda c: c | {"latent_shift": None}), "latent_shift=None"),
     stats("a list", says("[]"), "latent_scale=None must be positive"),
     images("code", pixels(lambda a: np.array([Code()] * len(a))), "cannot be read"),
     images("truncated", cut, "cannot be read"),

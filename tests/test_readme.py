@@ -98,7 +98,9 @@ def test_stage1_models_were_trained_with_the_parameters_of_the_demo():
     params = OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
     for section in ("autoencoder", "base"):
         params[section]["pretrained"] = None
-    record["data"].setdefault("on_error", "stop")  # younger than the models; no image is bad
+    # younger than the models; no image is bad, and all are square
+    record["data"] = {"on_error": "stop", "resize": "crop"} | record["data"]
+    record["diffusion"] = {"beta_start": None, "beta_end": None} | record["diffusion"]
     assert record == {name: params[name] for name in record}
 
 

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from advloop.augment import VARIANTS, augment
-from advloop.autoencoder import Codec, PatchAutoencoder, build_autoencoder, to_pixels
+from advloop.autoencoder import Codec, build_autoencoder, to_pixels
 from advloop.errors import UserError
 from advloop.params.data import AutoencoderParams
+from advloop.patch_autoencoder import PatchAutoencoder
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, seeded
 

@@ -11,7 +11,7 @@ from advloop.objectives.base import Batch, Objective, Terms
 from advloop.params.diffusion import DiffusionParams
 from advloop.runtime import autocast, batches, eval_mode, generator
 from advloop.sampling import noise_for
-from advloop.schedule import add_noise, make_alphas_cumprod, spread_timesteps
+from advloop.schedule import add_noise, alphas_cumprod_of, spread_timesteps
 
 Noised = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Clean latents and noise (B, C, H, W), and timesteps (B,)."""
@@ -35,9 +35,7 @@ class Criterion:
     reference: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        self.alphas_cumprod = make_alphas_cumprod(
-            self.diffusion.beta_schedule, self.diffusion.num_train_timesteps
-        ).to(self.where)
+        self.alphas_cumprod = alphas_cumprod_of(self.diffusion).to(self.where)
 
     def __call__(
         self,

@@ -12,8 +12,8 @@ from advloop.runtime import autocast, batches, generator, shuffled_rows
 from advloop.sampling import Model, noise_for
 from advloop.schedule import (
     add_noise,
+    alphas_cumprod_of,
     clear_timesteps,
-    make_alphas_cumprod,
     predict_x0,
     spread_timesteps,
 )
@@ -40,7 +40,7 @@ def predict_latents(
     params.predicted_min_alpha_bar: beyond, one step predicts a blur. Sample k's noise depends
     on (seed, iteration, k) alone. start: the first sample of the batch to begin with.
     """
-    alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
+    alphas_cumprod = alphas_cumprod_of(diffusion)
     limit = clear_timesteps(
         alphas_cumprod, params.predicted_min_alpha_bar, "generate.predicted_min_alpha_bar"
     )

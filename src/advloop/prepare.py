@@ -28,14 +28,14 @@ class Prepared(NamedTuple):
     splits: list[str]
 
 
-def read_image(source: Source, item: Item, size: int) -> RGB:
+def read_image(source: Source, item: Item, size: int, resize: str) -> RGB:
     """The image (size, size, 3) uint8; UserError where it or its name is unusable."""
     if UNPRINTABLE.search(item.file):
         raise UserError(
             f"{source.name}: {item.file}: its name is not UTF-8 or holds a control character; "
             "rename it"
         )
-    return decode_image(source.read(item.file), f"{source.name}: {item.file}", size)
+    return decode_image(source.read(item.file), f"{source.name}: {item.file}", size, resize)
 
 
 def write_images(
@@ -62,7 +62,7 @@ def write_images(
     write_header(len(items))
     for item in progress(items):
         try:
-            image = read_image(source, item, params.image_size)
+            image = read_image(source, item, params.image_size, params.resize)
         except UserError as error:
             if params.on_error == "stop":
                 raise UserError(f"{error}, or set data.on_error=skip") from None

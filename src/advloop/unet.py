@@ -11,8 +11,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.io import all_finite, load_model, save_torch
-from advloop.params.diffusion import UNetParams
+from advloop.io import all_finite, load_model, load_torch, save_torch
+from advloop.model_folder import component, load_weights
+from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.imported_noise import check_scheduler
 from advloop.runtime import seeded
 
 
@@ -121,6 +123,8 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
             raise ValueError("it is class-conditional, and nothing here gives it a class")
         if unet.config["out_channels"] != unet.config["in_channels"]:
             raise ValueError("its out_channels differ from its in_channels")
+        if unet.config["time_embedding_type"] == "fourier":
+            raise ValueError("it is told noise levels (fourier), not timesteps")
         if not all_finite(unet.state_dict()):
             raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
@@ -130,7 +134,38 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
             "folder with config.json and safetensors, or null to train from scratch"
         ) from None
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    if config["sample_size"] is None or config["sample_size"] == list(shape[1:]):
+        config["sample_size"] = shape[1]  # nothing in the network depends on it
     denoiser = Denoiser(config)
     denoiser.unet.load_state_dict(unet.state_dict())
     check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
+    return denoiser
+
+
+def import_base(
+    path: Path, shape: tuple[int, int, int], params: UNetParams, process: DiffusionParams
+) -> Denoiser:
+    """What ``base.pretrained`` names, checked for latents of ``shape`` and this run's ``process``.
+
+    A folder of a UNet2DModel, a diffusers pipeline's folder, a checkpoint of this project, or a
+    state dict of the network that ``params`` describe. UserError if unusable.
+    """
+    check_scheduler(path, process)
+    if path.is_file():
+        content = load_torch(path)
+        if isinstance(content, dict) and {"config", "ema"} <= content.keys():
+            denoiser = load_checkpoint(path)
+            check_latents(Path(f"base.pretrained={path}"), denoiser, shape)
+            return denoiser
+        denoiser = Denoiser(unet_config(params, shape[0], shape[1]))
+        load_weights(path, denoiser.unet, "base")
+        return denoiser
+    denoiser = import_unet(component(path, "unet"), shape)
+    known = denoiser.config.get("num_train_timesteps")
+    if known is not None and known != process.num_train_timesteps:
+        raise UserError(
+            f"base.pretrained={path}: has learnt {known} timesteps, but diffusion."
+            f"num_train_timesteps={process.num_train_timesteps}; set it to {known} in "
+            "conf/config.yaml, or base.pretrained=null to train one"
+        )
     return denoiser
