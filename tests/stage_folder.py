@@ -100,7 +100,14 @@ STAGES: dict[str, dict[str, Any]] = {
         "model": MODEL,
         "out": "made/selected.pt",
     },
-    "export_model": {"model": MODEL, "out": "made/model"},
+    "export_model": {
+        "model": MODEL,
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "data": "data",
+        "evaluation": "evaluation/base.json",
+        "out": "made/final",
+    },
     "report": {
         "evaluation": "evaluation/base.json",
         "metrics": "made/metrics.json",

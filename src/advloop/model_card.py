@@ -1,0 +1,165 @@
+"""README.md of an exported model: how to draw from it, what it is worth, where it comes from.
+
+Values from outside (paths, names) stand in JSON alone, where they cannot end a line, a block of
+code or the front matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from advloop.export import AUTOENCODER, Export
+from advloop.report import markdown_table, summary
+from advloop.selection import Rows, kid_name, models_in_order, select, verdicts
+
+DRAWN = 8  # images that the example draws
+
+
+def sampling_code(model: Export, steps: int) -> str:
+    """Python that draws DRAWN images, in the exported folder, with torch and diffusers alone."""
+    name = model.autoencoder_class
+    own = model.own_autoencoder
+    classes = sorted(["DDIMScheduler", "UNet2DModel", *([] if own else [name])])
+    lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
+    if own:
+        lines = ["import sys", "", *lines, "", f'sys.path.append("{AUTOENCODER}")']
+        lines += [f"from patch_autoencoder import {name}"]
+    encoded = "latents / autoencoder.config['scaling_factor']"
+    if not model.names_scale:
+        encoded = f"latents / {model.scale!r}"
+    if model.shift:
+        encoded += " + autoencoder.config['shift_factor']"
+    channels, size = model.config["in_channels"], model.config["sample_size"]
+    lines += [
+        "",
+        'unet = UNet2DModel.from_pretrained("unet")',
+        f'autoencoder = {name}.from_pretrained("{AUTOENCODER}")',
+        'scheduler = DDIMScheduler.from_pretrained("scheduler")',
+        f"scheduler.set_timesteps({steps})",
+        f"shape = ({DRAWN}, {channels}, {size}, {size})",
+        "latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))",
+        "with torch.no_grad():",
+        "    for t in scheduler.timesteps:",
+        "        latents = scheduler.step(unet(latents, t).sample, t, latents).prev_sample",
+        f"    pixels = autoencoder.decode({encoded}){'' if own else '.sample'}",
+        "images = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()",
+    ]
+    return "\n".join(lines)
+
+
+def pipeline_code(steps: int) -> str:
+    """The same by diffusers' own pipeline, where it can."""
+    return "\n".join(
+        [
+            "import torch",
+            "from diffusers import LDMPipeline",
+            "",
+            'pipeline = LDMPipeline.from_pretrained(".")',
+            "generator = torch.Generator().manual_seed(0)",
+            f"images = pipeline({DRAWN}, generator, num_inference_steps={steps}).images",
+        ]
+    )
+
+
+def lineage(rows: Rows, imported: bool) -> list[str]:
+    """A line for each model of the run, in order, up to the last."""
+    chosen, changes = select(rows), verdicts(rows)
+    origin = "imported" if imported else "trained by the run"
+    lines, before = [], ""
+    for name in models_in_order(rows):
+        if before:
+            figures = ", ".join(
+                f"{metric} {mean:+.4f} ± {half:.4f}"
+                for metric, (mean, half) in changes[name].items()
+            )
+            origin = f"from `{before}`, against fakes of its own; change on test images: {figures}"
+        lines.append(f"- `{name}`: {origin}" + (" — **this model**" if name == chosen else ""))
+        before = name
+    return lines
+
+
+def _front_matter(rows: Rows, source: str) -> list[str]:
+    row = rows[select(rows)]
+    names = (kid_name(row), "critic_gap")
+    metrics = [{"type": name, "value": row[name]} for name in names if name in row]
+    results = {
+        "task": {"type": "unconditional-image-generation"},
+        "dataset": {"name": source, "type": "images"},
+        "metrics": metrics,
+    }
+    return [
+        "---",
+        "library_name: diffusers",
+        "pipeline_tag: unconditional-image-generation",
+        "tags: [latent-diffusion, adversarial-fine-tuning, advloop]",
+        f"model-index: {json.dumps([{'name': 'advloop', 'results': [results]}])}",
+        "---",
+    ]
+
+
+def model_card(
+    model: Export,
+    params: Mapping[str, Any],
+    rows: Rows,
+    splits: list[str],
+    hashes: Mapping[str, str],
+) -> str:
+    """The text, the same for the same run.
+
+    params: the run's, by section; splits: of each prepared image; hashes: SHA-256 of what the
+    model was made from, by the file's name.
+    """
+    steps = params["generate"]["num_inference_steps"]
+    counts = Counter(splits)
+    lines = [
+        *_front_matter(rows, params["data"]["source"]),
+        "",
+        "# A latent diffusion model, fine-tuned against a discriminator",
+        "",
+        "Draws images without conditions. In this folder:",
+        "",
+        f"```python\n{sampling_code(model, steps)}\n```",
+        "",
+    ]
+    if model.loads_by_itself:
+        lines += ["or", "", f"```python\n{pipeline_code(steps)}\n```", ""]
+    elif model.own_autoencoder:
+        lines += [
+            f"The autoencoder is no class of diffusers: `{AUTOENCODER}/patch_autoencoder.py` "
+            "defines it, in torch alone. diffusers by itself would run such a file only with "
+            "`trust_remote_code=True`; read it, and import it yourself as above.",
+            "",
+        ]
+    else:
+        lines += [
+            "`LDMPipeline` does not load this folder by itself: it knows no shift of latents.",
+            "",
+        ]
+    lines += [
+        "## Figures",
+        "",
+        f"This model is `{select(rows)}`, of the lowest KID on images kept for that choice; "
+        "the figures are of other images. ± half the 95 % interval over sampling seeds.",
+        "",
+        markdown_table(summary(rows)),
+        "",
+        "## Lineage",
+        "",
+        *lineage(rows, imported=bool(params["base"]["pretrained"])),
+        "",
+        "## Data",
+        "",
+        f"{len(splits)} images: {', '.join(f'{counts[name]} {name}' for name in sorted(counts))}. "
+        "SHA-256 of the prepared images, of their list, and of the checkpoint that this is:",
+        "",
+        f"```json\n{json.dumps(dict(hashes), indent=2)}\n```",
+        "",
+        "## Parameters",
+        "",
+        f"```json\n{json.dumps(dict(params), indent=2, sort_keys=True)}\n```",
+        "",
+    ]
+    return "\n".join(lines)
