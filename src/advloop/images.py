@@ -76,13 +76,12 @@ def open_image(content: bytes, name: str) -> Image.Image:
 
 
 def decode_image(content: bytes, name: str, size: int, resize: str = "crop") -> RGB:
-    """Decode, turn upright, and make square as ``resize`` says.
+    """Decode, turn upright, and make square as ``resize`` says: (size, size, 3) uint8.
 
     crop: the shorter side becomes ``size``, and of the longer one the middle stays. pad: the
     longer side does, centred on white. stretch: both, whatever becomes of the proportions.
-
-    Returns (size, size, 3) uint8. Shrinking averages areas, so that flat colours
-    stay flat and thin lines fade evenly. Raises UserError that names the file.
+    Shrinking averages areas, so that flat colours stay flat and thin lines fade evenly.
+    Raises UserError that names the file.
     """
     upright = open_image(content, name)
     if resize == "crop":
