@@ -109,10 +109,8 @@ def _shapes(seen: Seen, params: DataParams) -> Iterator[str]:
     size = params.image_size
     by_area = sorted(seen.sizes.values(), key=lambda side: side[0] * side[1])
     (w, h), (width, height) = by_area[0], by_area[-1]
-    sizes = (
-        f"{w}×{h} pixels" if (w, h) == (width, height) else f"{w}×{h} to {width}×{height} pixels"
-    )
-    yield f"{sizes}; to {size}×{size} by data.resize={params.resize}"
+    largest = "" if (w, h) == (width, height) else f" to {width}×{height}"
+    yield f"{w}×{h}{largest} pixels; to {size}×{size} by data.resize={params.resize}"
     long = {file: max(s) / min(s) for file, s in seen.sizes.items() if max(s) > 2 * min(s)}
     if long:
         worst = max(long, key=lambda file: long[file])
