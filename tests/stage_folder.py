@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from common import run_stage
 from conftest import make_project, snapshot
 from diffusers import AutoencoderKL
 from omegaconf import OmegaConf
 
 import check_config
+from advloop.autoencoder import load_autoencoder
 from advloop.io import copy_file
 from advloop.unet import load_checkpoint
 from hydra_plugins import advloop_derived
@@ -187,7 +189,10 @@ def build(folder: Path) -> Path:
                 path.rename(project / path.name)
             if stage == "train_disc":
                 copy_file(project / "disc/replay_latents.pt", project / "replay.pt")
-        load_checkpoint(project / MODEL).unet.save_pretrained(project / "unet")
+        unet = load_checkpoint(project / MODEL).unet
+        unet.save_pretrained(project / "unet")
+        torch.save(unet.state_dict(), project / "unet.pt")
+        torch.save(load_autoencoder(project / "autoencoder").state_dict(), project / "vae.pt")
         AutoencoderKL(
             block_out_channels=[8, 8, 8],
             down_block_types=["DownEncoderBlock2D"] * 3,
