@@ -63,7 +63,7 @@ def test_check_counts_what_stage_prepare_uses_splits_and_skips(images: Path) -> 
     assert line(lines, "skipped") == f"skipped: {said[0]}"
     assert line(lines, "10×24 to 24×30 pixels").endswith("to 16×16 by data.resize=crop")
     assert line(lines, "1 lose more than half").endswith(": group_05/2.png most")
-    assert line(lines, "1 have a side below 16").endswith(": group_05/2.png")
+    assert line(lines, "1 are too small for 16 pixels").endswith(": group_05/2.png")
     counted = line(lines, "used: 60 images")
     for split in ("train", "val", "tune", "test"):
         rows = dataset.rows(split)
@@ -79,6 +79,14 @@ def test_bad_image_is_an_error_where_the_run_would_stop(images: Path) -> None:
         collect(images, params, lines)
     assert "group_03/2.png" in line(lines, "stops the run")
     assert line(lines, "used: 59 images")
+
+
+def test_bad_images_beyond_the_first_are_counted(images: Path) -> None:
+    for k in range(6):
+        put(f"group_03/{k}.png", b"no image")(images)
+    lines = lines_of(images)
+    assert len([one for one in lines if one.startswith("skipped: ")]) == 5
+    assert line(lines, "and 1 more that cannot be used")
 
 
 def test_too_few_groups_are_an_error_after_what_was_found(images: Path) -> None:

@@ -69,7 +69,7 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     other = sorted({*files} - {item.file for item in items} - {list_file})
     groups = len({item.group for item in items})
     by = f"as {list_file} says" if list_file else "by sub-folder"
-    yield f"{source.name}: {len(items)} images in {groups} groups, {by}"
+    yield f"{printable(source.name)}: {len(items)} images in {groups} groups, {by}"
     if other:
         images = sum(PurePosixPath(file).suffix.lower() in FORMATS for file in other)
         why = f"no image of {', '.join(FORMATS)}"
@@ -84,6 +84,8 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     yield from _shapes(seen, params)
     for problem in list(seen.bad.values())[:SHOWN]:
         yield f"{'skipped' if params.on_error == 'skip' else 'stops the run'}: {problem}"
+    if len(seen.bad) > SHOWN:
+        yield f"  and {len(seen.bad) - SHOWN} more that cannot be used"
     kept = [item for item in items if item.file not in seen.bad]
     if not kept:
         raise UserError(f"{source.name}: none of {len(items)} images is readable; mend some")
@@ -120,9 +122,10 @@ def _shapes(seen: Seen, params: DataParams) -> Iterator[str]:
             "stretch": "are bent to more than twice their width or height",
         }
         yield f"  {len(long)} {loss[params.resize]}: {printable(worst)} most"
-    small = [file for file, s in sorted(seen.sizes.items()) if min(s) < size]
+    side = max if params.resize == "pad" else min  # which one has to reach the size
+    small = [file for file, s in sorted(seen.sizes.items()) if side(s) < size]
     if small:
-        yield f"  {len(small)} have a side below {size} pixels and are enlarged: {_some(small)}"
+        yield f"  {len(small)} are too small for {size} pixels and enlarged: {_some(small)}"
 
 
 def _split_lines(items: Sequence[Item], splits: Sequence[str], seen: Seen) -> Iterator[str]:
