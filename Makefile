@@ -41,7 +41,7 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	python data/stage1/export.py
 	$(MAKE) params
 
-compare: setup ## Every objective against `none` over three seeds, to docs/results.md (hours; resumes)
+compare: setup ## Every objective against `none` over five seeds, to docs/results.md (hours; resumes)
 	python benchmarks/compare.py
 
 # A thread a worker: two workers with two threads each would wait for one another.

@@ -24,9 +24,11 @@ from compare_queue import enqueue, settle, start_worker, stop, wait
 from compare_results import PAGE, RESULTS, TRIED, collect, describe, save_pictures, write_page
 from compare_workspace import check_clean, one_at_a_time, restore_workspace
 
+SEEDS = "0,1,2,3,4"
+
 
 def command_of(args: argparse.Namespace) -> str:
-    if args.objectives is None and args.seeds == "0,1,2":
+    if args.objectives is None and args.seeds == SEEDS:
         return "make compare"
     objectives = "" if args.objectives is None else f" --objectives {args.objectives}"
     return f"python benchmarks/compare.py{objectives} --seeds {args.seeds}"
@@ -72,7 +74,7 @@ def compare(args: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--objectives", help="names with commas between them (default: all)")
-    parser.add_argument("--seeds", default="0,1,2", help="training seeds (default: %(default)s)")
+    parser.add_argument("--seeds", default=SEEDS, help="training seeds (default: %(default)s)")
     parser.add_argument(
         "--report-only",
         action="store_true",

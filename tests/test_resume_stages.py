@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import BIN, environment, make_project, snapshot
+from omegaconf import OmegaConf
 from stage_runner import ROUND, START, run_stage
 
 from advloop.errors import UserError
@@ -207,41 +208,62 @@ def test_a_second_process_on_the_same_outputs_says_who_writes_them(project: Path
     assert snapshot(project / "discriminator") == before
 
 
+@pytest.fixture(scope="module")
+def long(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``whole`` with a train_disc that a signal can meet at work."""
+    project = tmp_path_factory.mktemp("long") / "project"
+    shutil.copytree(whole, project)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(project)
+        params = OmegaConf.load("params.yaml")
+        params.train_disc.epochs = 200
+        OmegaConf.save(params, "params.yaml")
+        run_stage("train_disc", STAGES["train_disc"], monkeypatch)
+    return project
+
+
+def copy_without_result(long: Path, folder: Path) -> Path:
+    shutil.copytree(long, folder)
+    shutil.rmtree(folder / "discriminator")
+    return folder
+
+
+def wait_for_snapshot(project: Path, process: subprocess.Popen[str]) -> None:
+    while not list((project / ".state").rglob("snapshot-*/state.pt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("sign", ["SIGTERM", "SIGINT", "SIGKILL"])
 def test_a_stage_that_a_signal_ends_goes_on_where_it_stopped(
-    whole: Path, project: Path, sign: str
+    long: Path, tmp_path: Path, sign: str
 ) -> None:
-    remove("train_diffusion")
-    first = start(project, "train_diffusion", ADVLOOP_SNAPSHOT_SECONDS="0")
-    while not list((project / ".state").rglob("state.pt")):
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.01)
+    project = copy_without_result(long, tmp_path / "project")
+    first = start(project, "train_disc", ADVLOOP_SNAPSHOT_SECONDS="0")
+    wait_for_snapshot(project, first)
     first.send_signal(getattr(signal, sign))
     _, err = first.communicate()
     assert first.returncode == (-9 if sign == "SIGKILL" else 130)
     assert "Traceback" not in err
-    remove("train_diffusion")
-    second = start(project, "train_diffusion")
+    shutil.rmtree(project / "discriminator", ignore_errors=True)
+    second = start(project, "train_disc")
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "goes on where an earlier run of it was interrupted" in out
-    assert snapshot(project / "diffusion") == snapshot(whole / "diffusion")
+    assert snapshot(project / "discriminator") == snapshot(long / "discriminator")
 
 
 def test_twins_in_two_copies_of_a_project_do_not_touch_each_others_snapshots(
-    whole: Path, project: Path
+    long: Path, tmp_path: Path
 ) -> None:
     """As two `dvc exp run --temp` of the same stage: their snapshots lie in one repository."""
-    other = project.parent / "other"
-    shutil.copytree(whole, other)
+    project, other = (copy_without_result(long, tmp_path / name) for name in ("one", "other"))
     shared = {"DVC_ROOT": str(project), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
-    first = start(project, "train_diffusion", **shared)
-    while not list((project / ".state").rglob("state.pt")):
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.01)
+    first = start(project, "train_disc", **shared)
+    wait_for_snapshot(project, first)
     first.send_signal(signal.SIGSTOP)
     held = snapshot(project / ".state")
-    second = start(other, "train_diffusion", **shared)
+    second = start(other, "train_disc", **shared)
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "the same computation runs elsewhere; this one takes no snapshots" in out
@@ -250,4 +272,4 @@ def test_twins_in_two_copies_of_a_project_do_not_touch_each_others_snapshots(
     out, err = first.communicate()
     assert first.returncode == 0, err
     for copy in (project, other):
-        assert snapshot(copy / "diffusion") == snapshot(whole / "diffusion")
+        assert snapshot(copy / "discriminator") == snapshot(long / "discriminator")
