@@ -73,8 +73,8 @@ class Codec:
         """Scaled latents (B, C, H, W) -> uint8 (B, S, S, 3)."""
         with eval_mode(self.model):
             encoded = latents.to(self.device) / self.scale + self.shift
-            pixels: Any = self.model.decode(encoded)  # type: ignore[operator]  # as above
-        return to_images(pixels if isinstance(pixels, torch.Tensor) else pixels.sample)
+            decoded: Any = self.model.decode(encoded)  # type: ignore[operator]  # as above
+        return to_images(decoded if isinstance(decoded, torch.Tensor) else decoded.sample)
 
 
 def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:

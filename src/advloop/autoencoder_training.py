@@ -79,7 +79,7 @@ def train_autoencoder(
             latents = model.encode(pixels)
             noise = torch.randn(latents.shape, generator=stream).to(where)
             noisy = latents + params.latent_noise * latents.detach().std() * noise
-            error = model.decode(noisy) - pixels
+            error = model.decode(noisy).sample - pixels
             loss = error.square().mean() + params.l1_weight * error.abs().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,10 +1,10 @@
 """Hand a checkpoint on as the folder of a diffusers pipeline.
 
 The folder is that of diffusers' ``LDMPipeline``, its pipeline for latents without conditions:
-unet/, scheduler/ and vqvae/, as it calls any autoencoder. It loads the folder by itself where
-that draws the same images as this project: with an autoencoder of diffusers, and no shift. A
-PatchAutoencoder is no class of diffusers, which loads others only with ``trust_remote_code``:
-its folder carries the file that defines it, for the user to import.
+unet/, scheduler/ and vqvae/, as it calls any autoencoder. It loads the folder where that draws
+the same images as this project: where latents have no shift. A PatchAutoencoder is no class of
+diffusers, which loads others only with ``trust_remote_code``: the file that defines it lies in
+the folder, for the user to import and to hand to the pipeline.
 """
 
 from __future__ import annotations
@@ -52,9 +52,14 @@ class Export(NamedTuple):
         return self.own_autoencoder or "scaling_factor" in config
 
     @property
-    def loads_by_itself(self) -> bool:
+    def has_pipeline(self) -> bool:
         """True where LDMPipeline draws the very images, which knows the scale and no shift."""
-        return self.names_scale and not self.own_autoencoder and self.shift == 0
+        return self.names_scale and self.shift == 0
+
+    @property
+    def loads_by_itself(self) -> bool:
+        """True where LDMPipeline needs no autoencoder from the user."""
+        return self.has_pipeline and not self.own_autoencoder
 
 
 def read_unet(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -96,7 +101,7 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
     save_autoencoder(place, model.autoencoder, model.scale, model.shift)
     if model.own_autoencoder:
         source = Path(patch_autoencoder.__file__)
-        with atomic_path(place / source.name) as temporary:
+        with atomic_path(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
     parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
     if model.loads_by_itself:  # without this entry LDMPipeline asks for one, and draws nothing else

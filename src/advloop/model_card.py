@@ -25,7 +25,6 @@ def sampling_code(model: Export, steps: int) -> str:
     classes = sorted(["DDIMScheduler", "UNet2DModel", *([] if own else [name])])
     lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
     if own:
-        lines = ["import sys", "", *lines, "", f'sys.path.append("{AUTOENCODER}")']
         lines += [f"from patch_autoencoder import {name}"]
     encoded = "latents / autoencoder.config['scaling_factor']"
     if not model.names_scale:
@@ -44,24 +43,23 @@ def sampling_code(model: Export, steps: int) -> str:
         "with torch.no_grad():",
         "    for t in scheduler.timesteps:",
         "        latents = scheduler.step(unet(latents, t).sample, t, latents).prev_sample",
-        f"    pixels = autoencoder.decode({encoded}){'' if own else '.sample'}",
+        f"    pixels = autoencoder.decode({encoded}).sample",
         "images = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()",
     ]
     return "\n".join(lines)
 
 
-def pipeline_code(steps: int) -> str:
+def pipeline_code(model: Export, steps: int) -> str:
     """The same by diffusers' own pipeline, where it can."""
-    return "\n".join(
-        [
-            "import torch",
-            "from diffusers import LDMPipeline",
-            "",
-            'pipeline = LDMPipeline.from_pretrained(".")',
-            "generator = torch.Generator().manual_seed(0)",
-            f"images = pipeline({DRAWN}, generator, num_inference_steps={steps}).images",
-        ]
-    )
+    lines, given = ["import torch", "from diffusers import LDMPipeline"], ""
+    if model.own_autoencoder:
+        lines += ["from patch_autoencoder import PatchAutoencoder"]
+        given = f', vqvae=PatchAutoencoder.from_pretrained("{AUTOENCODER}")'
+    lines += [
+        f'pipeline = LDMPipeline.from_pretrained("."{given})',
+        f"images = pipeline({DRAWN}, torch.manual_seed(0), num_inference_steps={steps}).images",
+    ]
+    return "\n".join(lines)
 
 
 def lineage(rows: Rows, imported: bool) -> list[str]:
@@ -121,21 +119,22 @@ def model_card(
         "",
         "Draws images without conditions. In this folder:",
         "",
-        f"```python\n{sampling_code(model, steps)}\n```",
-        "",
     ]
-    if model.loads_by_itself:
-        lines += ["or", "", f"```python\n{pipeline_code(steps)}\n```", ""]
-    elif model.own_autoencoder:
+    if model.has_pipeline:
         lines += [
-            f"The autoencoder is no class of diffusers: `{AUTOENCODER}/patch_autoencoder.py` "
-            "defines it, in torch alone. diffusers by itself would run such a file only with "
-            "`trust_remote_code=True`; read it, and import it yourself as above.",
+            f"```python\n{pipeline_code(model, steps)}\n```",
+            "",
+            "or without a pipeline:",
             "",
         ]
-    else:
+    lines += [f"```python\n{sampling_code(model, steps)}\n```", ""]
+    if not model.has_pipeline:
+        lines += ["`LDMPipeline` refuses this folder: it would scale the latents otherwise.", ""]
+    if model.own_autoencoder:
         lines += [
-            "`LDMPipeline` does not load this folder by itself: it knows no shift of latents.",
+            "The autoencoder is no class of diffusers: `patch_autoencoder.py` defines it, in torch "
+            "alone. diffusers by itself would run such a file only with `trust_remote_code=True`; "
+            "read it, and import it yourself as above.",
             "",
         ]
     lines += [

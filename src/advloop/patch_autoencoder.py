@@ -1,14 +1,14 @@
 """An autoencoder of image patches, in torch alone.
 
-Stage export puts this very file beside the weights of such an autoencoder, so that they can be
-used where the rest of the project is not: it imports nothing of it.
+Stage export puts this very file into the folder that it writes, so that the weights can be used
+where the rest of the project is not: it imports nothing of it.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,22 @@ from torch.nn import functional as F
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCALING = ("scaling_factor", "shift_factor")  # of the latents, which the network itself ignores
+
+
+class Config(dict[str, Any]):
+    """What config.json says, by key and, as in diffusers, by attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Decoded(NamedTuple):
+    """What diffusers' pipelines expect of a decoder."""
+
+    sample: torch.Tensor
 
 
 class ResidualBlock(nn.Module):
@@ -58,13 +74,13 @@ class PatchAutoencoder(nn.Module):
         decoder_blocks: int,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "latent_channels": latent_channels,
-            "factor": factor,
-            "width": width,
-            "encoder_blocks": encoder_blocks,
-            "decoder_blocks": decoder_blocks,
-        }
+        self.config = Config(
+            latent_channels=latent_channels,
+            factor=factor,
+            width=width,
+            encoder_blocks=encoder_blocks,
+            decoder_blocks=decoder_blocks,
+        )
         patch = 3 * factor**2
         self.unshuffle, self.shuffle = nn.PixelUnshuffle(factor), nn.PixelShuffle(factor)
         self.project = nn.Conv2d(patch, latent_channels, 1)
@@ -72,14 +88,21 @@ class PatchAutoencoder(nn.Module):
         self.encoder = _residual_path(patch, width, latent_channels, encoder_blocks)
         self.decoder = _residual_path(latent_channels, width, patch, decoder_blocks)
 
+    @property
+    def device(self) -> torch.device:
+        return self.project.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.project.weight.dtype
+
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         patches = self.unshuffle(pixels)
         latents: torch.Tensor = self.project(patches) + self.encoder(patches)
         return latents
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = self.shuffle(self.expand(latents) + self.decoder(latents))
-        return pixels
+    def decode(self, latents: torch.Tensor) -> Decoded:
+        return Decoded(self.shuffle(self.expand(latents) + self.decoder(latents)))
 
     @torch.no_grad()
     def start_from_pca(self, patches: torch.Tensor) -> None:
@@ -103,7 +126,7 @@ class PatchAutoencoder(nn.Module):
         from safetensors.torch import load_file
 
         config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
-        known = {k: v for k, v in config.items() if not k.startswith("_")}
+        known = Config((k, v) for k, v in config.items() if not k.startswith("_"))
         model = cls(**{k: v for k, v in known.items() if k not in SCALING})
         model.load_state_dict(load_file(Path(folder) / WEIGHTS))
         model.config = known
