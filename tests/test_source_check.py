@@ -107,6 +107,20 @@ def test_manifest_that_leaves_images_out_is_named(images: Path) -> None:
     assert "10 files (10 of them images that manifest.csv does not name)" in line(lines, "not used")
 
 
+def test_classes_are_counted_by_split_and_one_that_cannot_be_measured_is_named(
+    images: Path,
+) -> None:
+    assert not [one for one in lines_of(images) if one.startswith("class ")]
+    lines = lines_of(images, replace(PARAMS, classes="folders", tune_fraction=0.5))
+    counts = re.search(r"(\d+) train, (\d+) val", line(lines, "class group_00"))
+    assert counts
+    assert min(map(int, counts.groups())) > 0
+    put("rare/0.png", SMALL)(images)
+    put("rare/1.png", SMALL)(images)
+    lines = lines_of(images, replace(PARAMS, classes="folders", tune_fraction=0.5))
+    assert "none to look at in" in line(lines, "class rare")
+
+
 def test_copy_of_an_image_in_another_split_is_named(images: Path) -> None:
     assert not [one for one in lines_of(images) if "copies" in one]
     for group in range(10):

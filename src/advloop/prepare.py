@@ -103,7 +103,10 @@ def prepare(
         if skipped:
             kept = [item for item in items if item.file not in skipped]
             splits = split(kept)
-        rows = [(item.file, item.group, name) for item, name in zip(kept, splits, strict=True)]
+        rows = [
+            (item.file, item.group, name, *([item.label] if item.label is not None else []))
+            for item, name in zip(kept, splits, strict=True)
+        ]
         write_manifest(folder / "manifest.csv", rows)
         if params.on_error == "skip":
             write_json(

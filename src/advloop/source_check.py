@@ -19,7 +19,7 @@ from advloop.manifest import SPLITS
 from advloop.params.data import DataParams
 from advloop.prepare import name_of
 from advloop.sources import Item, Source, list_items
-from advloop.splits import assign_splits
+from advloop.splits import assign_splits, class_lines
 
 SHOWN = 5  # names of one kind
 
@@ -63,7 +63,7 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     Images are opened until the ``seconds`` are over; the others count as good. Raises UserError
     where the run would stop.
     """
-    items = list_items(source)
+    items = list_items(source, params.classes)
     files = source.files()
     list_file = next((f for f in ("manifest.csv", "index.json") if f in files), None)
     other = sorted({*files} - {item.file for item in items} - {list_file})
@@ -92,6 +92,7 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     fractions = params.val_fraction, params.test_fraction, params.tune_fraction
     splits = assign_splits(kept, *fractions, params.split_seed)
     yield from _split_lines(kept, splits, seen)
+    yield from map(printable, class_lines(kept, splits))
     if seen.bad and params.on_error == "stop":
         raise UserError(
             f"{source.name}: {len(seen.bad)} images cannot be used; mend or remove them, or set "

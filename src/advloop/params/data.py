@@ -17,6 +17,8 @@ class DataParams:
     test_fraction: float = number(0.01, 0.5)  # of all images, where the source has no split
     tune_fraction: float = number(0.01, 0.9)  # of the test images: to choose models by
     split_seed: int = number(0, 2**31 - 1)  # draws the groups of val, and of test
+    # where an image's class stands, which the models are then told
+    classes: str = choice("none", "folders", "manifest", default="none")
 
 
 @dataclass

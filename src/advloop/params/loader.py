@@ -28,9 +28,9 @@ def number(
     return field(default=default, metadata={"low": low, "high": high, "open_low": open_low})
 
 
-def choice(*values: str) -> Any:
-    """Dataclass field that accepts one of ``values``."""
-    return field(metadata={"choices": values})
+def choice(*values: str, default: Any = MISSING) -> Any:
+    """Dataclass field that accepts one of ``values``; default: as of ``number``."""
+    return field(default=default, metadata={"choices": values})
 
 
 def _range_error(value: Any, rules: Mapping[str, Any]) -> str | None:
