@@ -12,7 +12,7 @@ from advloop.autoencoder import load_autoencoder
 from advloop.errors import UserError
 from advloop.export import Export, export_pipeline, read_unet
 from advloop.latent_files import read_scale
-from advloop.manifest import read_manifest
+from advloop.manifest import classes_of, read_manifest
 from advloop.model_card import model_card
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_num_iterations, read_precision, read_seed
@@ -55,14 +55,24 @@ def main() -> None:
         "precision": read_precision(params),
         "num_iterations": read_num_iterations(params),
     }
+    manifest = read_manifest(args.data / "manifest.csv")
+    classes = tuple(sorted(set(classes_of(manifest))))
+    config, weights = read_unet(args.model)
+    if (config.get("num_class_embeds") or 0) != len(classes):
+        raise UserError(
+            f"{args.model}: knows {config.get('num_class_embeds') or 0} classes, but the images "
+            f"have {len(classes)}; remake it with `dvc repro`"
+        )
     model = Export(
-        *read_unet(args.model),
+        config,
+        weights,
         load_autoencoder(args.autoencoder),
         *read_scale(args.stats),
         params.section("diffusion", DiffusionParams),
+        classes,
     )
     rows = read_rows(args.evaluation, "reals", "autoencoder", "base")
-    splits = [row[2] for row in read_manifest(args.data / "manifest.csv")]
+    splits = [row[2] for row in manifest]
     files = {
         "images.npy": args.data / "images.npy",
         "manifest.csv": args.data / "manifest.csv",

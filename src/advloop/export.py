@@ -19,7 +19,7 @@ from torch import nn
 from advloop import patch_autoencoder
 from advloop.autoencoder import save_autoencoder
 from advloop.io import atomic_path, load_model, write_json
-from advloop.model_folder import save_model_folder
+from advloop.model_folder import CLASSES, save_model_folder
 from advloop.params.diffusion import BETAS, DiffusionParams
 from advloop.params.imported_noise import FILE as SCHEDULER
 from advloop.patch_autoencoder import PatchAutoencoder
@@ -36,6 +36,7 @@ class Export(NamedTuple):
     scale: float
     shift: float
     diffusion: DiffusionParams
+    classes: tuple[str, ...] = ()  # names in the order of their labels
 
     @property
     def autoencoder_class(self) -> str:
@@ -53,8 +54,8 @@ class Export(NamedTuple):
 
     @property
     def has_pipeline(self) -> bool:
-        """True where LDMPipeline draws the very images, which knows the scale and no shift."""
-        return self.names_scale and self.shift == 0
+        """True where LDMPipeline draws the very images: it knows the scale, no shift, no class."""
+        return self.names_scale and self.shift == 0 and not self.classes
 
     @property
     def loads_by_itself(self) -> bool:
@@ -107,5 +108,7 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
     if model.loads_by_itself:  # without this entry LDMPipeline asks for one, and draws nothing else
         parts[AUTOENCODER] = ["diffusers", model.autoencoder_class]
     write_json(folder / "model_index.json", {"_class_name": "LDMPipeline", **parts})
+    if model.classes:
+        write_json(folder / CLASSES, list(model.classes))
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from advloop.export import AUTOENCODER, Export
+from advloop.model_folder import CLASSES
 from advloop.report import markdown_table, summary
 from advloop.selection import Rows, kid_name, models_in_order, select, verdicts
 
+UNCONDITIONAL = "unconditional-image-generation"  # a task by its name on the hub
 DRAWN = 8  # images that the example draws
 
 
@@ -31,6 +33,13 @@ def sampling_code(model: Export, steps: int) -> str:
         encoded = f"latents / {model.scale!r}"
     if model.shift:
         encoded += " + autoencoder.config['shift_factor']"
+    told = []
+    if model.classes:
+        told = [
+            f"# {len(model.classes)} classes, named in {CLASSES} in this order",
+            f"labels = torch.arange({DRAWN}) % {len(model.classes)}",
+        ]
+    call = "unet(latents, t, labels)" if told else "unet(latents, t)"
     channels, size = model.config["in_channels"], model.config["sample_size"]
     lines += [
         "",
@@ -40,9 +49,10 @@ def sampling_code(model: Export, steps: int) -> str:
         f"scheduler.set_timesteps({steps})",
         f"shape = ({DRAWN}, {channels}, {size}, {size})",
         "latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))",
+        *told,
         "with torch.no_grad():",
         "    for t in scheduler.timesteps:",
-        "        latents = scheduler.step(unet(latents, t).sample, t, latents).prev_sample",
+        f"        latents = scheduler.step({call}.sample, t, latents).prev_sample",
         f"    pixels = autoencoder.decode({encoded}).sample",
         "images = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()",
     ]
@@ -56,6 +66,7 @@ def pipeline_code(model: Export, steps: int) -> str:
         lines += ["from patch_autoencoder import PatchAutoencoder"]
         given = f', vqvae=PatchAutoencoder.from_pretrained("{AUTOENCODER}")'
     lines += [
+        "",
         f'pipeline = LDMPipeline.from_pretrained("."{given})',
         f"images = pipeline({DRAWN}, torch.manual_seed(0), num_inference_steps={steps}).images",
     ]
@@ -79,19 +90,20 @@ def lineage(rows: Rows, imported: bool) -> list[str]:
     return lines
 
 
-def _front_matter(rows: Rows, source: str) -> list[str]:
+def _front_matter(rows: Rows, source: str, *, classes: bool) -> list[str]:
     row = rows[select(rows)]
     names = (kid_name(row), "critic_gap")
     metrics = [{"type": name, "value": row[name]} for name in names if name in row]
+    task = "class-conditional-image-generation" if classes else UNCONDITIONAL
     results = {
-        "task": {"type": "unconditional-image-generation"},
+        "task": {"type": task},
         "dataset": {"name": source, "type": "images"},
         "metrics": metrics,
     }
     return [
         "---",
         "library_name: diffusers",
-        "pipeline_tag: unconditional-image-generation",
+        *([] if classes else [f"pipeline_tag: {UNCONDITIONAL}"]),
         "tags: [latent-diffusion, adversarial-fine-tuning, advloop]",
         f"model-index: {json.dumps([{'name': 'advloop', 'results': [results]}])}",
         "---",
@@ -112,12 +124,13 @@ def model_card(
     """
     steps = params["generate"]["num_inference_steps"]
     counts = Counter(splits)
+    told = f"of {len(model.classes)} classes" if model.classes else "without conditions"
     lines = [
-        *_front_matter(rows, params["data"]["source"]),
+        *_front_matter(rows, params["data"]["source"], classes=bool(model.classes)),
         "",
         "# A latent diffusion model, fine-tuned against a discriminator",
         "",
-        "Draws images without conditions. In this folder:",
+        f"Draws images {told}. In this folder:",
         "",
     ]
     if model.has_pipeline:
