@@ -48,7 +48,7 @@ def main() -> None:
         )
     write_manifest(
         args.manifest,
-        [(dataset.files[r], dataset.groups[r], dataset.splits[r]) for r in rows],
+        [dataset.manifest_row(r) for r in rows],
     )
     print(f"{shape[0]} latents {list(shape[1:])}")
 

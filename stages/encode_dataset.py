@@ -9,6 +9,7 @@ from common import load_params, parse_args, run_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder, read_scaling
+from advloop.classes import label_rows, save_classes
 from advloop.dataset import load_dataset
 from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
@@ -43,6 +44,8 @@ def main() -> None:
                 "none" if split == "val" else settings.augment,
                 done,
             )
+    if dataset.classes:
+        save_classes(args.out, label_rows(dataset, {name: n[0] for name, n in shapes.items()}))
     stats = {
         "latent_scale": codec.scale,
         "latent_shift": codec.shift,

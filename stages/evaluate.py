@@ -12,6 +12,7 @@ import numpy as np
 from common import load_params, parse_args, run_stage
 
 from advloop.autoencoder import Codec, load_autoencoder
+from advloop.classes import load_classes, number_of
 from advloop.criterion import Criterion
 from advloop.errors import UserError
 from advloop.evaluation import evaluate_model
@@ -28,7 +29,7 @@ from advloop.progress import bar
 from advloop.reals import load_reals
 from advloop.rows import read_figures, read_rows
 from advloop.runtime import deterministic, device
-from advloop.unet import load_checkpoint
+from advloop.unet import check_classes, load_checkpoint
 
 
 def main() -> None:
@@ -56,6 +57,8 @@ def main() -> None:
     }
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, number_of(classes))
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(
         load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
@@ -77,6 +80,7 @@ def main() -> None:
         settings,
         read_seed(params),
         bar("evaluate"),
+        classes,
     )
     print(describe(row))
     strip = image_grid(images[:8], columns=8)

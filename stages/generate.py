@@ -10,6 +10,7 @@ from pathlib import Path
 from common import load_params, parse_args, run_stage
 from resuming import resumable
 
+from advloop.classes import load_classes, number_of
 from advloop.latent_files import load_latents
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
@@ -21,7 +22,7 @@ from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.schedule import alphas_cumprod_of
 from advloop.tensor_writer import TensorWriter
-from advloop.unet import load_checkpoint
+from advloop.unet import check_classes, load_checkpoint, told
 
 
 def main() -> None:
@@ -35,6 +36,12 @@ def main() -> None:
     alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, number_of(classes))
+    labels = both = None
+    if classes is not None:
+        labels = classes.of_fakes(settings.num_samples, seed, args.iteration)
+        both = classes.of_rows("train", train), labels
     size = (settings.num_samples, *shape)
     with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
         done = RowProgress(resume)
@@ -42,9 +49,10 @@ def main() -> None:
             jobs = batches(settings.num_samples, settings.batch_size)
             for part in bar("generate")([part for part in jobs if part.start >= writer.filled]):
                 noise = noise_for(part, shape, seed, "generate", args.iteration).to(device())
+                own = None if labels is None else labels[part.start : part.stop].to(device())
                 writer.append(
                     sample_ddim(
-                        denoiser,
+                        told(denoiser, own),
                         noise,
                         alphas_cumprod,
                         diffusion.prediction_type,
@@ -63,6 +71,7 @@ def main() -> None:
                 device(),
                 bar("predict"),
                 start=writer.filled,
+                labels=both,
             ):
                 writer.append(rows)
     print(f"{settings.num_samples} latents {list(shape)}, and as many one-step predictions")

@@ -7,8 +7,9 @@ from pathlib import Path
 from common import load_params, parse_args, run_stage
 from resuming import resumable
 
+from advloop.classes import load_classes, number_of
 from advloop.criterion import Criterion, held_out
-from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
+from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
 from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents
@@ -35,6 +36,10 @@ def main() -> None:
     channels, size = int(train.shape[1]), int(train.shape[2])
     shape = (channels, size, size)
     val = load_latents(args.latents / "val.pt", shape)
+    classes = load_classes(args.latents)
+    labels = None
+    if classes is not None:
+        labels = Labels(classes.of_rows("train", train), classes.of_rows("val", val))
     criterion = Criterion(
         objective=noise_only,
         weight=0.0,
@@ -54,15 +59,26 @@ def main() -> None:
     if settings.pretrained:
         unet = params.section("unet", UNetParams)
         path, process = Path(settings.pretrained), criterion.diffusion
-        denoiser = import_base(path, shape, unet, process).to(device())
+        names = classes.names if classes else ()
+        denoiser = import_base(path, shape, unet, process, names).to(device())
         save_checkpoint(args.out, denoiser)
-        measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
+        measured = held_out(
+            criterion,
+            denoiser,
+            val,
+            seed,
+            settings.batch_size,
+            labels=labels.val if labels else None,
+        )
         history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]
         write_history(args.history, history)
     else:
-        config = unet_config(params.section("unet", UNetParams), channels, size)
+        unet = params.section("unet", UNetParams)
+        config = unet_config(unet, channels, size, number_of(classes))
         denoiser = build_unet(config, seed).to(device())
-        setup = Setup(settings, criterion, train, val, seed, "train_base", iteration=-1)
+        setup = Setup(
+            settings, criterion, train, val, seed, "train_base", iteration=-1, labels=labels
+        )
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
     best = best_row(history)["val_noise_loss"]

@@ -63,6 +63,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "iteration": 1,  # the first one that reads earlier fakes
         "real": "real.pt",
         "manifest": "real.csv",
+        "latents": "latents",
         "fake": "fake.pt",
         "predicted": "predicted.pt",
         "replay": "replay.pt",
@@ -173,6 +174,18 @@ class StageFolder:
         return snapshot(self.root / "made")
 
 
+def run_all(place: StageFolder) -> None:
+    """Every stage once, each on what those before it made."""
+    for stage in STAGES:
+        first = {"iteration": 0} if stage == "train_disc" else {}
+        outcome = place.run(stage, **first)
+        assert outcome.status == 0, outcome
+        for path in (place.root / "made").iterdir():
+            path.rename(place.root / path.name)
+        if stage == "train_disc":
+            copy_file(place.root / "disc/replay_latents.pt", place.root / "replay.pt")
+
+
 def build(folder: Path) -> Path:
     """Run every stage in a new tiny project, and keep what each made as the next one's input."""
     project = make_project(folder)
@@ -181,14 +194,7 @@ def build(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         place = StageFolder(project, patch)
         place.set(PARAMS)
-        for stage in STAGES:
-            first = {"iteration": 0} if stage == "train_disc" else {}
-            outcome = place.run(stage, **first)
-            assert outcome.status == 0, outcome
-            for path in (project / "made").iterdir():
-                path.rename(project / path.name)
-            if stage == "train_disc":
-                copy_file(project / "disc/replay_latents.pt", project / "replay.pt")
+        run_all(place)
         unet = load_checkpoint(project / MODEL).unet
         unet.save_pretrained(project / "unet")
         torch.save(unet.state_dict(), project / "unet.pt")

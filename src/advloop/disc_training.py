@@ -119,6 +119,7 @@ def train_discriminator(
     iteration: int,
     on_epoch: Callable[[list[Row]], None],
     resume: Resume | None = None,
+    num_classes: int = 0,
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
@@ -127,7 +128,7 @@ def train_discriminator(
     anew each epoch in training, always alike in validation. ``on_epoch`` receives the
     history after each: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
     val_viability. Raises UserError on a non-finite loss. resume: takes a snapshot after
-    ``on_epoch``, and gives the one to go on from.
+    ``on_epoch``, and gives the one to go on from. num_classes: of the labels in both sides.
     """
     resume = resume or Never()
     limit = 0
@@ -141,7 +142,7 @@ def train_discriminator(
             return data
         return renoise(data, alphas_cumprod, limit, generator(seed, *key, "renoise"))
 
-    model = build_discriminator(model_params, train.latents.shape[1], seed, iteration)
+    model = build_discriminator(model_params, train.latents.shape[1], seed, iteration, num_classes)
     model.to(train.latents.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), params.learning_rate, weight_decay=params.weight_decay

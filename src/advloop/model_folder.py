@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.io import all_finite, atomic_path, load_torch, write_json
+from advloop.io import all_finite, atomic_path, load_torch, read_json, write_json
 from advloop.patch_autoencoder import WEIGHTS
+
+CLASSES = "classes.json"  # names in the order of their labels, in an exported model's folder
 
 
 def save_model_folder(
@@ -33,6 +35,21 @@ def component(folder: Path, *names: str) -> Path:
         return folder
     inside = [folder / name for name in names if (folder / name / "config.json").is_file()]
     return inside[0] if inside else folder
+
+
+def check_class_names(model: Path, classes: Sequence[str]) -> None:
+    """Raise UserError where the model's folder, or the one around it, names other classes.
+
+    As many in another order, or other ones, would show in no shape. A model without that file is
+    taken to have them in the order that is used here: that of their names.
+    """
+    found = next((p for p in (model / CLASSES, model.parent / CLASSES) if p.is_file()), None)
+    if found is not None and read_json(found) != list(classes):
+        raise UserError(
+            f"{found}: the model's classes are not those of this run's images "
+            f"({', '.join(classes) or 'none'}); set data.classes, name them alike, or set "
+            "base.pretrained=null"
+        )
 
 
 def load_weights(path: Path, model: nn.Module, section: str) -> None:
