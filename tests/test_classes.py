@@ -126,6 +126,10 @@ def imbalance(items: list[Item], seed: int) -> int:
 def test_each_split_has_its_share_of_every_class() -> None:
     items = items_of(day=20, night=20)
     assert all(imbalance(items, seed) <= 6 for seed in range(5)), "a group at most"
+    few = items + items_of(rare=1)
+    for seed in range(5):
+        splits = assign_splits(few, 0.2, 0.2, 0.4, seed)
+        assert splits[-1] == "train", "a class of one group is learnt before it is measured"
     without = [replace(item, label=None) for item in items]
     assert any(imbalance(without, seed) > 6 for seed in range(5))
 

@@ -175,7 +175,7 @@ def make_setup(weight: float, *, plain: bool = False, fake_mean: float = -1.0) -
 def run(setup: Setup) -> tuple[list[dict[str, float]], Denoiser]:
     rows: list[dict[str, float]] = []
     denoiser = build_unet(CONFIG, seed=0)
-    train_diffusion(setup, denoiser, lambda items: items, lambda row, *_: rows.append(row))
+    train_diffusion(setup, denoiser, lambda items: items, lambda done, *_: rows.append(done[-1]))
     return rows, denoiser
 
 

@@ -33,8 +33,8 @@ def assign_splits(
     train groups become val, and where it names no tune group, some of its test groups
     become tune. What is missing is drawn by whole groups: test until ``test_fraction`` of
     all images, val until ``val_fraction`` of those that are not test, tune until
-    ``tune_fraction`` of those that are. Where images have classes, groups of one class are
-    drawn after groups of another, in turns, so that each split has its share of them. Raises
+    ``tune_fraction`` of those that are. Where images have classes, each split has its
+    share of the groups of each, and train comes first where there are too few. Raises
     UserError when a group stands in two splits, where there are too few groups, or too few
     images for tune or test, and where train has no image of a class.
     """
@@ -53,7 +53,7 @@ def assign_splits(
             )
     groups = sorted(sizes)
     order = [groups[i] for i in np.random.default_rng([seed, 0]).permutation(len(groups))]
-    order = _in_turns(order, {item.group: item.label for item in items})
+    order = _spread_classes(order, {item.group: item.label for item in items})
 
     def draw(name: str, wanted: float, pool: list[str], least: int = 1, left: int = 1) -> None:
         """Move groups of pool to a split: at least ``least``, and ``left`` of them stay."""
@@ -88,14 +88,20 @@ def assign_splits(
     return result
 
 
-def _in_turns(groups: list[str], label: Mapping[str, str | None]) -> list[str]:
-    """First the first group of each class, then the second of each; without classes no change."""
+def _spread_classes(groups: list[str], label: Mapping[str, str | None]) -> list[str]:
+    """Every class spread evenly over the order, so that any stretch has its share of each.
+
+    Of n groups of a class the k-th stands at (k + 1/2) / n of the way; a class of one group
+    stands in the middle, which is train's. Without classes nothing changes.
+    """
+    sizes = Counter(label[group] for group in groups)
     before: Counter[str | None] = Counter()
-    turns = {}
+    places = {}
     for group in groups:
-        turns[group] = before[label[group]]
-        before[label[group]] += 1
-    return sorted(groups, key=turns.__getitem__)
+        name = label[group]
+        places[group] = (before[name] + 0.5) / sizes[name]
+        before[name] += 1
+    return sorted(groups, key=places.__getitem__)
 
 
 def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: float) -> None:
