@@ -5,10 +5,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params stage1 compare test lint format doctor docs clean
+.PHONY: help setup demo repro report experiments params check-data stage1 compare test lint format doctor docs clean
 
 help: ## Show this list
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .uv/bin/uv:
 	python3 -m venv .uv
@@ -39,6 +39,9 @@ params: setup ## Compose params.yaml from conf/, for `dvc repro` (`dvc exp run` 
 	@python -c "import os; from dvc.utils.hydra import compose_and_dump as dump; \
 	dump('params.yaml', os.path.abspath('conf'), None, 'config', os.path.abspath('src'), [])"
 	@python stages/check_config.py --out outputs/config.ok
+
+check-data: setup ## Say what a run would make of SOURCE=folder, in a second (SECONDS=60: looks longer)
+	@python tools/check_data.py $(if $(SOURCE),"$(SOURCE)") --seconds $(or $(SECONDS),1)
 
 stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	dvc exp run -S autoencoder.pretrained=null -S base.pretrained=null train_base

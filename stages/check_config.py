@@ -58,6 +58,10 @@ def check_paths(params: Params) -> None:
             found = path is None or Path(path).exists()
         except OSError as error:
             raise params.fail(key, path, f"cannot be looked for ({error.strerror})") from None
+        if not found and Path(f"{path}.dvc").is_file():
+            raise UserError(
+                f"{params.path}: {key}={path} is not here, but DVC has it; `dvc pull {path}.dvc`"
+            )
         if not found:
             raise params.fail(key, path, "does not exist")
 

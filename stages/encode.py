@@ -36,7 +36,7 @@ def main() -> None:
             "fifth); each is used once and train_disc balances the classes"
         )
     deterministic()
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()), read_scale(args.stats))
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()), *read_scale(args.stats))
     batch_size = params.section("encode", EncodeParams).batch_size
     with resumable(args, params, "out", "manifest") as resume:
         shape = encode_rows(
@@ -52,7 +52,7 @@ def main() -> None:
         return
     write_manifest(
         args.manifest,
-        [(dataset.files[r], dataset.groups[r], dataset.splits[r]) for r in rows],
+        [dataset.manifest_row(r) for r in rows],
     )
     print(f"{shape[0]} latents {list(shape[1:])}")
 

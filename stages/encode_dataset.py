@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 from common import load_params, parse_args
@@ -10,7 +11,8 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.augment import VARIANTS
-from advloop.autoencoder import Codec, load_autoencoder
+from advloop.autoencoder import Codec, load_autoencoder, read_scaling
+from advloop.classes import label_rows, save_classes
 from advloop.dataset import load_dataset
 from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
@@ -27,8 +29,10 @@ def main() -> None:
     settings = params.section("encode_dataset", EncodeDatasetParams)
     dataset = load_dataset(args.data)
     deterministic()
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()))
-    codec.scale = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
+    own, shift = read_scaling(args.autoencoder)
+    codec = Codec(load_autoencoder(args.autoencoder).to(device()), shift=shift)
+    measured = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
+    codec.scale = measured if own is None else own
     # Critics see test reals as the model saw the training set: in every orientation. Tune is
     # judged by its images alone.
     augmentations = {"train": settings.augment, "val": "none", "test": settings.augment}
@@ -50,9 +54,23 @@ def main() -> None:
             )
     if not leads():
         return
-    stats = {"latent_scale": codec.scale, "latent_shape": list(shapes["train"][1:])}
+    if dataset.classes:
+        save_classes(args.out, label_rows(dataset, {name: n[0] for name, n in shapes.items()}))
+    stats = {
+        "latent_scale": codec.scale,
+        "latent_shift": codec.shift,
+        "latent_shape": list(shapes["train"][1:]),
+    }
     write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})
-    print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}")
+    print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}, shift {codec.shift:g}")
+    size = codec.scale / measured
+    if not 0.5 < size < 2:
+        print(
+            f"warning: with the autoencoder's own scaling_factor the latents of these images have "
+            f"a root mean square of {size:.3f}, not about 1; where the base model is trained here, "
+            "set scaling_factor to null in the autoencoder's config.json",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import torch
 from common import load_params, parse_args, run_stage
 
 from advloop.autoencoder import Codec, load_autoencoder
+from advloop.classes import load_classes, number_of
 from advloop.criterion import Criterion
 from advloop.discriminator import Discriminator, load_discriminator
 from advloop.errors import UserError
-from advloop.evaluation import Drawn, evaluate_model
+from advloop.evaluation import Drawn, evaluate_model, sample_labels
 from advloop.features import load_features
 from advloop.grids import image_grid, load_png, save_png
 from advloop.io import copy_file, write_json
@@ -46,7 +47,7 @@ from advloop.shown import (
     save_facts,
     save_grid,
 )
-from advloop.unet import load_checkpoint
+from advloop.unet import check_classes, load_checkpoint
 
 # What a round has and the base model has not.
 ROUND = (
@@ -78,6 +79,7 @@ def save_shown(
     codec: Codec,
     discriminator: Discriminator | None,
     batch_size: int,
+    labels: torch.Tensor | None,
 ) -> None:
     """What the report shows of this model and of those before."""
     folder = args.out.with_suffix("")
@@ -89,7 +91,7 @@ def save_shown(
     save_grid(own / NEIGHBOURS, pairs, columns=len(near))
     viability = None
     if discriminator:
-        judged, viability = judged_samples(*drawn, discriminator, batch_size)
+        judged, viability = judged_samples(*drawn, discriminator, batch_size, labels)
         save_grid(own / VIABILITY, judged, columns=len(viability.most))
         copy_file(args.disc_history, own / DISCRIMINATOR)
         copy_file(args.diffusion_history, own / DIFFUSION)
@@ -129,13 +131,16 @@ def main() -> None:
     discriminator = None
     if args.discriminator:
         discriminator = load_discriminator(args.discriminator, shape[0]).to(device())
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, number_of(classes))
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+        load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
     )
     train = load_latents(args.latents / "train.pt", shape)
     files = training_files(args, train)
     reals = load_reals(args.reals, load_latents(args.latents / "test.pt", shape))
+    seed = read_seed(params)
     row, drawn = evaluate_model(
         denoiser,
         Criterion(
@@ -151,8 +156,9 @@ def main() -> None:
         train,
         reals,
         settings,
-        read_seed(params),
+        seed,
         bar("evaluate"),
+        classes,
     )
     print(describe(row))
     strip = image_grid(drawn[1][:8], columns=8)
@@ -161,7 +167,9 @@ def main() -> None:
             f"{picture}: is {above.shape[1]} pixels wide, not {strip.shape[1]}; it is of another "
             "scale, remake it with `dvc repro`"
         )
-    save_shown(args, before, drawn, train, files, reals, codec, discriminator, settings.batch_size)
+    labels = None if classes is None else sample_labels(classes, settings, seed, 0)
+    batch_size = settings.batch_size
+    save_shown(args, before, drawn, train, files, reals, codec, discriminator, batch_size, labels)
     write_json(args.out, {**rows, args.name: row | training})
     gap = np.full((6, strip.shape[1], 3), 255, dtype=np.uint8)
     save_png(args.out.with_suffix(".png"), np.concatenate([above, gap, strip]))

@@ -12,6 +12,7 @@ from common import load_params, parse_args
 from processes import run_shared_stage
 from resuming import resumable
 
+from advloop.classes import load_classes, number_of
 from advloop.latent_files import load_latents
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
@@ -22,9 +23,9 @@ from advloop.ranks import in_turns
 from advloop.resume import RowProgress
 from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
-from advloop.schedule import make_alphas_cumprod
+from advloop.schedule import alphas_cumprod_of
 from advloop.tensor_writer import TensorWriter
-from advloop.unet import load_checkpoint
+from advloop.unet import check_classes, load_checkpoint, told
 
 
 def main() -> None:
@@ -35,14 +36,21 @@ def main() -> None:
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
-    alphas_cumprod = make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps)
+    alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, number_of(classes))
+    labels = both = None
+    if classes is not None:
+        labels = classes.of_fakes(settings.num_samples, seed, args.iteration)
+        both = classes.of_rows("train", train), labels
     size = (settings.num_samples, *shape)
 
     def draw(part: range) -> torch.Tensor:
+        own = None if labels is None else labels[part.start : part.stop].to(device())
         return sample_ddim(
-            denoiser,
+            told(denoiser, own),
             noise_for(part, shape, seed, "generate", args.iteration).to(device()),
             alphas_cumprod,
             diffusion.prediction_type,
@@ -73,6 +81,7 @@ def main() -> None:
                 device(),
                 progress,
                 start=writer.filled,
+                labels=both,
             ):
                 writer.append(rows)
     print(f"{settings.num_samples} latents {list(shape)}, and as many one-step predictions")

@@ -13,13 +13,14 @@ from advloop.params.data import DataParams
 from advloop.prepare import prepare
 from advloop.progress import bar, say
 from advloop.sources import list_items, open_source
+from advloop.splits import class_lines
 
 
 def main() -> None:
     args = parse_args(__doc__, out=Path)
     data = load_params("prepare").section("data", DataParams)
     source = open_source(Path(data.source))
-    items = list_items(source)
+    items = list_items(source, data.classes)
 
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
@@ -31,6 +32,8 @@ def main() -> None:
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
         + (f"; {left_out} of {len(items)} skipped" if left_out else "")
     )
+    for line in class_lines(kept, splits):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from resuming import resumable
 from advloop.autoencoder import (
     Codec,
     check_autoencoder,
-    load_autoencoder,
+    import_autoencoder,
     save_autoencoder,
 )
 from advloop.autoencoder_training import psnr, train_autoencoder
@@ -30,12 +30,12 @@ def main() -> None:
     dataset = load_dataset(args.data)
     deterministic()
     if settings.pretrained:
-        folder = Path(settings.pretrained)
-        model = load_autoencoder(folder).to(device())
-        check_autoencoder(folder, model, settings, size)
+        path = Path(settings.pretrained)
+        model, scale, shift = import_autoencoder(path, settings)
+        check_autoencoder(path, model.to(device()), settings, size)
     else:
         augmentation = params.section("encode_dataset", EncodeDatasetParams).augment
-        seed = read_seed(params)
+        seed, scale, shift = read_seed(params), None, 0.0
         with resumable(args, params, "out", "metrics") as resume:
             model = train_autoencoder(
                 settings,
@@ -50,7 +50,7 @@ def main() -> None:
             )
     quality = psnr(Codec(model), dataset.images, dataset.rows("val"), settings.batch_size)
     print(f"Held-out PSNR: {quality:.2f} dB")
-    save_autoencoder(args.out, model)
+    save_autoencoder(args.out, model, scale, shift)
     write_json(args.metrics, {"val_psnr_db": round(quality, 4)})
 
 

@@ -8,8 +8,9 @@ from common import load_params, parse_args
 from processes import run_shared_stage
 from resuming import resumable
 
+from advloop.classes import load_classes, number_of
 from advloop.criterion import Criterion, held_out
-from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
+from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
 from advloop.history import diffusion_report, write_history
 from advloop.io import write_json
 from advloop.latent_files import load_latents
@@ -23,7 +24,7 @@ from advloop.tracking import track
 from advloop.unet import (
     Denoiser,
     build_unet,
-    import_unet,
+    import_base,
     save_checkpoint,
     unet_config,
 )
@@ -38,6 +39,10 @@ def main() -> None:
     channels, size = int(train.shape[1]), int(train.shape[2])
     shape = (channels, size, size)
     val = load_latents(args.latents / "val.pt", shape)
+    classes = load_classes(args.latents)
+    labels = None
+    if classes is not None:
+        labels = Labels(classes.of_rows("train", train), classes.of_rows("val", val))
     criterion = Criterion(
         objective=noise_only,
         weight=0.0,
@@ -56,16 +61,29 @@ def main() -> None:
         say(diffusion_report(history[-1], settings.epochs))
 
     if settings.pretrained:
-        denoiser = import_unet(Path(settings.pretrained), shape).to(device())
-        measured = held_out(criterion, denoiser, val, seed, settings.batch_size)
+        unet = params.section("unet", UNetParams)
+        path, process = Path(settings.pretrained), criterion.diffusion
+        names = classes.names if classes else ()
+        denoiser = import_base(path, shape, unet, process, names).to(device())
+        measured = held_out(
+            criterion,
+            denoiser,
+            val,
+            seed,
+            settings.batch_size,
+            labels=labels.val if labels else None,
+        )
         history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]
         if leads():
             save_checkpoint(args.out, denoiser)
             write_history(args.history, history)
     else:
-        config = unet_config(params.section("unet", UNetParams), channels, size)
+        unet = params.section("unet", UNetParams)
+        config = unet_config(unet, channels, size, number_of(classes))
         denoiser = build_unet(config, seed).to(device())
-        setup = Setup(settings, criterion, train, val, seed, "train_base", iteration=-1)
+        setup = Setup(
+            settings, criterion, train, val, seed, "train_base", iteration=-1, labels=labels
+        )
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
     if leads():

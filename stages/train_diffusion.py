@@ -10,8 +10,9 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
+from advloop.classes import load_classes, number_of
 from advloop.criterion import Criterion
-from advloop.diffusion_training import Row, Setup, best_row, train_diffusion
+from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
 from advloop.discriminator import load_discriminator
 from advloop.grids import image_grid, save_png
 from advloop.history import diffusion_report, write_history
@@ -27,18 +28,31 @@ from advloop.progress import bar, say
 from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
 from advloop.tracking import track
-from advloop.unet import Denoiser, frozen_copy, load_checkpoint, save_checkpoint
+from advloop.unet import (
+    Denoiser,
+    check_classes,
+    frozen_copy,
+    load_checkpoint,
+    save_checkpoint,
+    told,
+)
 
 
 def draw_preview(
     criterion: Criterion, settings: TrainDiffusionParams, model: Denoiser, seed: int
 ) -> torch.Tensor:
-    """DDPM samples from noise that is the same at every epoch and iteration."""
+    """DDPM samples from noise that is the same at every epoch and iteration.
+
+    Of a model with classes one of each in turn.
+    """
     count = settings.num_preview_samples
+    labels = None
+    if model.num_classes:
+        labels = (torch.arange(count) % model.num_classes).to(criterion.where)
     noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.where)
     with eval_mode(model), autocast(criterion.precision, criterion.where):
         return sample_ddpm(
-            model,
+            told(model, labels),
             noise,
             criterion.alphas_cumprod,
             criterion.diffusion.prediction_type,
@@ -67,12 +81,16 @@ def main() -> None:
     denoiser = load_checkpoint(args.model).to(device())
     shape = denoiser.latent_shape
     codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()), read_scale(args.latents / "stats.json")
+        load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
     )
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, number_of(classes))
     criterion = Criterion(
         objective=recipe.make(objective),
         weight=objective.weight,
-        discriminator=load_discriminator(args.discriminator, shape[0]).to(device()),
+        discriminator=load_discriminator(args.discriminator, shape[0], number_of(classes)).to(
+            device()
+        ),
         diffusion=params.section("diffusion", DiffusionParams),
         precision=read_precision(params),
         where=device(),
@@ -81,17 +99,26 @@ def main() -> None:
     fakes = load_latents(args.fakes, shape) if recipe.against_reference else None
     held = 0 if fakes is None else max(1, len(fakes) // 5)
     seed = read_seed(params)
+    train = load_latents(args.latents / "train.pt", shape)
+    val = load_latents(args.latents / "val.pt", shape)
+    labels = None
+    if classes is not None:
+        drawn = classes.of_fakes(0 if fakes is None else len(fakes), seed, args.iteration)
+        labels = Labels(
+            classes.of_rows("train", train), classes.of_rows("val", val), drawn[held:], drawn[:held]
+        )
     setup = Setup(
         params=settings,
         criterion=criterion,
-        train=load_latents(args.latents / "train.pt", shape),
-        val=load_latents(args.latents / "val.pt", shape),
+        train=train,
+        val=val,
         seed=seed,
         stage="train_diffusion",
         iteration=args.iteration,
         fakes=None if fakes is None else fakes[held:],
         val_fakes=None if fakes is None else fakes[:held],
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
+        labels=labels,
     )
 
     def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:

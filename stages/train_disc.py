@@ -6,10 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from common import load_params, parse_args
 from processes import run_shared_stage
 from resuming import resumable
 
+from advloop.classes import Classes, load_classes, number_of
 from advloop.disc_data import Fakes, make_sides
 from advloop.disc_training import Row, train_discriminator
 from advloop.discriminator import save_discriminator
@@ -19,14 +21,15 @@ from advloop.history import discriminator_report, write_history
 from advloop.io import save_torch, write_json
 from advloop.latent_files import load_latents
 from advloop.leader import leads
-from advloop.manifest import read_manifest
+from advloop.manifest import classes_of, read_manifest
+from advloop.matched_sides import SideLabels, make_matched_sides
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
 from advloop.progress import bar, say
-from advloop.replay import update_replay
+from advloop.replay import replay_labels, update_replay
 from advloop.runtime import deterministic, device
-from advloop.schedule import make_alphas_cumprod
+from advloop.schedule import alphas_cumprod_of
 from advloop.tracking import track
 
 
@@ -49,12 +52,28 @@ def load_fakes(args: argparse.Namespace, settings: TrainDiscParams) -> Fakes:
     return Fakes(samples, predicted, earlier)
 
 
+def label_sides(
+    args: argparse.Namespace, fakes: Fakes, real: torch.Tensor, classes: Classes, seed: int
+) -> SideLabels:
+    """The classes of all rows; ``real``: those of the reals."""
+    count = len(fakes.samples)
+    earlier = None
+    if fakes.earlier is not None:
+        if len(fakes.earlier) != count:
+            raise UserError(
+                f"{args.replay}: {len(fakes.earlier)} latents beside {count}; `dvc repro`"
+            )
+        earlier = replay_labels(classes, count, seed, args.iteration - 1)
+    return SideLabels(real, classes.of_fakes(count, seed, args.iteration), earlier)
+
+
 def main() -> None:
     args = parse_args(
         __doc__,
         iteration=int,
         real=Path,
         manifest=Path,
+        latents=Path,
         fake=Path,
         predicted=Path,
         replay=Path,
@@ -67,11 +86,23 @@ def main() -> None:
     diffusion = params.section("diffusion", DiffusionParams)
     fakes = load_fakes(args, settings)
     real = load_latents(args.real, fakes.shape)
-    splits = [row[2] for row in read_manifest(args.manifest)]
+    rows = read_manifest(args.manifest)
+    splits = [row[2] for row in rows]
     if len(splits) != len(real):
         raise UserError(f"{args.manifest}: {len(splits)} rows for {len(real)} latents; `dvc repro`")
     deterministic()
-    data, counts = make_sides(real, fakes, splits, settings, seed, args.iteration, device())
+    classes = load_classes(args.latents)
+    if classes is None:
+        data, counts = make_sides(real, fakes, splits, settings, seed, args.iteration, device())
+    else:
+        if len(names := classes_of(rows)) != len(real):
+            raise UserError(
+                f"{args.manifest}: {len(names)} classes for {len(real)} latents; `dvc repro`"
+            )
+        labels = label_sides(args, fakes, classes.numbers(names, args.manifest), classes, seed)
+        data, counts = make_matched_sides(
+            real, fakes, splits, labels, settings, seed, args.iteration, device()
+        )
     print(f"{len(data['train'])} training rows, {len(data['val'])} validation rows, half real")
     if counts["predicted"] or counts["replayed"]:
         print(f"training fakes: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
@@ -88,12 +119,13 @@ def main() -> None:
             model_params,
             data["train"],
             data["val"],
-            make_alphas_cumprod(diffusion.beta_schedule, diffusion.num_train_timesteps),
+            alphas_cumprod_of(diffusion),
             seed,
             args.iteration,
             on_epoch,
             resume,
             bar("train_disc"),
+            number_of(classes),
         )
     if not leads():
         return

@@ -86,6 +86,11 @@ train, val = (wrong("train_base", f"latents/{name}.pt") for name in ("train", "v
 test, stats = wrong("evaluate_reals", "latents/test.pt"), wrong("encode", "latents/stats.json")
 images = wrong("encode_dataset", "data/images.npy")
 manifest = wrong("encode_dataset", "data/manifest.csv")
+classes = wrong("generate", "latents/classes.pt")
+CLASSES = {
+    "names": ["a", "b"],
+    "labels": {s: torch.zeros(24).long() for s in ("train", "val", "test")},
+}
 
 LATENTS = [
     fake("code", holds([Code()]), "refused"),
@@ -110,6 +115,7 @@ LATENTS = [
     test("a row less", becomes(lambda t: t[1:]), "23 latents of 12 images"),
     stats("not JSON", says("{"), "not valid JSON"),
     stats("NaN", json_with(lambda c: c | {"latent_scale": NAN}), "latent_scale=nan"),
+    stats("no shift", json_with(lambda c: c | {"latent_shift": None}), "latent_shift=None"),
     stats("a list", says("[]"), "latent_scale=None must be positive"),
     images("code", pixels(lambda a: np.array([Code()] * len(a))), "cannot be read"),
     images("truncated", cut, "cannot be read"),
@@ -117,6 +123,16 @@ LATENTS = [
     images("grey", pixels(lambda a: a[..., :1]), "does not match manifest.csv"),
     manifest("unknown split", swap(",tune", ",dev"), "split=dev is none of train"),
     manifest("no val", swap(",val", ",train"), "no image of split val"),
+    classes("code", holds(Code()), "refused"),
+    classes("one name", holds(CLASSES | {"names": ["a"]}), "not two or more"),
+    classes("a model without", holds(CLASSES), "knows 0 classes, but this run's images have 2"),
+    wrong("evaluate_reals", "latents/classes.pt")("images without", holds(CLASSES), "0 classes"),
+    Bad(
+        "reals without classes",
+        "train_disc",
+        lambda root: torch.save(CLASSES, root / "latents/classes.pt"),
+        ("real.csv", "0 classes for 20 latents"),
+    ),
     Bad("test images in train", "evaluate_reals", copies, ("data.source", "copies", "remove")),
 ]
 

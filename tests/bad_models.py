@@ -127,8 +127,65 @@ def folders(kind: str, stage: str, folder: str, other: str, other_class: str) ->
     ]
 
 
+def state_dicts(kind: str, stage: str, file: str) -> list[Bad]:
+    """What can be wrong with the state dict that ``{kind}.pretrained`` names."""
+
+    def case(name: str, plant: Plant, *says: str) -> Bad:
+        return Bad(
+            f"{kind}.pretrained, state dict: {name}",
+            stage,
+            plant,
+            (file, *says),
+            {f"{kind}.pretrained": file},
+        )
+
+    def first(content: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        name = next(iter(content))
+        return content | {name: change(content[name])}
+
+    return [
+        case("code", put(file, pickled({"weight": Code()})), "refused"),
+        case("truncated", cut(file), "damaged"),
+        case("a text", put(file, "weights"), file),
+        case("a list", becomes(lambda c: list(c.values()))(file), "a list", "adapt"),
+        case("wrapped", becomes(lambda c: {"model": c})(file), "save the state dict alone"),
+        case("a layer less", becomes(lambda c: dict(list(c.items())[1:]))(file), "1 missing"),
+        case("wrong shape", becomes(lambda c: first(c, lambda t: t[:1]))(file), "has the shape"),
+        case("NaN", becomes(lambda c: first(c, lambda t: t * NAN))(file), "NaN"),
+    ]
+
+
+def of_another_process(name: str, content: str, *says: str) -> Bad:
+    """A scheduler beside the imported U-Net."""
+    params = {"base.pretrained": "unet", "derived.base_source": "unet"}
+    plant = put("unet/scheduler_config.json", content)
+    return Bad(f"scheduler: {name}", "check_config", plant, says, params)
+
+
 ALL = [
     *CHECKPOINTS,
+    *state_dicts("base", "train_base", "unet.pt"),
+    *state_dicts("autoencoder", "train_autoencoder", "vae.pt"),
+    of_another_process(
+        "epsilon",
+        '{"beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}',
+        "unet was trained with epsilon",
+        "set diffusion.prediction_type=epsilon",
+    ),
+    of_another_process("no JSON", "{", "unet/scheduler_config.json", "not a diffusion process"),
+    of_another_process(
+        "flow matching",
+        '{"_class_name": "FlowMatchEulerDiscreteScheduler"}',
+        "unet/scheduler_config.json",
+        "no beta_schedule",
+    ),
+    Bad(
+        "autoencoder.pretrained: scale of 0",
+        "train_autoencoder",
+        json_with(lambda c: c | {"scaling_factor": 0})("vae/config.json"),
+        ("vae/config.json", "scaling_factor=0", "measured"),
+        {"autoencoder.pretrained": "vae"},
+    ),
     *folders("base", "train_base", "unet", "vae", "AutoencoderKL"),
     *folders("autoencoder", "train_autoencoder", "vae", "unet", "UNet2DModel"),
     Bad(

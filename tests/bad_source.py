@@ -12,6 +12,7 @@ from typing import Any
 
 from bad_files import (
     Plant,
+    both,
     claiming,
     cut,
     drop,
@@ -126,10 +127,18 @@ CONFIG = [
     value("base.learning_rate", float("nan"), "base.learning_rate=nan must be greater than 0"),
     value("base.grad_clip", float("inf"), "base.grad_clip=inf must be greater than 0"),
     value("train_disc.weight_decay", 10**400, "must be"),
+    value("data.resize", "cut", "data.resize=cut must be one of crop, pad, stretch"),
+    value("diffusion.beta_start", 0.01, "diffusion.beta_start=0.01 has no meaning in squaredcos"),
     value("data.on_error", "ignore", "data.on_error=ignore must be one of stop, skip"),
     value("data.image_size", 18, "data.image_size=18 must be a multiple of the factor 4"),
     value("data.source", "no/such", "data.source=no/such does not exist"),
     value("data.source", "", "data.source="),
+    config(
+        "data.source that DVC has",
+        both(param("data.source", "more"), put("more.dvc", "")),
+        "data.source=more is not here",
+        "`dvc pull more.dvc`",
+    ),
     value("data.source", "x" * 5000, "data.source="),
     value("exp_name", "a/b", "exp_name=a/b may hold"),
     value("exp_name", "../a", "exp_name=../a may hold"),

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from common import run_stage
 from conftest import make_project, snapshot
 from diffusers import AutoencoderKL
 from omegaconf import OmegaConf
 
 import check_config
+from advloop.autoencoder import load_autoencoder
 from advloop.io import copy_file
 from advloop.unet import load_checkpoint
 from hydra_plugins import advloop_derived
@@ -61,6 +63,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "iteration": 1,  # the first one that reads earlier fakes
         "real": "real.pt",
         "manifest": "real.csv",
+        "latents": "latents",
         "fake": "fake.pt",
         "predicted": "predicted.pt",
         "replay": "replay.pt",
@@ -104,7 +107,14 @@ STAGES: dict[str, dict[str, Any]] = {
         "model": MODEL,
         "out": "made/selected.pt",
     },
-    "export_model": {"model": MODEL, "out": "made/model"},
+    "export_model": {
+        "model": MODEL,
+        "autoencoder": "autoencoder",
+        "stats": "latents/stats.json",
+        "data": "data",
+        "evaluation": "evaluation/base.json",
+        "out": "made/final",
+    },
     "report": {
         "evaluation": "evaluation/iter_0.json",
         "metrics": "made/metrics.json",
@@ -178,6 +188,21 @@ class StageFolder:
         return snapshot(self.root / "made")
 
 
+def run_all(place: StageFolder) -> None:
+    """Every stage once, each on what those before it made."""
+    for stage in STAGES:
+        first = {"iteration": 0} if stage == "train_disc" else {}
+        outcome = place.run(stage, **first)
+        assert outcome.status == 0, outcome
+        if stage == "evaluate":
+            outcome = place.run(stage, **LATER)
+            assert outcome.status == 0, outcome
+        for path in (place.root / "made").iterdir():
+            path.rename(place.root / path.name)
+        if stage == "train_disc":
+            copy_file(place.root / "disc/replay_latents.pt", place.root / "replay.pt")
+
+
 def build(folder: Path) -> Path:
     """Run every stage in a new tiny project, and keep what each made as the next one's input."""
     project = make_project(folder)
@@ -186,18 +211,11 @@ def build(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         place = StageFolder(project, patch)
         place.set(PARAMS)
-        for stage in STAGES:
-            first = {"iteration": 0} if stage == "train_disc" else {}
-            outcome = place.run(stage, **first)
-            assert outcome.status == 0, outcome
-            if stage == "evaluate":
-                outcome = place.run(stage, **LATER)
-                assert outcome.status == 0, outcome
-            for path in (project / "made").iterdir():
-                path.rename(project / path.name)
-            if stage == "train_disc":
-                copy_file(project / "disc/replay_latents.pt", project / "replay.pt")
-        load_checkpoint(project / MODEL).unet.save_pretrained(project / "unet")
+        run_all(place)
+        unet = load_checkpoint(project / MODEL).unet
+        unet.save_pretrained(project / "unet")
+        torch.save(unet.state_dict(), project / "unet.pt")
+        torch.save(load_autoencoder(project / "autoencoder").state_dict(), project / "vae.pt")
         AutoencoderKL(
             block_out_channels=[8, 8, 8],
             down_block_types=["DownEncoderBlock2D"] * 3,

@@ -42,6 +42,7 @@ ROUND: Stages = {
         "iteration": 0,
         "real": "real_latents.pt",
         "manifest": "real_latents.csv",
+        "latents": "latents",
         "fake": "fake_latents.pt",
         "predicted": "predicted_latents.pt",
         "replay": "no_earlier_iteration",

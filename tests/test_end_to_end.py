@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -11,14 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from conftest import TINY, command, dvc, environment, make_project, must, ran, snapshot
 from diffusers.models.unets.unet_2d import UNet2DModel
+from omegaconf import OmegaConf
 from PIL import Image
+from test_export import code_blocks, run_code
 
+from advloop.autoencoder import Codec, load_autoencoder
+from advloop.latent_files import read_scale
+from advloop.params.diffusion import DiffusionParams
+from advloop.sampling import sample_ddim
+from advloop.schedule import alphas_cumprod_of
+from advloop.unet import load_checkpoint
 from chaos import KINDS, cpu_seconds, survive
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
@@ -149,10 +159,36 @@ def test_final_model_is_the_one_of_the_lowest_tune_kid_and_loads_in_diffusers(ru
     best = min(models, key=lambda name: rows[name]["tune_kid_lite0"])
     figures = {k: v for k, v in rows[best].items() if not k.startswith("change_")}
     assert rows["final"] == figures | {"iteration": models.index(best) - 1}
-    folder = run.outputs / "final_model"
+    folder = run.outputs / "final/unet"
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     chosen = load(run.outputs / f"diffusion_{best}/checkpoint_best.pt")["ema"]
     assert all(torch.equal(value, chosen[name]) for name, value in unet.state_dict().items())
+
+
+def test_code_of_the_final_card_draws_what_the_selected_checkpoint_draws(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final, params = run.outputs / "final", OmegaConf.load(run.project / "params.yaml")
+    card = (final / "README.md").read_text()
+    digest = hashlib.sha256((run.outputs / "data/images.npy").read_bytes()).hexdigest()
+    assert digest in card
+    drawn = [run_code(code, final, monkeypatch) for code in code_blocks(card)]
+    process = DiffusionParams(**params.diffusion)
+    noise = torch.randn(8, *LATENT, generator=torch.Generator().manual_seed(0))
+    latents = sample_ddim(
+        load_checkpoint(run.outputs / "selected/iter_1.pt").eval(),
+        noise,
+        alphas_cumprod_of(process),
+        process.prediction_type,
+        params.generate.num_inference_steps,
+    )
+    scaling = read_scale(run.outputs / "latents/stats.json")
+    expected = Codec(load_autoencoder(run.outputs / "autoencoder"), *scaling).decode(latents)
+    assert len(drawn) == 2
+    for images in drawn:
+        pixels = np.stack([np.asarray(image) for image in images]).astype(int)
+        assert np.abs(pixels - expected).max() <= 1
+    shutil.rmtree(final / "__pycache__", ignore_errors=True)
 
 
 def test_report_has_every_model(run: Run) -> None:

@@ -1,18 +1,62 @@
-"""The exported model: what diffusers loads, and what this pipeline imports again."""
+"""The exported folder: what its card's code draws, what its card says, what imports it again."""
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
+import yaml
+from conftest import REPO, snapshot
+from tiny_autoencoders import tiny_autoencoder
 from tiny_unet import CONFIG
 
+from advloop.autoencoder import Codec, import_autoencoder
 from advloop.errors import UserError
-from advloop.export import export_unet
-from advloop.model_folder import WEIGHTS
-from advloop.unet import build_unet, import_unet, save_checkpoint
+from advloop.export import Export, export_pipeline, read_unet, scheduler_config
+from advloop.model_card import model_card, pipeline_code
+from advloop.params.data import AutoencoderParams
+from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.sampling import sample_ddim
+from advloop.schedule import alphas_cumprod_of
+from advloop.unet import build_unet, import_base, save_checkpoint
+
+STEPS = 5
+V = DiffusionParams(1000, "squaredcos_cap_v2", "v_prediction")
+EPSILON = DiffusionParams(1000, "linear", "epsilon")
+SAMPLE = DiffusionParams(200, "scaled_linear", "sample", 0.0015, 0.0195)
+AUTOENCODER = AutoencoderParams(None, 4, 2, 8, 1, 1, 1, 8, 1e-3, 0.3, 0.1)
+UNET = UNetParams([8, 16], 1, [], 4)
+
+
+def row(kid: float, gap: float) -> dict[str, Any]:
+    seeds = {"kid_lite0": [kid, kid + 1, kid + 2], "critic_gap": [gap, gap, gap + 0.1]}
+    return {"kid_lite0": kid, "tune_kid_lite0": kid, "critic_gap": gap, "seeds": seeds}
+
+
+ROWS = {
+    "reals": row(0.5, 0.0),
+    "autoencoder": row(5.0, 0.1),
+    "base": row(30.0, 0.5),
+    "iter_0": row(20.0, 0.4),
+    "iter_1": row(25.0, 0.3),
+}
+PARAMS: dict[str, Any] = {
+    "data": {"source": "pictures"},
+    "base": {"pretrained": None},
+    "generate": {"num_inference_steps": STEPS},
+}
+HASHES = {"images.npy": "12ab", "checkpoint": "34cd"}
+
+
+def card_of(model: Export, source: str = "pictures") -> str:
+    params = PARAMS | {"data": {"source": source}}
+    return model_card(model, params, ROWS, ["train"] * 5 + ["test"] * 2, HASHES)
 
 
 @pytest.fixture
@@ -23,34 +67,172 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_export_is_what_diffusers_loads_with_the_ema_weights(checkpoint, tmp_path):
-    export_unet(checkpoint, tmp_path / "model")
-    loaded = UNet2DModel.from_pretrained(
-        tmp_path / "model", local_files_only=True, use_safetensors=True
+class Kind(NamedTuple):
+    autoencoder: str
+    diffusion: DiffusionParams
+    scale: float
+    shift: float
+
+
+# Every kind of autoencoder, prediction and schedule, in as few models.
+MODELS = [
+    Kind("PatchAutoencoder", V, 1.7, 0.0),
+    Kind("PatchAutoencoder", EPSILON, 0.6, 0.25),
+    Kind("AutoencoderKL", SAMPLE, 0.8, 0.0),
+    Kind("AutoencoderKL", V, 1.3, -0.4),
+    Kind("AutoencoderTiny", EPSILON, 1.0, 0.0),
+    Kind("VQModel", V, 0.9, 0.0),
+]
+
+
+def made(kind: Kind, checkpoint: Path) -> Export:
+    autoencoder = tiny_autoencoder(kind.autoencoder)
+    return Export(*read_unet(checkpoint), autoencoder, kind.scale, kind.shift, kind.diffusion)
+
+
+def code_blocks(card: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", card, re.S | re.M)
+
+
+def run_code(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the code leaves under the name ``images``, run in ``folder``."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as of a Python that is started there
+    monkeypatch.delitem(sys.modules, "patch_autoencoder", raising=False)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    monkeypatch.delitem(sys.modules, "patch_autoencoder", raising=False)
+    return names["images"]
+
+
+def own_images(kind: Kind, count: int = 8) -> np.ndarray:
+    """What this pipeline draws from the noise of the card's code."""
+    denoiser = build_unet(CONFIG, seed=0).eval()
+    noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    process = kind.diffusion
+    latents = sample_ddim(
+        denoiser, noise, alphas_cumprod_of(process), process.prediction_type, STEPS
     )
-    expected = build_unet(CONFIG, seed=0).unet.state_dict()
-    assert loaded.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    codec = Codec(tiny_autoencoder(kind.autoencoder), kind.scale, kind.shift)
+    return codec.decode(latents).astype(int)
 
 
-def test_export_can_be_the_base_model_of_another_run(checkpoint, tmp_path):
-    export_unet(checkpoint, tmp_path / "model")
-    original = build_unet(CONFIG, seed=0)
-    again = import_unet(tmp_path / "model", original.latent_shape)
-    noisy, timesteps = torch.randn(2, *original.latent_shape), torch.tensor([3, 700])
-    assert torch.equal(again.eval()(noisy, timesteps), original.eval()(noisy, timesteps))
+@pytest.mark.parametrize("kind", MODELS, ids=lambda k: f"{k.autoencoder}-{k.scale}-{k.shift}")
+def test_code_of_the_card_draws_the_images_that_this_pipeline_draws(
+    kind: Kind, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(kind, checkpoint)
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    blocks = code_blocks((tmp_path / "final/README.md").read_text())
+    expected = own_images(kind)
+    assert expected.std() > 5
+    drawn = run_code(blocks.pop(), tmp_path / "final", monkeypatch)
+    assert drawn.dtype == np.uint8
+    assert np.abs(drawn - expected).max() <= 1  # betas of float32 there, of float64 here
+    assert len(blocks) == (kind.shift == 0)
+    for block in blocks:
+        assert len([line for line in block.splitlines() if line]) <= 5
+        pictures = run_code(block, tmp_path / "final", monkeypatch)
+        assert np.abs(np.stack([np.asarray(p) for p in pictures]) - expected).max() <= 1
 
 
-def test_equal_checkpoints_give_equal_bytes(checkpoint, tmp_path):
-    for name in ("one", "other"):
-        export_unet(checkpoint, tmp_path / name)
-    for file in ("config.json", WEIGHTS):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+def test_five_lines_of_the_readme_are_those_of_the_demos_card(checkpoint: Path) -> None:
+    steps = yaml.safe_load((REPO / "params.yaml").read_text())["generate"]["num_inference_steps"]
+    readme = (REPO / "README.md").read_text()
+    assert code_blocks(readme) == [f"{pipeline_code(made(MODELS[0], checkpoint), steps)}\n"]
 
 
-def test_file_that_is_no_checkpoint_is_refused_and_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize("kind", [MODELS[1], MODELS[3]], ids=["own", "shifted"])
+def test_diffusers_refuses_what_it_would_draw_otherwise(
+    kind: Kind, checkpoint: Path, tmp_path: Path
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    model = made(kind, checkpoint)
+    export_pipeline(model, tmp_path, card_of(model))
+    with pytest.raises(ValueError, match="vqvae"):
+        DiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+
+
+@pytest.mark.parametrize("kind", MODELS, ids=lambda k: f"{k.autoencoder}-{k.scale}-{k.shift}")
+def test_folder_can_start_another_run_with_the_same_models_and_scale(
+    kind: Kind, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = made(kind, checkpoint)
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    base = import_base(tmp_path / "final", (4, 8, 8), UNET, kind.diffusion)
+    assert all(torch.equal(v, model.weights[k]) for k, v in base.unet.state_dict().items())
+    autoencoder, scale, shift = import_autoencoder(tmp_path / "final", AUTOENCODER)
+    assert (scale, shift) == (kind.scale, kind.shift)
+    weights = autoencoder.state_dict()
+    expected = model.autoencoder.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in expected.items())
+    other = DiffusionParams(1000, "squaredcos_cap_v2", "epsilon")
+    with pytest.raises(UserError, match=r"params\.yaml: diffusion\.\w+="):
+        import_base(tmp_path / "final", (4, 8, 8), UNET, other)
+
+
+def test_equal_models_give_equal_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    for kind in (MODELS[0], MODELS[3]):
+        model = made(kind, checkpoint)
+        for name in ("one", "other"):
+            export_pipeline(model, tmp_path / kind.autoencoder / name, card_of(model))
+        one, other = (snapshot(tmp_path / kind.autoencoder / name) for name in ("one", "other"))
+        assert one == other
+        assert {Path(name).suffix for name in one} <= {".json", ".md", ".safetensors", ".py"}
+
+
+def test_scheduler_takes_the_timesteps_of_this_pipeline() -> None:
+    from diffusers import DDIMScheduler
+
+    from advloop.schedule import spaced_timesteps
+
+    for process in (V, EPSILON, SAMPLE):
+        scheduler = DDIMScheduler.from_config(scheduler_config(process))
+        for steps in (1, 3, 25, 100):
+            scheduler.set_timesteps(steps)
+            expected = spaced_timesteps(process.num_train_timesteps, steps)
+            assert scheduler.timesteps.tolist() == expected
+
+
+def test_card_names_the_selected_model_its_figures_its_lineage_and_its_data(
+    checkpoint: Path,
+) -> None:
+    card = card_of(made(MODELS[0], checkpoint))
+    assert "This model is `iter_0`" in card
+    assert "| iter_0 | 20.0000 |" in card
+    lines = [line for line in card.splitlines() if line.startswith("- `")]
+    assert [line[3:].split("`")[0] for line in lines] == ["base", "iter_0", "iter_1"]
+    assert "from `base`" in lines[1]
+    assert "kid_lite0 -10.0000 ± 0.0000" in lines[1]
+    assert ["this model" in line for line in lines] == [False, True, False]
+    assert "7 images: 2 test, 5 train." in card
+    assert '"images.npy": "12ab"' in card
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["a/b", "---\nlicense: mit\n", "```\n# Title", "'\"]}", "größe \u2028 x", "${seed}", ": |"],
+)
+def test_no_name_of_a_source_breaks_the_card(source: str, checkpoint: Path) -> None:
+    model = made(MODELS[0], checkpoint)
+    card, usual = card_of(model, source), card_of(model)
+    assert len(card.splitlines()) == len(usual.splitlines())
+    assert code_blocks(card) == code_blocks(usual)
+    front = yaml.safe_load(card.split("\n---\n")[0])
+    assert front["library_name"] == "diffusers"
+    result = front["model-index"][0]["results"][0]
+    assert result["dataset"]["name"] == source
+    assert {m["type"]: m["value"] for m in result["metrics"]} == {
+        "kid_lite0": 20.0,
+        "critic_gap": 0.4,
+    }
+    *_, parameters = re.findall(r"^```json\n(.*?)^```$", card, re.S | re.M)
+    assert json.loads(parameters) == PARAMS | {"data": {"source": source}}
+
+
+def test_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latents.pt"
     torch.save(torch.zeros(2, 3), path)
     with pytest.raises(UserError, match=r"latents\.pt: not a checkpoint"):
-        export_unet(path, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+        read_unet(path)

@@ -233,3 +233,49 @@ def test_longer_side_is_cropped_at_both_ends() -> None:
     image = flat("RGB", RED, (24, 8))
     image.paste(GREEN, (8, 0, 16, 8))
     assert colours(decode_image(encoded(image), "x", 8)) == {GREEN}
+
+
+# --- The policies beside cropping ---
+
+SHAPES = [(8, 8), (24, 8), (8, 24), (3, 2), (300, 1), (1, 300), (1, 1), (7, 90)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_every_policy_makes_a_square_of_any_shape(shape: tuple[int, int], resize: str) -> None:
+    content = encoded(flat("RGB", GREEN, shape))
+    pixels = decode_image(content, "x", 8, resize)
+    assert pixels.shape == (8, 8, 3)
+    assert GREEN in colours(pixels)
+    assert colours(pixels) <= {GREEN, (255, 255, 255)}
+    assert (colours(pixels) == {GREEN}) == (resize != "pad" or shape[0] == shape[1])
+
+
+def halves(width: int, height: int) -> bytes:
+    """Red on the left, blue on the right."""
+    image = flat("RGB", RED, (width, height))
+    image.paste(BLUE, (width // 2, 0, width, height))
+    return encoded(image)
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_padding_keeps_all_of_a_wide_image_in_the_middle_of_white(scale: int) -> None:
+    pixels = decode_image(halves(8 * scale, 4 * scale), "x", 8, "pad")
+    assert colours(pixels[:2]) == colours(pixels[6:]) == {(255, 255, 255)}
+    assert colours(pixels[2:6, :4]) == {RED}
+    assert colours(pixels[2:6, 4:]) == {BLUE}
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 4), (4, 32), (16, 16), (64, 8)])
+def test_stretching_fills_the_square_with_all_of_the_image(width: int, height: int) -> None:
+    pixels = decode_image(halves(width, height), "x", 8, "stretch").astype(int)
+    np.testing.assert_allclose(pixels[:, :3], np.broadcast_to(RED, (8, 3, 3)), atol=20)
+    np.testing.assert_allclose(pixels[:, 5:], np.broadcast_to(BLUE, (8, 3, 3)), atol=20)
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+def test_square_image_is_the_same_under_every_policy(resize: str) -> None:
+    for side in (5, 8, 21):
+        content = encoded(noise(side, side))
+        expected = decode_image(content, "x", 8)
+        assert np.abs(decode_image(content, "x", 8, resize).astype(int) - expected).max() <= 1

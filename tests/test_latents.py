@@ -124,8 +124,10 @@ def test_scale_that_is_no_positive_number_is_refused_in_one_line(
 
 
 def test_scale_comes_back(tmp_path: Path) -> None:
-    (tmp_path / "stats.json").write_text('{"latent_scale": 0.125, "train": 3}')
-    assert read_scale(tmp_path / "stats.json") == 0.125
+    (tmp_path / "stats.json").write_text(
+        '{"latent_scale": 0.125, "latent_shift": -0.5, "train": 3}'
+    )
+    assert read_scale(tmp_path / "stats.json") == (0.125, -0.5)
 
 
 # --- rows ---

@@ -45,7 +45,7 @@ class Fake:
 
 
 def params(on_error: str) -> DataParams:
-    return DataParams("fake", on_error, SIZE, 0.2, 0.2, 0.4, 0)
+    return DataParams("fake", on_error, "crop", SIZE, 0.2, 0.2, 0.4, 0)
 
 
 def run(source: Fake, on_error: str, folder: Path) -> list[str]:

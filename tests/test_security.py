@@ -38,7 +38,7 @@ READ: dict[str, set[str]] = {  # files of tensors that each stage loads
     "evaluate_reals": {IMAGES, ENCODER, "latents/train.pt", "latents/test.pt"},
     "evaluate": {MODEL, "latents/train.pt", "latents/test.pt", ENCODER, "reals/reals.pt", DISC},
     "select_model": set(),  # copies a checkpoint
-    "export_model": {MODEL},
+    "export_model": {MODEL, ENCODER},
     "report": set(),
 }
 

@@ -49,7 +49,8 @@ class Workspace:
         OmegaConf.save(OmegaConf.merge(params, changes), self.root / "params.yaml")
         out = self.root / f"iter_{iteration}"
         argv = ["train_disc.py", "--iteration", str(iteration), "--replay", replay]
-        argv += ["--real", "real.pt", "--manifest", "real.csv", "--fake", "fake.pt"]
+        argv += ["--real", "real.pt", "--manifest", "real.csv", "--latents", "latents"]
+        argv += ["--fake", "fake.pt"]
         argv += ["--predicted", "predicted.pt", "--out", str(out)]
         argv += ["--metrics", str(out / "metrics.json")]
         self.patch.setattr("sys.argv", argv)

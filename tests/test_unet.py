@@ -198,9 +198,10 @@ def test_an_imported_network_with_other_outputs_than_inputs_is_refused(tmp_path)
     assert "out_channels" in refusal(tmp_path / "unet", import_unet, SHAPE)
 
 
-def test_a_class_conditional_network_is_refused(tmp_path):
-    UNet2DModel(**config(num_class_embeds=10)).save_pretrained(tmp_path / "unet")
-    assert "class-conditional" in refusal(tmp_path / "unet", import_unet, SHAPE)
+def test_a_network_whose_classes_are_no_numbers_is_refused(tmp_path):
+    told = config(num_class_embeds=10, class_embed_type="timestep")
+    UNet2DModel(**told).save_pretrained(tmp_path / "unet")
+    assert "no numbers: timestep" in refusal(tmp_path / "unet", import_unet, SHAPE)
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -1,14 +1,16 @@
 """The boundary between pixels and latents: an autoencoder and one global scale.
 
 Outside this module an image is uint8 (N, S, S, 3), and a latent is float32
-(N, C, H, W) in *scaled* units: the training set's latents have mean square 1 over
-all channels together. Channels are not whitened one by one, which would give
-fine-detail channels the weight of the layout channels.
+(N, C, H, W) in *scaled* units: (encoded - shift) * scale. An imported autoencoder may name
+both in its config.json; otherwise the shift is 0 and the scale such that the training set's
+latents have mean square 1 over all channels together. Channels are not whitened one by one,
+which would give fine-detail channels the weight of the layout channels.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,92 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from advloop.errors import UserError
-from advloop.io import all_finite
-from advloop.model_folder import WEIGHTS, save_model_folder
+from advloop.io import all_finite, read_json
+from advloop.model_folder import component, load_weights, save_model_folder
 from advloop.params.data import AutoencoderParams
+from advloop.patch_autoencoder import PatchAutoencoder
 from advloop.runtime import eval_mode
 
 CLASS = "PatchAutoencoder"
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), 3×3, constant width; the last convolution starts at zero."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        residual: torch.Tensor = self.second(F.silu(self.first(F.silu(x))))
-        return x + residual
-
-
-def _residual_path(inside: int, width: int, outside: int, blocks: int) -> nn.Sequential:
-    last = nn.Conv2d(width, outside, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    assert last.bias is not None
-    nn.init.zeros_(last.bias)
-    body = [ResidualBlock(width) for _ in range(blocks)]
-    return nn.Sequential(nn.Conv2d(inside, width, 3, padding=1), *body, nn.SiLU(), last)
-
-
-class PatchAutoencoder(nn.Module):
-    """Linear projection of pixel patches plus residual convolutions on the latent grid.
-
-    pixels (B, 3, S, S) in [-1, 1] <-> latents (B, C, S / factor, S / factor). The linear
-    part can be set to the patches' principal components; the residual parts start at zero
-    and learn what a linear map misses.
-    """
-
-    def __init__(
-        self,
-        latent_channels: int,
-        factor: int,
-        width: int,
-        encoder_blocks: int,
-        decoder_blocks: int,
-    ) -> None:
-        super().__init__()
-        self.config = {
-            "latent_channels": latent_channels,
-            "factor": factor,
-            "width": width,
-            "encoder_blocks": encoder_blocks,
-            "decoder_blocks": decoder_blocks,
-        }
-        patch = 3 * factor**2
-        self.unshuffle, self.shuffle = nn.PixelUnshuffle(factor), nn.PixelShuffle(factor)
-        self.project = nn.Conv2d(patch, latent_channels, 1)
-        self.expand = nn.Conv2d(latent_channels, patch, 1)
-        self.encoder = _residual_path(patch, width, latent_channels, encoder_blocks)
-        self.decoder = _residual_path(latent_channels, width, patch, decoder_blocks)
-
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        patches = self.unshuffle(pixels)
-        latents: torch.Tensor = self.project(patches) + self.encoder(patches)
-        return latents
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = self.shuffle(self.expand(latents) + self.decoder(latents))
-        return pixels
-
-    @torch.no_grad()
-    def start_from_pca(self, patches: torch.Tensor) -> None:
-        """Set the linear part to the principal components of ``patches`` (N, 3 * factor^2)."""
-        mean = patches.mean(0)
-        _, basis = torch.linalg.eigh(((patches - mean).T @ (patches - mean)).double())
-        basis = basis[:, -self.project.out_channels :].flip(1).to(patches.dtype)
-        self.project.weight.copy_(basis.T[:, :, None, None])
-        self.expand.weight.copy_(basis[:, :, None, None])
-        assert self.project.bias is not None
-        assert self.expand.bias is not None
-        self.project.bias.copy_(-basis.T @ mean)
-        self.expand.bias.copy_(mean)
 
 
 def to_pixels(images: npt.NDArray[np.uint8], where: torch.device) -> torch.Tensor:
@@ -119,12 +44,13 @@ def to_images(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:
 class Codec:
     """An autoencoder with its latent scale: images to scaled latents and back.
 
-    scale multiplies what the autoencoder encodes; encoding takes the mode of the
+    What the autoencoder encodes is shifted, then scaled, as diffusers does it with its
+    shift_factor and scaling_factor; nothing else knows either. Encoding takes the mode of the
     posterior, so that it is deterministic.
     """
 
-    def __init__(self, model: nn.Module, scale: float = 1.0) -> None:
-        self.model, self.scale = model, scale
+    def __init__(self, model: nn.Module, scale: float = 1.0, shift: float = 0.0) -> None:
+        self.model, self.scale, self.shift = model, scale, shift
 
     @property
     def device(self) -> torch.device:
@@ -139,15 +65,16 @@ class Codec:
             encoded = encoded.latent_dist.mode()
         elif not isinstance(encoded, torch.Tensor):
             encoded = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-        latents: torch.Tensor = encoded * self.scale
+        latents: torch.Tensor = (encoded - self.shift) * self.scale
         return latents.float()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> npt.NDArray[np.uint8]:
         """Scaled latents (B, C, H, W) -> uint8 (B, S, S, 3)."""
         with eval_mode(self.model):
-            pixels: Any = self.model.decode(latents.to(self.device) / self.scale)  # type: ignore[operator]  # as above
-        return to_images(pixels if isinstance(pixels, torch.Tensor) else pixels.sample)
+            encoded = latents.to(self.device) / self.scale + self.shift
+            decoded: Any = self.model.decode(encoded)  # type: ignore[operator]  # as above
+        return to_images(decoded if isinstance(decoded, torch.Tensor) else decoded.sample)
 
 
 def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:
@@ -160,21 +87,55 @@ def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:
     )
 
 
-def save_autoencoder(folder: Path, model: nn.Module) -> None:
-    """A folder of config.json and safetensors, the form that diffusers models have."""
+def save_autoencoder(
+    folder: Path, model: nn.Module, scale: float | None = None, shift: float = 0.0
+) -> None:
+    """A folder of config.json and safetensors, the form that diffusers models have.
+
+    scale, shift: what config.json is to say of the latents; None: the scale is to be measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    scaling = {"scaling_factor": scale, "shift_factor": shift}
     if isinstance(model, PatchAutoencoder):
-        save_model_folder(folder, CLASS, model.config, model.state_dict())
-    else:
-        model.save_pretrained(folder)  # type: ignore[operator]  # a diffusers ModelMixin
+        # without a scale, what is in data/stage1, whatever the model was loaded from
+        plain = {k: v for k, v in model.config.items() if k not in scaling}
+        named = plain if scale is None and not shift else plain | scaling
+        save_model_folder(folder, CLASS, named, model.state_dict())
+        return
+    taken = {k: v for k, v in scaling.items() if k in model.config}  # type: ignore[operator]  # a mapping
+    model.register_to_config(**taken)  # type: ignore[operator]  # a diffusers ModelMixin
+    model.save_pretrained(folder)  # type: ignore[operator]  # as above
+
+
+def read_scaling(folder: Path) -> tuple[float | None, float]:
+    """Scale and shift that an autoencoder's config.json names; None: no scale, measure it."""
+    config = read_json(folder / "config.json")
+    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    for key, value in (("scaling_factor", scale), ("shift_factor", shift)):
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if value is not None and (not number or (key == "scaling_factor" and value <= 0)):
+            raise UserError(
+                f"{folder / 'config.json'}: {key}={value} must be a number, and the scale above 0; "
+                "correct it, or set it to null to have the scale measured"
+            )
+    for key in ("latents_mean", "latents_std"):
+        if config.get(key) is not None:
+            raise UserError(
+                f"{folder / 'config.json'}: {key} scales each channel by itself, which nothing "
+                "here does; set it to null, and train the base model on such latents"
+            )
+    return None if scale is None else float(scale), float(shift)
 
 
 def load_autoencoder(folder: Path) -> nn.Module:
     """Our own autoencoder or a diffusers one from a local folder; UserError if unusable."""
     try:
-        config = json.loads((folder / "config.json").read_text())
-        name = config["_class_name"]
-        model = _load_own(folder, config) if name == CLASS else _load_diffusers(folder, name)
+        name = json.loads((folder / "config.json").read_text())["_class_name"]
+        model: nn.Module
+        if name == CLASS:
+            model = PatchAutoencoder.from_pretrained(folder)
+        else:
+            model = _load_diffusers(folder, name)
         if not all_finite(model.state_dict()):
             raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
@@ -186,18 +147,27 @@ def load_autoencoder(folder: Path) -> nn.Module:
     return model
 
 
-def _load_own(folder: Path, config: dict[str, Any]) -> nn.Module:
-    from safetensors.torch import load_file
+def import_autoencoder(
+    path: Path, params: AutoencoderParams
+) -> tuple[nn.Module, float | None, float]:
+    """What ``autoencoder.pretrained`` names, with the scale and the shift of its latents.
 
-    model = PatchAutoencoder(**{k: v for k, v in config.items() if not k.startswith("_")})
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    return model
+    A folder of an autoencoder, a diffusers pipeline's folder, or a state dict of the network
+    that ``params`` describe, whose scale is to be measured (None). UserError if unusable.
+    """
+    if path.is_file():
+        network = build_autoencoder(params)
+        load_weights(path, network, "autoencoder")
+        return network, None, 0.0
+    folder = component(path, "vae", "vqvae")
+    model = load_autoencoder(folder)
+    return model, *read_scaling(folder)
 
 
 def _load_diffusers(folder: Path, name: str) -> nn.Module:
     import diffusers
 
-    if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
+    if not name.startswith(("Autoencoder", "VQModel")) or not hasattr(diffusers, name):
         raise ValueError(f"its class {name} is no diffusers autoencoder")
     loaded, report = getattr(diffusers, name).from_pretrained(
         folder,

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from advloop.augment import VARIANTS, augment
-from advloop.autoencoder import Codec, PatchAutoencoder, build_autoencoder, to_pixels
+from advloop.autoencoder import Codec, build_autoencoder, to_pixels
 from advloop.errors import UserError
 from advloop.params.data import AutoencoderParams
+from advloop.patch_autoencoder import PatchAutoencoder
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, seeded
 
@@ -78,7 +79,7 @@ def train_autoencoder(
             latents = model.encode(pixels)
             noise = torch.randn(latents.shape, generator=stream).to(where)
             noisy = latents + params.latent_noise * latents.detach().std() * noise
-            error = model.decode(noisy) - pixels
+            error = model.decode(noisy).sample - pixels
             loss = error.square().mean() + params.l1_weight * error.abs().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,21 +10,30 @@ import numpy as np
 import numpy.typing as npt
 
 from advloop.errors import UserError
-from advloop.manifest import SPLITS, read_manifest
+from advloop.manifest import SPLITS, classes_of, read_manifest
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """images: (N, S, S, 3) uint8, memory-mapped; files, groups, splits: N entries each."""
+    """images: (N, S, S, 3) uint8, memory-mapped; files, groups, splits: N entries each.
+
+    classes: N entries, or none where images have no class.
+    """
 
     images: npt.NDArray[np.uint8]
     files: list[str]
     groups: list[str]
     splits: list[str]
+    classes: Sequence[str] = ()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the images in ``split``, in manifest order."""
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
+
+    def manifest_row(self, row: int) -> tuple[str, ...]:
+        """What manifest.csv says of an image."""
+        known = self.files[row], self.groups[row], self.splits[row]
+        return (*known, self.classes[row]) if self.classes else known
 
 
 def load_dataset(folder: Path) -> Dataset:
@@ -46,4 +56,4 @@ def load_dataset(folder: Path) -> Dataset:
     if not square or images.dtype != np.uint8 or len(images) != len(rows):
         raise UserError(f"{path}: does not match manifest.csv; make both with `dvc repro prepare`")
     files, groups, splits = ([row[i] for row in rows] for i in range(3))
-    return Dataset(images, files, groups, splits)
+    return Dataset(images, files, groups, splits, classes_of(rows))

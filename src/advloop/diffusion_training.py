@@ -38,13 +38,23 @@ class TrainingParams(Protocol):
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Classes (N,) int64 of a Setup's latents."""
+
+    train: torch.Tensor
+    val: torch.Tensor
+    fakes: torch.Tensor | None = None
+    val_fakes: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Setup:
     """What one training is made of.
 
     train, val: latents (N, C, H, W) float32; fakes, val_fakes: generated ones, for an
     objective that wants them. stage and iteration key the random streams. adaptive: sets the
     weight of each step, in place of the criterion's own, which validation keeps: its loss is
-    to be comparable from epoch to epoch.
+    to be comparable from epoch to epoch. labels: where the model is told of classes.
     """
 
     params: TrainingParams
@@ -57,6 +67,7 @@ class Setup:
     fakes: torch.Tensor | None = None
     val_fakes: torch.Tensor | None = None
     adaptive: AdaptiveWeight | None = None
+    labels: Labels | None = None
 
     @property
     def rows_per_epoch(self) -> int:
@@ -114,19 +125,28 @@ def _diverged(setup: Setup, where: str) -> UserError:
 class _Draws:
     """Batches of one epoch out of ``latents``: rows, noise and timesteps of their own streams."""
 
-    def __init__(self, setup: Setup, latents: torch.Tensor, epoch: int, *key: str) -> None:
-        self.latents, self.where = latents, setup.criterion.where
+    def __init__(
+        self,
+        setup: Setup,
+        latents: torch.Tensor,
+        labels: torch.Tensor | None,
+        epoch: int,
+        *key: str,
+    ) -> None:
+        self.latents, self.labels, self.where = latents, labels, setup.criterion.where
         self.limit = setup.criterion.diffusion.num_train_timesteps
         self.rows = epoch_rows(setup, epoch, len(latents), *key)
         self.stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch, *key)
 
     def next(self, part: range) -> Noised:
         """To be called with the parts of the epoch in their order."""
-        x0 = self.latents[self.rows[part.start : part.stop]]
+        rows = self.rows[part.start : part.stop]
+        x0 = self.latents[rows]
         eps = torch.randn(x0.shape, generator=self.stream)
         timesteps = stratified_timesteps(len(x0), self.limit, self.stream)
         timesteps = timesteps[torch.randperm(len(x0), generator=self.stream)]  # they ascend
-        return x0.to(self.where), eps.to(self.where), timesteps.to(self.where)
+        told = None if self.labels is None else self.labels[rows].to(self.where)
+        return Noised(x0.to(self.where), eps.to(self.where), timesteps.to(self.where), told)
 
 
 def _train_epoch(
@@ -137,8 +157,11 @@ def _train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     epoch: int,
 ) -> Row:
-    real = _Draws(setup, setup.train, epoch)
-    fake = None if setup.fakes is None else _Draws(setup, setup.fakes, epoch, "fake")
+    labels = setup.labels
+    real = _Draws(setup, setup.train, labels.train if labels else None, epoch)
+    fake = None
+    if setup.fakes is not None:
+        fake = _Draws(setup, setup.fakes, labels.fakes if labels else None, epoch, "fake")
     history: list[dict[str, torch.Tensor]] = []
     denoiser.train()
     for part in batches(setup.rows_per_epoch, setup.params.batch_size):
@@ -218,6 +241,8 @@ def train_diffusion(
                 setup.seed,
                 params.batch_size,
                 setup.val_fakes,
+                setup.labels.val if setup.labels else None,
+                setup.labels.val_fakes if setup.labels else None,
             )
             row |= {f"val_{name}": value for name, value in measured.items()}
             if not math.isfinite(row["val_loss"]):

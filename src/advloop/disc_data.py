@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,26 +13,31 @@ from advloop.params.discriminator import TrainDiscParams
 from advloop.runtime import generator
 from advloop.schedule import add_noise, spread_timesteps
 
+Shown = tuple[torch.Tensor, *tuple[torch.Tensor | None, ...]]
+
 
 @dataclass(frozen=True)
 class DiscData:
     """One side of the split. latents: (N, C, H, W) float32; real: (N,) 1 real, 0 fake.
 
     timesteps: (N,) how noisy each latent is, or None for a discriminator that is not told.
+    labels: (N,) the class of each, or None where latents have none.
     """
 
     latents: torch.Tensor
     real: torch.Tensor
     timesteps: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
-    def shown(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
+    def shown(self, rows: torch.Tensor | slice) -> Shown:
         """The discriminator's arguments for these rows."""
-        if self.timesteps is None:
-            return (self.latents[rows],)
-        return self.latents[rows], self.timesteps[rows]
+        timesteps = None if self.timesteps is None else self.timesteps[rows]
+        if self.labels is not None:
+            return self.latents[rows], timesteps, self.labels[rows]
+        return (self.latents[rows], *([] if timesteps is None else [timesteps]))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,27 @@ def split_rows(
     both; fakes are shuffled and cut. On each side both classes have equally many rows:
     the larger class gives up rows at random. Raises UserError if a side would be empty.
     """
-    stream = generator(seed, "split", iteration)
+    sides = pair_rows(real_splits, num_fake, seed, iteration)
+    check_sides({name: len(rows) for name, (rows, _) in sides.items()}, real_splits, num_fake)
+    return sides
+
+
+def check_sides(counts: Mapping[str, int], real_splits: list[str], num_fake: int) -> None:
+    """Raise UserError where one of the two sides has no row."""
+    for side in ("train", "val"):
+        if counts[side] == 0:
+            raise UserError(
+                f"train_disc: the {side} side has no pair of a real and a fake latent, out of "
+                f"{real_splits.count(side)} real ones there and {num_fake} fake ones for both; "
+                "raise generate.num_samples or add images"
+            )
+
+
+def pair_rows(
+    real_splits: list[str], num_fake: int, seed: int, iteration: int, *key: int
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """``split_rows`` with a stream for (seed, iteration, *key), where a side may be empty."""
+    stream = generator(seed, "split", iteration, *key)
     splits = np.array(real_splits)
     reals = {side: torch.from_numpy(np.flatnonzero(splits == side)) for side in ("train", "val")}
     reals = {
@@ -75,11 +101,6 @@ def split_rows(
     result = {}
     for side in ("train", "val"):
         count = min(len(reals[side]), len(fakes[side]))
-        if count == 0:
-            raise UserError(
-                f"train_disc: the {side} side has {len(reals[side])} real and "
-                f"{len(fakes[side])} fake latents; raise generate.num_samples or add images"
-            )
         result[side] = (reals[side][:count], fakes[side][:count])
     return result
 
@@ -122,11 +143,25 @@ def make_sides(
     both sides; their sources are training latents, on the validation side too, so that
     their rows are disjoint but an image may have turned and mirrored copies on both.
     """
+    paired = split_rows(real_splits, len(fakes.samples), seed, iteration)
+    return fill_sides(paired, real, fakes, params, (seed, iteration), where)
+
+
+def fill_sides(
+    paired: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    real: torch.Tensor,
+    fakes: Fakes,
+    params: TrainDiscParams,
+    key: tuple[int, ...],
+    where: torch.device,
+) -> tuple[dict[str, DiscData], dict[str, int]]:
+    """``make_sides`` of rows that are ``paired`` already; key: (seed, iteration, …)."""
     sides, counts = {}, {}
-    for name, (reals, rows) in split_rows(real_splits, len(fakes.samples), seed, iteration).items():
+    seed, iteration, *more = key
+    for name, (reals, rows) in paired.items():
         own = fakes if name == "train" else Fakes(fakes.samples, fakes.predicted)
         chosen, counts[name] = mix_fakes(
-            own, rows, params, generator(seed, "split", iteration, "replay")
+            own, rows, params, generator(seed, "split", iteration, *more, "replay")
         )
         labels = torch.cat([torch.ones(len(reals)), torch.zeros(len(chosen))])
         sides[name] = DiscData(torch.cat([real[reals], chosen]).to(where), labels.to(where))
@@ -142,4 +177,5 @@ def renoise(
     """
     timesteps = spread_timesteps(len(data), limit, stream).to(data.latents.device)
     eps = torch.randn(data.latents.shape, generator=stream).to(data.latents.device)
-    return DiscData(add_noise(data.latents, eps, timesteps, alphas_cumprod), data.real, timesteps)
+    noisy = add_noise(data.latents, eps, timesteps, alphas_cumprod)
+    return replace(data, latents=noisy, timesteps=timesteps)

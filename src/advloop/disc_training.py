@@ -39,12 +39,21 @@ class Judgement(NamedTuple):
     viability: float
 
 
-def _logits(model: Discriminator, *shown: torch.Tensor) -> torch.Tensor:
-    """Of latents and what is told about them; several processes share the convolutions.
+def _logits(
+    model: Discriminator,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``model(latents, …)``, whose convolutions several processes share.
 
-    The head is every process's own, so that its dropout is that of one process.
+    The rest is every process's own, so that its dropout is that of one process.
     """
-    return model.classify(spread(model.pool, *shown))
+    told = () if timesteps is None else (timesteps,)
+    return model.classify(spread(model.pool, latents, *told), labels)
+
+
+SHARED = ("features.", "time_bias.")  # the parameters of ``Discriminator.pool``
 
 
 def judge(model: Discriminator, data: DiscData, batch_size: int) -> Judgement:
@@ -103,7 +112,7 @@ def _train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        sum_gradients(p for name, p in model.named_parameters() if not name.startswith("head."))
+        sum_gradients(p for name, p in model.named_parameters() if name.startswith(SHARED))
         optimizer.step()
         losses.append(losses_of_rows.detach())
         hits.append((logits.detach() > 0) == (data.real[rows] > 0.5))
@@ -132,6 +141,7 @@ def train_discriminator(
     on_epoch: Callable[[list[Row]], None],
     resume: Resume | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    num_classes: int = 0,
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
@@ -140,7 +150,7 @@ def train_discriminator(
     anew each epoch in training, always alike in validation. ``on_epoch`` receives the
     history after each: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
     val_viability. Raises UserError on a non-finite loss. resume: takes a snapshot after
-    ``on_epoch``, and gives the one to go on from.
+    ``on_epoch``, and gives the one to go on from. num_classes: of the labels in both sides.
     """
     resume = resume or Never()
     limit = 0
@@ -154,7 +164,7 @@ def train_discriminator(
             return data
         return renoise(data, alphas_cumprod, limit, generator(seed, *key, "renoise"))
 
-    model = build_discriminator(model_params, train.latents.shape[1], seed, iteration)
+    model = build_discriminator(model_params, train.latents.shape[1], seed, iteration, num_classes)
     model.to(train.latents.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), params.learning_rate, weight_decay=params.weight_decay

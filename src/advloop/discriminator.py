@@ -38,6 +38,8 @@ class Discriminator(nn.Module):
     ``noise_conditioned``, ``timesteps`` (B,) say how noisy the latents are, and become a
     bias of each channel after the first convolution; without them latents count as clean,
     which is timestep 0. Any other discriminator has no use for timesteps and refuses them.
+    With ``num_classes``, ``labels`` (B,) add the product of the pooled features with a vector of
+    each class to the logit (projection: Miyato & Koyama 2018, Eq. 3); the vectors start at zero.
     """
 
     def __init__(
@@ -46,11 +48,14 @@ class Discriminator(nn.Module):
         channels: list[int],
         dropout: float,
         noise_conditioned: bool = False,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.config = {"in_channels": in_channels, "channels": list(channels), "dropout": dropout}
         if noise_conditioned:  # absent otherwise: the checkpoint is that of an older version
             self.config["noise_conditioned"] = True
+        if num_classes:
+            self.config["num_classes"] = num_classes
         levels: list[nn.Module] = []
         width = in_channels
         for outside in channels:
@@ -71,13 +76,22 @@ class Discriminator(nn.Module):
             self.time_bias = nn.Sequential(
                 nn.Linear(SINUSOIDS, first), nn.SiLU(), nn.Linear(first, first)
             )
+        self.class_vectors: nn.Embedding | None = None
+        if num_classes:
+            self.class_vectors = nn.Embedding(num_classes, width)
+            nn.init.zeros_(self.class_vectors.weight)
 
     @property
     def noise_conditioned(self) -> bool:
         return self.time_bias is not None
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
-        return self.classify(self.pool(latents, timesteps))
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return self.classify(self.pool(latents, timesteps), labels)
 
     def pool(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, channels[-1]) of each latent by itself."""
@@ -91,8 +105,14 @@ class Discriminator(nn.Module):
         pooled: torch.Tensor = self.features[1:](hidden).mean((2, 3))
         return pooled
 
-    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.dropout(pooled)).squeeze(1)
+    def classify(self, pooled: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B,) of the features (B, channels[-1])."""
+        pooled = self.dropout(pooled)
+        logits: torch.Tensor = self.head(pooled).squeeze(1)
+        if (labels is None) != (self.class_vectors is None):
+            raise ValueError("labels go with a discriminator of classes, and only with that")
+        if self.class_vectors is not None:
+            logits = logits + (self.class_vectors(labels) * pooled).sum(1)
         return logits
 
 
@@ -106,7 +126,7 @@ def r1_penalty(
     latents: torch.Tensor,
     eps: torch.Tensor,
     sigma: float,
-    timesteps: torch.Tensor | None = None,
+    *told: torch.Tensor | None,
 ) -> torch.Tensor:
     """|gradient of D|^2 at ``latents`` by a finite difference, per sample, (B,), at least 0.
 
@@ -115,27 +135,28 @@ def r1_penalty(
     derivative: (D(x) - D(x + sigma eps))^2. Divided by sigma^2, its mean over eps ~ N(0, I)
     is |gradient|^2 up to O(sigma^2), so that the weight does not depend on sigma; theirs is
     our weight / sigma^2. ``model`` must be free of dropout: two masks would differ by more
-    than sigma does. latents, eps: (B, C, H, W).
+    than sigma does. latents, eps: (B, C, H, W); told: ``model``'s further arguments.
     """
-    told = () if timesteps is None else (timesteps,)
     difference = model(latents, *told) - model(latents + sigma * eps, *told)
     squared: torch.Tensor = (difference / sigma).square()
     return squared
 
 
 def build_discriminator(
-    params: DiscriminatorParams, in_channels: int, seed: int, iteration: int
+    params: DiscriminatorParams, in_channels: int, seed: int, iteration: int, num_classes: int = 0
 ) -> Discriminator:
     """Freshly initialised; every iteration starts from other weights."""
     with seeded(seed, "discriminator", iteration):
-        return Discriminator(in_channels, params.channels, params.dropout, params.noise_conditioned)
+        return Discriminator(
+            in_channels, params.channels, params.dropout, params.noise_conditioned, num_classes
+        )
 
 
 def save_discriminator(path: Path, config: dict[str, Any], weights: dict[str, Any]) -> None:
     save_torch(path, {"config": config, "discriminator": weights})
 
 
-def load_discriminator(path: Path, latent_channels: int) -> Discriminator:
+def load_discriminator(path: Path, latent_channels: int, num_classes: int = 0) -> Discriminator:
     """A frozen discriminator in evaluation mode; UserError unless it takes these latents."""
 
     def build(content: dict[str, Any]) -> Discriminator:
@@ -148,5 +169,10 @@ def load_discriminator(path: Path, latent_channels: int) -> Discriminator:
         raise UserError(
             f"{path}: takes {model.config['in_channels']} latent channels, but the model has "
             f"{latent_channels}; remake it with `dvc repro`"
+        )
+    if model.config.get("num_classes", 0) != num_classes:
+        raise UserError(
+            f"{path}: is told of {model.config.get('num_classes', 0)} classes, but the images have "
+            f"{num_classes}; remake it with `dvc repro`"
         )
     return model.requires_grad_(False).eval()

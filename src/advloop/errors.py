@@ -9,6 +9,11 @@ import re
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+def printable(text: str) -> str:
+    """The text with what is UNPRINTABLE in it escaped."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class UserError(Exception):
     """Bad input. Its message is one line that names the file, the value and the fix.
 
@@ -17,4 +22,4 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], message))
+        super().__init__(printable(message))

@@ -40,12 +40,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(content: bytes, name: str, size: int) -> RGB:
-    """Decode, turn upright, scale the shorter side to ``size`` and crop the centre.
-
-    Returns (size, size, 3) uint8. Shrinking averages areas, so that flat colours
-    stay flat and thin lines fade evenly. Raises UserError that names the file.
-    """
+def open_image(content: bytes, name: str) -> Image.Image:
+    """A decoded image, upright and RGB. Raises UserError that names the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -56,7 +52,7 @@ def decode_image(content: bytes, name: str, size: int) -> RGB:
                         f"{MAX_PIXELS:,}; scale it down or remove it"
                     )
                 image.load()
-                upright = _as_rgb(ImageOps.exif_transpose(image))
+                return _as_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -77,6 +73,30 @@ def decode_image(content: bytes, name: str, size: int) -> RGB:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name}: not a readable image ({reason}); replace or remove it") from None
-    shrinking = min(upright.size) >= size
-    method = Image.Resampling.BOX if shrinking else Image.Resampling.BICUBIC
-    return np.asarray(ImageOps.fit(upright, (size, size), method=method), dtype=np.uint8)
+
+
+def decode_image(content: bytes, name: str, size: int, resize: str = "crop") -> RGB:
+    """Decode, turn upright, and make square as ``resize`` says: (size, size, 3) uint8.
+
+    crop: the shorter side becomes ``size``, and of the longer one the middle stays. pad: the
+    longer side does, centred on white. stretch: both, whatever becomes of the proportions.
+    Shrinking averages areas, so that flat colours stay flat and thin lines fade evenly.
+    Raises UserError that names the file.
+    """
+    upright = open_image(content, name)
+    if resize == "crop":
+        square = ImageOps.fit(upright, (size, size), method=_method(min(upright.size), size))
+    elif resize == "pad":
+        longest = max(upright.size)
+        width, height = (max(1, round(side * size / longest)) for side in upright.size)
+        square = Image.new("RGB", (size, size), "white")
+        small = upright.resize((width, height), _method(longest, size))
+        square.paste(small, ((size - width) // 2, (size - height) // 2))
+    else:  # one axis may shrink while the other grows
+        narrow = upright.resize((size, upright.height), _method(upright.width, size))
+        square = narrow.resize((size, size), _method(upright.height, size))
+    return np.asarray(square, dtype=np.uint8)
+
+
+def _method(side: int, size: int) -> Image.Resampling:
+    return Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC

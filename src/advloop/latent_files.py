@@ -11,13 +11,16 @@ from advloop.errors import UserError
 from advloop.io import load_tensor, read_json
 
 
-def read_scale(path: Path) -> float:
-    """The latent scale that stage encode_dataset wrote."""
+def read_scale(path: Path) -> tuple[float, float]:
+    """Scale and shift of the latents, as stage encode_dataset wrote them."""
     content = read_json(path)
-    scale = content.get("latent_scale") if isinstance(content, dict) else None
+    values = content if isinstance(content, dict) else {}
+    scale, shift = values.get("latent_scale"), values.get("latent_shift")
     if not isinstance(scale, float) or not 0 < scale < math.inf:
         raise UserError(f"{path}: latent_scale={scale} must be positive; run `dvc repro`")
-    return scale
+    if not isinstance(shift, float) or not math.isfinite(shift):
+        raise UserError(f"{path}: latent_shift={shift} must be a number; run `dvc repro`")
+    return scale, shift
 
 
 def load_latents(path: Path, shape: tuple[int, int, int] | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from advloop.autoencoder import Codec
 from advloop.discriminator import Discriminator
 from advloop.neighbours import nearest_rows
+from advloop.runtime import batches
 from advloop.shown import Neighbour, Viability
 
 Images = npt.NDArray[np.uint8]
@@ -44,16 +45,29 @@ def nearest_pairs(
 
 
 def judged_samples(
-    latents: torch.Tensor, images: Images, discriminator: Discriminator, batch_size: int
+    latents: torch.Tensor,
+    images: Images,
+    discriminator: Discriminator,
+    batch_size: int,
+    labels: torch.Tensor | None = None,
 ) -> tuple[Images, Viability]:
     """The samples that the discriminator takes most and least for real.
 
     Returns images (2 k, S, S, 3), k at most SHOWN and half the samples: the most viable, best
-    first, then the least viable, worst first; and their sigmoid(D), in (0, 1).
+    first, then the least viable, worst first; and their sigmoid(D), in (0, 1). labels: (N,) the
+    classes of the samples, for a discriminator that is told of them.
     """
+    if labels is not None:
+        labels = labels.to(latents.device)
     with torch.no_grad():
-        parts = [discriminator(part).sigmoid().cpu() for part in latents.split(batch_size)]
-    scores = torch.cat(parts)
+        parts = [
+            discriminator(
+                latents[part.start : part.stop],
+                labels=None if labels is None else labels[part.start : part.stop],
+            )
+            for part in batches(len(latents), batch_size)
+        ]
+    scores = torch.cat(parts).sigmoid().cpu()
     order = scores.argsort(descending=True, stable=True)
     count = max(1, min(SHOWN, len(order) // 2))
     most, least = order[:count], order.flip(0)[:count]

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from advloop.errors import UNPRINTABLE, UserError
-from advloop.images import RGB, decode_image
+from advloop.images import decode_image
 from advloop.io import atomic_path, write_json
 from advloop.manifest import write_manifest
 from advloop.params.data import DataParams
@@ -28,14 +28,14 @@ class Prepared(NamedTuple):
     splits: list[str]
 
 
-def read_image(source: Source, item: Item, size: int) -> RGB:
-    """The image (size, size, 3) uint8; UserError where it or its name is unusable."""
+def name_of(source: Source, item: Item) -> str:
+    """What an image is called in messages; UserError where its name cannot be in a manifest."""
     if UNPRINTABLE.search(item.file):
         raise UserError(
             f"{source.name}: {item.file}: its name is not UTF-8 or holds a control character; "
             "rename it"
         )
-    return decode_image(source.read(item.file), f"{source.name}: {item.file}", size)
+    return f"{source.name}: {item.file}"
 
 
 def write_images(
@@ -62,7 +62,8 @@ def write_images(
     write_header(len(items))
     for item in progress(items):
         try:
-            image = read_image(source, item, params.image_size)
+            name = name_of(source, item)
+            image = decode_image(source.read(item.file), name, params.image_size, params.resize)
         except UserError as error:
             if params.on_error == "stop":
                 raise UserError(f"{error}, or set data.on_error=skip") from None
@@ -102,7 +103,10 @@ def prepare(
         if skipped:
             kept = [item for item in items if item.file not in skipped]
             splits = split(kept)
-        rows = [(item.file, item.group, name) for item, name in zip(kept, splits, strict=True)]
+        rows = [
+            (item.file, item.group, name, *([item.label] if item.label is not None else []))
+            for item, name in zip(kept, splits, strict=True)
+        ]
         write_manifest(folder / "manifest.csv", rows)
         if params.on_error == "skip":
             write_json(

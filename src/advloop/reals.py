@@ -28,13 +28,15 @@ class Reals:
     features: (N, D) of the images of ``tune`` and of ``test``. latents: (V, N, C, H, W), the
     test images in every variant of the augmentation that the training set has, variant 0
     as they are; groups: their N groups. nearest: median distance of variant 0 to the
-    nearest training latent.
+    nearest training latent. labels: (N,) classes of the features of ``test``, in their order;
+    None where images have none.
     """
 
     features: Mapping[str, torch.Tensor]
     latents: torch.Tensor
     groups: Sequence[str]
     nearest: float
+    labels: torch.Tensor | None = None
 
 
 def draw_images(
@@ -49,9 +51,19 @@ def draw_images(
     Each in an orientation of its own, and in random order: a manifest is sorted, so that
     parts of rows in its order would be different collections.
     """
-    rows = dataset.rows(split)
-    rows = rows[torch.randperm(len(rows), generator=stream)[:count].numpy()]
+    rows = draw_rows(dataset, split, stream, count)
     return augment_at_random(dataset.images[rows], augmentation, stream)
+
+
+def draw_rows(
+    dataset: Dataset, split: str, stream: torch.Generator, count: int | None = None
+) -> npt.NDArray[np.int64]:
+    """The rows that ``draw_images`` takes, from a stream in the same state."""
+    rows = dataset.rows(split)
+    chosen: npt.NDArray[np.int64] = rows[
+        torch.randperm(len(rows), generator=stream)[:count].numpy()
+    ]
+    return chosen
 
 
 def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int) -> float:
@@ -73,7 +85,8 @@ def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int
 def save_reals(path: Path, reals: Reals) -> None:
     """All but the latents, which stage encode_dataset keeps."""
     content = {"features": dict(reals.features), "groups": list(reals.groups)}
-    save_torch(path, content | {"nearest": reals.nearest})
+    labels = {} if reals.labels is None else {"labels": reals.labels}
+    save_torch(path, content | {"nearest": reals.nearest} | labels)
 
 
 def load_reals(path: Path, latents: torch.Tensor) -> Reals:
@@ -92,6 +105,10 @@ def load_reals(path: Path, latents: torch.Tensor) -> Reals:
             )
         if not 0 < content["nearest"] < math.inf:
             raise ValueError(f"nearest={content['nearest']} must be positive")
-        return Reals(features, latents.unflatten(0, (-1, len(groups))), groups, content["nearest"])
+        labels = content.get("labels")
+        if labels is not None and (labels.dtype != torch.int64 or labels.shape != (len(groups),)):
+            raise ValueError(f"its labels are not those of {len(groups)} images")
+        variants = latents.unflatten(0, (-1, len(groups)))
+        return Reals(features, variants, groups, content["nearest"], labels)
 
     return load_model(path, "set of evaluation reals", build)

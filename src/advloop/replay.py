@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from advloop.classes import Classes
 from advloop.runtime import generator
 
 KEPT = 0.5  # of the buffer, from one iteration to the next
@@ -12,7 +13,7 @@ KEPT = 0.5  # of the buffer, from one iteration to the next
 def update_replay(
     fakes: torch.Tensor, earlier: torch.Tensor | None, seed: int, iteration: int
 ) -> torch.Tensor:
-    """The buffer after ``iteration``: (N, C, H, W), as many latents as ``fakes`` (N, C, H, W).
+    """The buffer after ``iteration``: (N, …), as many rows as ``fakes`` (N, …).
 
     KEPT of it comes from the buffer of the iteration before, the rest from ``fakes``, both
     drawn at random and without repetition; so iteration i - k has a share of 2^-(k + 1), and
@@ -26,3 +27,12 @@ def update_replay(
     fresh = len(fakes) - sum(map(len, parts))
     parts.append(fakes[torch.randperm(len(fakes), generator=stream)[:fresh]])
     return torch.cat(parts)
+
+
+def replay_labels(classes: Classes, count: int, seed: int, iteration: int) -> torch.Tensor:
+    """Classes (count,) of the buffer after ``iteration``, of rounds with ``count`` fakes."""
+    labels = None
+    for index in range(iteration + 1):
+        labels = update_replay(classes.of_fakes(count, seed, index), labels, seed, index)
+    assert labels is not None
+    return labels

@@ -11,26 +11,36 @@ import math
 import torch
 
 from advloop.errors import UserError
+from advloop.params.diffusion import BETAS, DiffusionParams
 
 
-def make_alphas_cumprod(beta_schedule: str, num_train_timesteps: int) -> torch.Tensor:
+def make_alphas_cumprod(
+    beta_schedule: str, num_train_timesteps: int, betas: tuple[float, float] | None = None
+) -> torch.Tensor:
     """alpha_bar of every timestep: (T,) float32, falling from almost 1 towards 0.
 
     linear: Ho et al. 2020, section 4; scaled_linear: latent diffusion (Rombach et al.
     2022); squaredcos_cap_v2: the cosine schedule (Nichol & Dhariwal 2021, Eq. 17).
+    betas: the first and the last one of the first two; None: those of the papers.
     """
     steps = num_train_timesteps
+    start, end = betas or BETAS.get(beta_schedule, (0, 0))
     if beta_schedule == "linear":
-        betas = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
+        beta = torch.linspace(start, end, steps, dtype=torch.float64)
     elif beta_schedule == "scaled_linear":
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64) ** 2
+        beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
     elif beta_schedule == "squaredcos_cap_v2":
         edges = torch.arange(steps + 1, dtype=torch.float64) / steps
         curve = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
-        betas = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+        beta = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
     else:
         raise UserError(f"diffusion.beta_schedule={beta_schedule}: unknown schedule")
-    return torch.cumprod(1 - betas, 0).float()
+    return torch.cumprod(1 - beta, 0).float()
+
+
+def alphas_cumprod_of(params: DiffusionParams) -> torch.Tensor:
+    """alpha_bar (T,) of a run's diffusion process."""
+    return make_alphas_cumprod(params.beta_schedule, params.num_train_timesteps, params.betas())
 
 
 def coefficients(

@@ -14,11 +14,12 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, Protocol
 
 from advloop.errors import UNPRINTABLE, UserError
+from advloop.folder_names import folder_class, folder_group, require_two
 from advloop.images import FORMATS
 from advloop.manifest import SPLITS
 
@@ -29,11 +30,15 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its path inside the source, its group, and its split if the source has one."""
+    """One image: its path inside the source, its group, its split if the source has one.
+
+    label: the name of its class, None where images have none.
+    """
 
     file: str
     group: str
     split: str | None = None
+    label: str | None = None
 
 
 def _hidden(file: str) -> bool:
@@ -149,23 +154,25 @@ def open_source(path: Path) -> Source:
     )
 
 
-def list_items(source: Source) -> list[Item]:
+def list_items(source: Source, classes: str = "none") -> list[Item]:
     """Every image of the source, sorted by file; UserError if there are none.
 
     A manifest is believed whole or not at all: a row that is wrong is an error, even where
-    bad images are skipped.
+    bad images are skipped. classes: where they stand, see DataParams.
     """
-    files = source.files()
+    files, labelled = source.files(), classes == "manifest"
     if "manifest.csv" in files:
         where = f"{source.name}/manifest.csv"
-        items = _from_csv(where, source.read("manifest.csv"))
+        items = _from_csv(where, source.read("manifest.csv"), labelled)
     elif "index.json" in files:
         where = f"{source.name}/index.json"
-        items = _from_index(where, source.read("index.json"))
+        items = _from_index(where, source.read("index.json"), labelled)
     else:
         where = source.name
         images = [f for f in files if PurePosixPath(f).suffix.lower() in FORMATS]
-        items = [Item(f, _folder_group(f)) for f in images]
+        items = [Item(f, folder_group(f, classes == "folders")) for f in images]
+        if labelled:
+            raise UserError(f"{where}: data.classes=manifest, but it holds no manifest.csv; add it")
     if not items:
         raise UserError(f"{where}: holds no image ({', '.join(FORMATS)}); add some")
     known = set(files)
@@ -177,15 +184,16 @@ def list_items(source: Source) -> list[Item]:
     file, count = Counter(item.file for item in items).most_common(1)[0]
     if count > 1:
         raise UserError(f"{where}: holds {file} twice; keep one")
+    if classes == "folders":
+        items = [replace(item, label=folder_class(where, item.file)) for item in items]
+    if classes != "none":
+        require_two(where, classes, {str(item.label) for item in items})
     return sorted(items, key=lambda item: item.file)
 
 
-def _folder_group(file: str) -> str:
-    parent = PurePosixPath(file).parent.as_posix()
-    return file if parent == "." else parent
-
-
-def _checked(where: str, file: object, group: object, split: object) -> Item:
+def _checked(
+    where: str, file: object, group: object, split: object, label: object, labelled: bool
+) -> Item:
     if not isinstance(file, str) or not file:
         raise UserError(f"{where}: file is empty; name an image")
     if not isinstance(group, str) or not group:
@@ -196,19 +204,25 @@ def _checked(where: str, file: object, group: object, split: object) -> Item:
         raise UserError(
             f"{where}: split={split} of {file} must be train, val, tune or test; correct it"
         )
-    return Item(file, group, str(split) if split is not None else None)
+    if labelled and (not isinstance(label, str) or not label or UNPRINTABLE.search(label)):
+        raise UserError(
+            f"{where}: class of {file} is {label!r}; name one, or set data.classes=none"
+        )
+    given = str(split) if split is not None else None
+    return Item(file, group, given, str(label) if labelled else None)
 
 
-def _from_csv(where: str, content: bytes) -> list[Item]:
+def _from_csv(where: str, content: bytes, labelled: bool) -> list[Item]:
     items = []
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         columns = rows.fieldnames or []
-        for column in ("file", "group"):
+        for column in ("file", "group", *["class"] * labelled):
             if column not in columns:
                 raise UserError(f"{where}: column {column} is missing; add it to the first line")
         for row in rows:
-            items.append(_checked(where, row["file"], row["group"], row.get("split") or None))
+            split, label = row.get("split") or None, row.get("class")
+            items.append(_checked(where, row["file"], row["group"], split, label, labelled))
             if any(row.get(None, ())):  # DictReader's key of the rest
                 raise UserError(
                     f"{where}: the row of {row['file']} has more cells than columns; quote names "
@@ -219,11 +233,18 @@ def _from_csv(where: str, content: bytes) -> list[Item]:
     return items
 
 
-def _from_index(where: str, content: bytes) -> list[Item]:
+def _from_index(where: str, content: bytes, labelled: bool) -> list[Item]:
     try:
         rows: list[dict[str, Any]] = json.loads(content)
         return [
-            _checked(where, row["file"], f"{row['wad']}_{row['map']}", row.get("split"))
+            _checked(
+                where,
+                row["file"],
+                f"{row['wad']}_{row['map']}",
+                row.get("split"),
+                row.get("class"),
+                labelled,
+            )
             for row in rows
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

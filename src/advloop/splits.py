@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,8 +33,10 @@ def assign_splits(
     train groups become val, and where it names no tune group, some of its test groups
     become tune. What is missing is drawn by whole groups: test until ``test_fraction`` of
     all images, val until ``val_fraction`` of those that are not test, tune until
-    ``tune_fraction`` of those that are. Raises UserError when a group stands in two splits,
-    and where there are too few groups, or too few images for tune or test.
+    ``tune_fraction`` of those that are. Where images have classes, each split has its
+    share of the groups of each, and train comes first where there are too few. Raises
+    UserError when a group stands in two splits, where there are too few groups, or too few
+    images for tune or test, and where train has no image of a class.
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:
@@ -51,6 +53,7 @@ def assign_splits(
             )
     groups = sorted(sizes)
     order = [groups[i] for i in np.random.default_rng([seed, 0]).permutation(len(groups))]
+    order = _spread_classes(order, {item.group: item.label for item in items})
 
     def draw(name: str, wanted: float, pool: list[str], least: int = 1, left: int = 1) -> None:
         """Move groups of pool to a split: at least ``least``, and ``left`` of them stay."""
@@ -76,7 +79,29 @@ def assign_splits(
         if name not in result:
             raise UserError(f"data.source: no group is left for the {name} split; add groups")
     _check_held_out(items, result, test_fraction)
+    trained = {item.label for item, name in zip(items, result, strict=True) if name == "train"}
+    if absent := {item.label for item in items} - trained:
+        raise UserError(
+            f"data.source: no image of class {min(map(str, absent))} is in the train split; add "
+            "groups of that class, or name the splits in a manifest.csv"
+        )
     return result
+
+
+def _spread_classes(groups: list[str], label: Mapping[str, str | None]) -> list[str]:
+    """Every class spread evenly over the order, so that any stretch has its share of each.
+
+    Of n groups of a class the k-th stands at (k + 1/2) / n of the way; a class of one group
+    stands in the middle, which is train's. Without classes nothing changes.
+    """
+    sizes = Counter(label[group] for group in groups)
+    before: Counter[str | None] = Counter()
+    places = {}
+    for group in groups:
+        name = label[group]
+        places[group] = (before[name] + 0.5) / sizes[name]
+        before[name] += 1
+    return sorted(groups, key=places.__getitem__)
 
 
 def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: float) -> None:
@@ -92,3 +117,16 @@ def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: flo
             f"data.source: the test split has {len(groups)} group(s) after tune has taken its "
             f"share, evaluation needs {MIN_TEST_GROUPS}; put more groups into test"
         )
+
+
+def class_lines(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
+    """What a run says of its classes: how many images, and which a split has none of."""
+    counts = Counter((str(i.label), s) for i, s in zip(items, splits, strict=True) if i.label)
+    names = sorted({name for name, _ in counts})
+    lines = []
+    for name in names:
+        parts = ", ".join(f"{counts[name, split]} {split}" for split in SPLITS)
+        lines.append(f"class {name}: {parts}")
+        if absent := [split for split in SPLITS if not counts[name, split]]:
+            lines[-1] += f"; none to look at in {' and '.join(absent)}: add groups"
+    return lines

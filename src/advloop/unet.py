@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from advloop.errors import UserError
-from advloop.io import all_finite, load_model, save_torch
-from advloop.params.diffusion import UNetParams
+from advloop.io import all_finite, load_model, load_torch, save_torch
+from advloop.model_folder import check_class_names, component, load_weights
+from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.imported_noise import check_scheduler
 from advloop.runtime import seeded
+from advloop.sampling import Model
 
 
 class Denoiser(nn.Module):
-    """``unet(noisy, timesteps) -> output`` with the configuration that builds it again."""
+    """``unet(noisy, timesteps) -> output`` with the configuration that builds it again.
+
+    A class-conditional one wants labels beside them.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -30,18 +37,38 @@ class Denoiser(nn.Module):
         size = self.config["sample_size"]
         return self.config["in_channels"], size, size
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """noisy: (B, C, H, W); timesteps: (B,) int. Returns (B, C, H, W) float32."""
+    @property
+    def num_classes(self) -> int:
+        """How many classes it is told of; 0 where it is not class-conditional."""
+        return self.config.get("num_class_embeds") or 0
+
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """noisy: (B, C, H, W); timesteps: (B,) int; labels: (B,) int in [0, num_classes).
+
+        Returns (B, C, H, W) float32.
+        """
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        output: torch.Tensor = self.unet(noisy, timesteps, return_dict=False)[0]
+        told = {} if labels is None else {"class_labels": labels}
+        output: torch.Tensor = self.unet(noisy, timesteps, return_dict=False, **told)[0]
         return output.float()
 
 
-def unet_config(params: UNetParams, channels: int, size: int) -> dict[str, Any]:
-    """Arguments of UNet2DModel for latents (channels, size, size)."""
+def told(denoiser: nn.Module, labels: torch.Tensor | None) -> Model:
+    """The network with its labels (B,) given, for a sampler, which knows none."""
+    if labels is None:
+        return denoiser
+    return lambda noisy, timesteps: denoiser(noisy, timesteps, labels)
+
+
+def unet_config(
+    params: UNetParams, channels: int, size: int, num_classes: int = 0
+) -> dict[str, Any]:
+    """Arguments of UNet2DModel for latents (channels, size, size), told of classes or of none."""
     levels = len(params.block_out_channels)
     attention = [level in params.attention_levels for level in range(levels)]
-    return {
+    config = {
         "sample_size": size,
         "in_channels": channels,
         "out_channels": channels,
@@ -51,6 +78,7 @@ def unet_config(params: UNetParams, channels: int, size: int) -> dict[str, Any]:
         "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
         "norm_num_groups": params.norm_num_groups,
     }
+    return config | ({"num_class_embeds": num_classes} if num_classes else {})
 
 
 def build_unet(config: dict[str, Any], seed: int) -> Denoiser:
@@ -97,6 +125,16 @@ def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> Non
         )
 
 
+def check_classes(path: Path, denoiser: Denoiser, num_classes: int) -> None:
+    """Raise UserError where the network is not told of as many classes as the images have."""
+    if denoiser.num_classes != num_classes:
+        raise UserError(
+            f"{path}: knows {denoiser.num_classes} classes, but this run's images have "
+            f"{num_classes}; set data.classes accordingly, or train a base model "
+            "(base.pretrained=null)"
+        )
+
+
 def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
     """A local diffusers UNet2DModel folder (config.json, safetensors), checked for ``shape``.
 
@@ -117,10 +155,12 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
         )
         if loading["missing_keys"] or loading["unexpected_keys"] or loading["mismatched_keys"]:
             raise ValueError("its weights are not those of its config.json")
-        if unet.class_embedding is not None:
-            raise ValueError("it is class-conditional, and nothing here gives it a class")
+        if unet.config["class_embed_type"] is not None:
+            raise ValueError(f"its classes are no numbers: {unet.config['class_embed_type']}")
         if unet.config["out_channels"] != unet.config["in_channels"]:
             raise ValueError("its out_channels differ from its in_channels")
+        if unet.config["time_embedding_type"] == "fourier":
+            raise ValueError("it is told noise levels (fourier), not timesteps")
         if not all_finite(unet.state_dict()):
             raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
@@ -130,7 +170,56 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
             "folder with config.json and safetensors, or null to train from scratch"
         ) from None
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    if config["sample_size"] is None or config["sample_size"] == list(shape[1:]):
+        config["sample_size"] = shape[1]  # nothing in the network depends on it
     denoiser = Denoiser(config)
     denoiser.unet.load_state_dict(unet.state_dict())
     check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
+    return denoiser
+
+
+def import_base(
+    path: Path,
+    shape: tuple[int, int, int],
+    params: UNetParams,
+    process: DiffusionParams,
+    classes: Sequence[str] = (),
+) -> Denoiser:
+    """What ``base.pretrained`` names, checked for latents of ``shape`` and this run's ``process``.
+
+    A folder of a UNet2DModel, a diffusers pipeline's folder, a checkpoint of this project, or a
+    state dict of the network that ``params`` describe. classes: names in the order of their
+    labels, compared with those that an exported model comes with. UserError if unusable.
+    """
+    check_scheduler(path, process)
+    check_class_names(path, classes)
+    denoiser = _load_base(path, shape, params, process, len(classes))
+    check_classes(Path(f"base.pretrained={path}"), denoiser, len(classes))
+    return denoiser
+
+
+def _load_base(
+    path: Path,
+    shape: tuple[int, int, int],
+    params: UNetParams,
+    process: DiffusionParams,
+    num_classes: int,
+) -> Denoiser:
+    if path.is_file():
+        content = load_torch(path)
+        if isinstance(content, dict) and {"config", "ema"} <= content.keys():
+            denoiser = load_checkpoint(path)
+            check_latents(Path(f"base.pretrained={path}"), denoiser, shape)
+            return denoiser
+        denoiser = Denoiser(unet_config(params, shape[0], shape[1], num_classes))
+        load_weights(path, denoiser.unet, "base")
+        return denoiser
+    denoiser = import_unet(component(path, "unet"), shape)
+    known = denoiser.config.get("num_train_timesteps")
+    if known is not None and known != process.num_train_timesteps:
+        raise UserError(
+            f"base.pretrained={path}: has learnt {known} timesteps, but diffusion."
+            f"num_train_timesteps={process.num_train_timesteps}; set it to {known} in "
+            "conf/config.yaml, or base.pretrained=null to train one"
+        )
     return denoiser

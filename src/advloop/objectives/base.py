@@ -23,7 +23,8 @@ class Batch:
     discriminator: frozen, or None where there is none (training of the base model).
     weight: of discriminator_loss beside noise_loss.
     reference: what the frozen starting model predicted for the same input; fake: a batch of
-    generated latents. Both are None where the objective asks for neither.
+    generated latents. Both are None where the objective asks for neither. labels: (B,) classes,
+    None where there are none.
     """
 
     x0: torch.Tensor
@@ -37,6 +38,7 @@ class Batch:
     weight: float | torch.Tensor
     reference: torch.Tensor | None = None
     fake: Batch | None = None
+    labels: torch.Tensor | None = None
 
     def target(self) -> torch.Tensor:
         """What the network is to predict."""
@@ -54,7 +56,8 @@ class Batch:
         timesteps: (B,) how noisy the latents are, for a discriminator that is to be told.
         """
         assert self.discriminator is not None
-        logits: torch.Tensor = self.discriminator(latents, *timesteps)
+        told = {} if self.labels is None else {"labels": self.labels}
+        logits: torch.Tensor = self.discriminator(latents, *timesteps, **told)
         return logits
 
     def predicted_x0(self) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,14 +18,19 @@ T = TypeVar("T")
 LONGEST = 200  # characters of a value that a message shows
 
 
-def number(low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
-    """Dataclass field that accepts low <= value <= high, or low < value with ``open_low``."""
-    return field(metadata={"low": low, "high": high, "open_low": open_low})
+def number(
+    low: float, high: float = math.inf, *, open_low: bool = False, default: Any = MISSING
+) -> Any:
+    """Dataclass field that accepts low <= value <= high, or low < value with ``open_low``.
+
+    default: what code may leave out; params.yaml must name every value.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "open_low": open_low})
 
 
-def choice(*values: str) -> Any:
-    """Dataclass field that accepts one of ``values``."""
-    return field(metadata={"choices": values})
+def choice(*values: str, default: Any = MISSING) -> Any:
+    """Dataclass field that accepts one of ``values``; default: as of ``number``."""
+    return field(default=default, metadata={"choices": values})
 
 
 def _range_error(value: Any, rules: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from advloop.errors import UserError
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.imported_noise import check_process, check_scheduler
 from advloop.params.loader import Params
 
 RECORD = "stage1.json"  # beside the models' folders, as data/stage1/export.py writes it
@@ -20,8 +22,11 @@ def check_provenance(params: Params) -> None:
 
     A base model of another diffusion process predicts another quantity, and a model trained
     on the same source split otherwise has seen what is held out here; neither shows in the
-    shapes. A folder without a record beside it is taken as it is.
+    shapes. A folder with neither a record nor a scheduler beside it is taken as it is.
     """
+    diffusion = params.section("diffusion", DiffusionParams)
+    if base := OmegaConf.select(params.content, "base.pretrained"):
+        check_scheduler(Path(base), diffusion)
     for section in ("autoencoder", "base"):
         folder = OmegaConf.select(params.content, f"{section}.pretrained")
         path = Path(folder).parent / RECORD if folder else None
@@ -31,7 +36,6 @@ def check_provenance(params: Params) -> None:
         same_source = OmegaConf.select(params.content, "data.source") == trained.data.source
         wanted = [f"data.{name}" for name in SPLIT] if same_source else []
         wanted += ["data.image_size"]
-        wanted += [f"diffusion.{key}" for key in trained.diffusion] if section == "base" else []
         for key in wanted:
             ours, theirs = OmegaConf.select(params.content, key), OmegaConf.select(trained, key)
             if ours != theirs:
@@ -39,6 +43,10 @@ def check_provenance(params: Params) -> None:
                     f"{params.path}: {key}={ours}, but {folder} was trained with {theirs} "
                     f"({path}); set it back, or {section}.pretrained=null to train one"
                 )
+        if section == "base":
+            process = OmegaConf.to_container(trained.diffusion)
+            assert isinstance(process, dict)
+            check_process(folder, f"{path}", {str(k): v for k, v in process.items()}, diffusion)
 
 
 def _read(path: Path) -> Any:

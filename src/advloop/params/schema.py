@@ -43,6 +43,7 @@ def check_params(params: Params) -> None:
         raise params.fail("data.source", "", "must name a folder or an archive")
     _check_shapes(params, sections)
     _check_steps(params, sections)
+    _check_betas(params, sections["diffusion"])
     _check_fakes(params, sections["train_disc"])
 
 
@@ -102,6 +103,18 @@ def _check_steps(params: Params, sections: dict[str, Any]) -> None:
             training.preview_steps,
             f"exceeds the {limit} training timesteps",
         )
+
+
+def _check_betas(params: Params, process: diffusion.DiffusionParams) -> None:
+    betas = process.betas()
+    for key in ("beta_start", "beta_end"):
+        value = getattr(process, key)
+        if value is not None and betas is None:
+            raise params.fail(
+                f"diffusion.{key}", value, f"has no meaning in {process.beta_schedule}; use null"
+            )
+    if betas is not None and betas[0] > betas[1]:
+        raise params.fail("diffusion.beta_start", betas[0], f"exceeds beta_end={betas[1]}")
 
 
 def _check_fakes(params: Params, training: discriminator.TrainDiscParams) -> None:
