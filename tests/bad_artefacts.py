@@ -92,6 +92,16 @@ CLASSES = {
     "labels": {s: torch.zeros(24).long() for s in ("train", "val", "test")},
 }
 
+
+def classed(stage: str, *says: str) -> Bad:
+    """Latents that have classes, beside images and models that have none."""
+
+    def plant(root: Path) -> None:
+        torch.save(CLASSES, root / "latents/classes.pt")
+
+    return Bad(f"classes of latents alone: {stage}", stage, plant, says)
+
+
 LATENTS = [
     fake("code", holds([Code()]), "refused"),
     fake("truncated", cut, "damaged"),
@@ -125,14 +135,9 @@ LATENTS = [
     manifest("no val", swap(",val", ",train"), "no image of split val"),
     classes("code", holds(Code()), "refused"),
     classes("one name", holds(CLASSES | {"names": ["a"]}), "not two or more"),
-    classes("a model without", holds(CLASSES), "knows 0 classes, but this run's images have 2"),
-    wrong("evaluate_reals", "latents/classes.pt")("images without", holds(CLASSES), "0 classes"),
-    Bad(
-        "reals without classes",
-        "train_disc",
-        lambda root: torch.save(CLASSES, root / "latents/classes.pt"),
-        ("real.csv", "0 classes for 20 latents"),
-    ),
+    classed("generate", "base/checkpoint_best.pt", "knows 0 classes", "images have 2"),
+    classed("train_disc", "real.csv", "0 classes for 20 latents"),
+    classed("evaluate_reals", "manifest.csv", "has 0 classes", "latents have 2"),
     Bad("test images in train", "evaluate_reals", copies, ("data.source", "copies", "remove")),
 ]
 

@@ -122,6 +122,8 @@ def test_every_parameter_that_the_page_names_exists() -> None:
         "manifest.csv",
         "params.yaml",
         "config.json",
+        "classes.json",
+        "patch_autoencoder.py",
         "scheduler_config.json",
         "torch.save",
     }
