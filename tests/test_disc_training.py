@@ -170,7 +170,7 @@ def test_judging_counts_a_logit_above_zero_as_real_and_takes_viability_from_fake
         def pool(self, latents: torch.Tensor) -> torch.Tensor:
             return latents[:, 0, 0, 0]
 
-        def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        def classify(self, pooled: torch.Tensor, _: None) -> torch.Tensor:
             return pooled
 
     latents = torch.tensor([2.0, -1.0, 3.0, -4.0]).view(4, 1, 1, 1)

@@ -25,7 +25,8 @@ PAGES = sorted(
     [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")],
     key=lambda path: path.as_posix(),
 )
-NO_COMMANDS = {"text", "mermaid", "json", "yaml", "csv"}  # what other fences may hold
+# What other fences may hold; test_export.py and test_end_to_end.py run the Python.
+NO_COMMANDS = {"text", "mermaid", "json", "yaml", "csv", "python"}
 
 
 class Place(NamedTuple):
@@ -190,8 +191,17 @@ def text_of(place: Place) -> str:
     return ast.unparse(found)
 
 
-ALL = [(page, each) for page in PAGES for lang, b in fences(page) if lang == "bash"
-       for each in commands(b)]  # fmt: skip
+# Pages whose blocks are run as they stand, one after the other, and the test that does.
+FOLLOWED = {
+    "your-own-data.md": in_test(
+        "your_own_data",
+        "the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch",
+        "PAGE",
+        "subprocess.run(",
+    ),
+}
+ALL = [(page, each) for page in PAGES if page.name not in FOLLOWED
+       for lang, b in fences(page) if lang == "bash" for each in commands(b)]  # fmt: skip
 
 
 def test_every_fence_says_what_it_holds() -> None:
@@ -210,9 +220,12 @@ def test_every_command_of_the_pages_is_run() -> None:
     assert len(known) == len(set(known))
 
 
-@pytest.mark.parametrize("each", [*ELSEWHERE, *UNRUN])
+PLACES = ELSEWHERE | {each: unrun.shown for each, unrun in UNRUN.items()} | FOLLOWED
+
+
+@pytest.mark.parametrize("each", PLACES)
 def test_place_that_is_said_to_run_a_command_does(each: str) -> None:
-    place = ELSEWHERE[each] if each in ELSEWHERE else UNRUN[each].shown
+    place = PLACES[each]
     text = text_of(place)
     for words in place.holds:
         assert words in text, f"{each}: {place.file} {place.function} does not hold {words}"
@@ -298,7 +311,7 @@ def test_every_parameter_that_a_page_names_exists(page: Path) -> None:
     for file in (REPO / "conf/objective").glob("*.yaml"):
         content = yaml.safe_load(file.read_text())
         params["objective"] |= content.get("objective", content)
-    named = re.findall(r"(?<![\w/.])([a-z_]+)\.([a-z_0-9]+)(?![\w/.])", page.read_text())
+    named = re.findall(r"(?<![\w/.-])([a-z_]+)\.([a-z_0-9]+)(?![\w/.])", page.read_text())
     for section, key in named:
         if isinstance(params.get(section), dict) and key not in ("py", "pt"):  # names of files
             assert key in params[section], f"{page.name}: {section}.{key}"
