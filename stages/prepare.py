@@ -11,7 +11,7 @@ from common import load_params, parse_args, run_stage
 from advloop.manifest import SPLITS
 from advloop.params.data import DataParams
 from advloop.prepare import prepare
-from advloop.progress import bar
+from advloop.progress import bar, say
 from advloop.sources import list_items, open_source
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     items = list_items(source)
 
     def on_skip(problem: str) -> None:
-        print(f"skipped: {problem}", file=sys.stderr)
+        say(f"skipped: {problem}", sys.stderr)
 
     kept, splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
     counts, left_out = Counter(splits), len(items) - len(kept)

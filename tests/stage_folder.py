@@ -127,6 +127,7 @@ class StageFolder:
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.patch = root, patch
+        self.stream: type[io.StringIO] = io.StringIO  # of standard output, and of standard error
         patch.chdir(root)
         patch.setenv("ADVLOOP_DEVICE", "cpu")
         patch.setattr(check_config, "CONF", root / "conf")
@@ -144,7 +145,7 @@ class StageFolder:
         for option, value in (STAGES[stage] | options).items():
             argv += [f"--{option}", str(value)]
         self.patch.setattr("sys.argv", argv)
-        out, err = io.StringIO(), io.StringIO()
+        out, err = self.stream(), self.stream()
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
             run_stage(importlib.import_module(stage).main)
         return Outcome(int(ended.value.code or 0), out.getvalue(), err.getvalue())

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from common import run_stage
 from conftest import REPO
 
+from advloop.errors import UserError
 from advloop.progress import bar, say
+
+if TYPE_CHECKING:
+    from stage_folder import StageFolder
 
 
 class Terminal(io.StringIO):
@@ -58,6 +65,79 @@ def test_line_stands_above_the_bar_and_not_behind_it(monkeypatch: pytest.MonkeyP
     lines = [part for part in shown if "Epoch" in part]
     assert lines
     assert all(line.startswith("Epoch 1/2\n") for line in lines), shown
+
+
+def test_error_in_a_loop_starts_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = on_terminal(monkeypatch)
+
+    def main() -> None:
+        progress = bar("train", total=9)  # which the traceback holds
+        for _ in progress(range(3)):
+            raise UserError("a.png: 0 bytes; remove it")
+
+    with pytest.raises(SystemExit):
+        run_stage(main)
+    assert stream.getvalue().endswith(" left\nerror: a.png: 0 bytes; remove it\n")
+
+
+one_worker = pytest.mark.xdist_group("bad_input")  # the good folder is made once
+BARS = (
+    "prepare",
+    "train_autoencoder",
+    "encode_dataset",
+    "train_base",
+    "generate",
+    "encode",
+    "train_disc",
+    "train_diffusion",
+    "evaluate",
+)
+
+
+@one_worker
+@pytest.mark.parametrize("stage", BARS)
+def test_stage_draws_one_bar_that_ends_full(stages: StageFolder, stage: str) -> None:
+    stages.stream = Terminal
+    outcome = stages.run(stage)
+    assert outcome.status == 0, outcome
+    drawn = [part for part in outcome.err.split("\r") if "%|" in part]
+    assert {part.split(":")[0] for part in drawn} == {stage}
+    assert drawn[-1].startswith(f"{stage}: 100%|")
+    assert [part.endswith("\n") for part in drawn] == [False] * (len(drawn) - 1) + [True]
+
+
+@one_worker
+@pytest.mark.parametrize(
+    ("stage", "csv"),
+    [
+        ("train_base", "made/base/metrics.csv"),
+        ("train_disc", "made/disc/discriminator_history.csv"),
+        ("train_diffusion", "made/diffusion/metrics.csv"),
+    ],
+)
+def test_csv_has_the_row_of_an_epoch_when_its_line_is_printed(
+    stages: StageFolder, stage: str, csv: str
+) -> None:
+    rows = []
+
+    def look(text: str) -> None:
+        if text.startswith("Epoch"):
+            rows.append(len(Path(csv).read_text().splitlines()) - 1)
+
+    stages.patch.setattr(importlib.import_module(stage), "say", look)
+    assert stages.run(stage).status == 0
+    assert rows == [1, 2]
+
+
+@one_worker
+def test_image_that_is_skipped_is_named_above_the_bar(stages: StageFolder) -> None:
+    stages.stream = Terminal
+    stages.set({"data": {"on_error": "skip"}})
+    bad = next(path for path in sorted(Path("images").rglob("*.png")))
+    bad.write_bytes(b"")
+    outcome = stages.run("prepare")
+    assert outcome.status == 0, outcome
+    assert [part for part in outcome.err.split("\r") if part.startswith("skipped: ")]
 
 
 def test_line_is_printed_as_it_is_where_no_bar_is_drawn(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -29,11 +29,15 @@ class Bar:
                 dynamic_ncols=True,
                 bar_format=FORMAT,
             )
-        for item in items:
-            yield item
-            self._meter.update(each)
-        if self.total is None or self._meter.n >= self.total:
-            self._meter.close()
+        complete = False
+        try:
+            for item in items:
+                yield item
+                self._meter.update(each)
+            complete = True
+        finally:  # of a loop that was left early: what is printed next, an error, starts a line
+            if not complete or self.total is None or self._meter.n >= self.total:
+                self._meter.close()
 
 
 def bar(description: str, total: int | None = None) -> Bar:
@@ -44,7 +48,7 @@ def bar(description: str, total: int | None = None) -> Bar:
     return Bar(description, total)
 
 
-def say(text: str) -> None:
-    """Print lines above the bar that is being drawn."""
-    with tqdm.external_write_mode():
-        print(text, flush=True)
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print lines above the bar that is being drawn; file: standard output where None."""
+    with tqdm.external_write_mode(file):
+        print(text, file=file, flush=True)
