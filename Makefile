@@ -56,6 +56,8 @@ format: setup ## Format the code
 	ruff format .
 
 doctor: ## Say what is wrong with this machine or checkout, and the command that mends it
+	@command -v python3 >/dev/null || { echo "wrong    python        is not installed -> install \
+	Python 3.13, or uv (https://docs.astral.sh/uv/), whose \`make setup\` brings one"; exit 1; }
 	@python3 tools/doctor.py
 
 docs: setup ## Remake docs/parameters.md from the comments of conf/

@@ -34,6 +34,8 @@ from conftest import (
 )
 from servers import Gate
 
+from checkup import storage
+
 PAGE = (REPO / "docs/remotes.md").read_text()
 FILES, FILE_SIZE = 12, 1_000_000
 HALF = FILES * FILE_SIZE // 2
@@ -219,15 +221,34 @@ def test_page_sets_every_key_with_local_and_the_project_has_none() -> None:
 # --- What goes wrong ---
 
 
-def test_wrong_key_ends_a_push_with_one_line(server: Any, latents: Path) -> None:
+def stranger(server: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A remote's options with a wrong key, and what the server says to it."""
     shown, secret = server.options(server.port, "stranger")
     if "keyfile" in secret:
-        wrong, reason = {"keyfile": server.folder / "stranger"}, "Permission denied for user"
-    else:
-        wrong, reason = {"secret_access_key": "wrong"}, "Forbidden"
-    point(latents, shown, secret | wrong)
+        return shown, {"keyfile": server.folder / "stranger"}, "Permission denied for user"
+    return shown, secret | {"secret_access_key": "wrong"}, "Forbidden"
+
+
+def test_wrong_key_ends_a_push_with_one_line(server: Any, latents: Path) -> None:
+    *options, reason = stranger(server)
+    point(latents, *options)
     failure(dvc(latents, "push"), f"ERROR: unexpected error - {reason}")
     assert server.objects("stranger") == {}
+
+
+def test_doctor_tells_a_remote_that_answers_from_one_that_refuses(
+    server: Any, latents: Path
+) -> None:
+    (latents / ".venv").symlink_to(BIN.parent)
+    point(latents, *server.options(server.port, "examined"))
+    assert storage.remote(latents).level == "ok"
+    *options, _ = stranger(server)
+    point(latents, *options)
+    refused = storage.remote(latents)
+    assert refused.level == "wrong"
+    assert "cannot be reached (" in refused.text
+    assert "Check your key" in refused.text or "Permission denied for user" in refused.text
+    assert "docs/remotes.md" in refused.mend
 
 
 @pytest.mark.parametrize("server", [S3], indirect=True)
