@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import yaml
 from omegaconf import OmegaConf
 
 from advloop.errors import UserError
@@ -145,11 +146,10 @@ def table(rows: list[Parameter], *columns: str) -> list[str]:
     return lines
 
 
-def readers(pipeline: Path, section: str) -> str:
-    """The stages that declare a section in dvc.yaml, or some of its values."""
-    stages: Any = OmegaConf.to_container(OmegaConf.load(pipeline), resolve=False)
+def readers(stages: Mapping[str, Any], section: str) -> str:
+    """The stages of dvc.yaml that declare a section, or some of its values."""
     shown = []
-    for name, body in stages["stages"].items():
+    for name, body in stages.items():
         keys = {**body, **body.get("do", {})}.get("params", [])
         parts = [f"`{key.partition('.')[2]}`" for key in keys if key.startswith(f"{section}.")]
         if section in keys or parts:
@@ -190,8 +190,9 @@ def page(conf: Path) -> str:
     ]
     rows = list(scale_parameters(conf))
     lines += table([row for row in rows if not row.section], "demo", "full")
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     for section in SECTIONS:
-        read_by = readers(REPO / "dvc.yaml", section)
+        read_by = readers(stages, section)
         lines += ["", f"## {section}", "", f"Read by {read_by}.", ""]
         lines += table([row for row in rows if row.section == section], "demo", "full")
     lines += [
