@@ -7,11 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
 from advloop.comparison import Comparison
+from advloop.params.diffusion import UNetParams
 from advloop.report import markdown_table
+from advloop.unet import Denoiser, unet_config
 
 REPO = Path(__file__).resolve().parents[1]
 README = (REPO / "README.md").read_text()
@@ -40,6 +44,22 @@ def test_readme_names_the_differences_to_the_control_of_the_comparison():
         assert difference is not None
         assert difference.half is not None
         assert f"{-difference.mean:.{digits}f} ± {difference.half:.{digits}f}" in README
+
+
+@pytest.mark.parametrize("scale", ["demo", "full"])
+def test_readme_describes_the_scales_as_they_are_in_conf(scale):
+    conf = OmegaConf.load(REPO / f"conf/scale/{scale}.yaml")
+    size, factor = conf.data.image_size, conf.autoencoder.factor
+    channels, cells = conf.autoencoder.latent_channels, size // factor
+    with torch.device("meta"):
+        unet = Denoiser(unet_config(UNetParams(**conf.unet), channels, cells))
+    millions = sum(p.numel() for p in unet.parameters()) / 1e6
+    levels = "/".join(map(str, conf.unet.block_out_channels))
+    row = (
+        f"| `{scale}` | {size}×{size} | [{channels}, {cells}, {cells}] | {levels}, "
+        f"{millions:.2g} M | {conf.num_iterations} | {conf.generate.num_samples} |"
+    )
+    assert row in README
 
 
 def test_every_parameter_that_readme_sets_exists():
