@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import BIN, environment, make_project, snapshot
-from omegaconf import OmegaConf
 from stage_runner import ROUND, START, run_stage
 
 from advloop.errors import UserError
@@ -175,8 +174,8 @@ def test_an_interval_that_is_no_number_of_seconds_is_refused(
 # --- two processes ---
 
 
-def start(project: Path, stage: str, **env: str) -> subprocess.Popen[str]:
-    argv = [str(BIN / "python"), f"stages/{stage}.py"]
+def start(project: Path, stage: str, *python: str, **env: str) -> subprocess.Popen[str]:
+    argv = [str(BIN / "python"), *python, f"stages/{stage}.py"]
     for option, value in STAGES[stage].items():
         argv += [f"--{option}", str(value)]
     return subprocess.Popen(
@@ -208,39 +207,46 @@ def test_a_second_process_on_the_same_outputs_says_who_writes_them(project: Path
     assert snapshot(project / "discriminator") == before
 
 
-@pytest.fixture(scope="module")
-def long(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``whole`` with a train_disc that a signal can meet at work."""
-    project = tmp_path_factory.mktemp("long") / "project"
-    shutil.copytree(whole, project)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(project)
-        params = OmegaConf.load("params.yaml")
-        params.train_disc.epochs = 200
-        OmegaConf.save(params, "params.yaml")
-        run_stage("train_disc", STAGES["train_disc"], monkeypatch)
-    return project
+# A stage that stands still after its first snapshot, for as long as the file ``hold`` is there.
+HELD = """
+import runpy, sys, time
+from pathlib import Path
+sys.path[:0] = ["stages", "src"]
+from advloop.resume import Snapshots
+take = Snapshots.take
+def held_take(self, make):
+    take(self, make)
+    while Path("hold").exists():
+        time.sleep(0.01)
+Snapshots.take = held_take
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def copy_without_result(long: Path, folder: Path) -> Path:
-    shutil.copytree(long, folder)
+def start_held(project: Path, stage: str, **env: str) -> subprocess.Popen[str]:
+    """The stage, once it has taken its first snapshot and stands still."""
+    (project / "hold").touch()
+    env = {"ADVLOOP_SNAPSHOT_SECONDS": "0"} | env
+    process = start(project, stage, "-c", HELD, **env)
+    while not list((project / ".state").rglob("snapshot-*/state.pt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+def copy_without_result(whole: Path, folder: Path) -> Path:
+    shutil.copytree(whole, folder)
     shutil.rmtree(folder / "discriminator")
     return folder
 
 
-def wait_for_snapshot(project: Path, process: subprocess.Popen[str]) -> None:
-    while not list((project / ".state").rglob("snapshot-*/state.pt")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("sign", ["SIGTERM", "SIGINT", "SIGKILL"])
 def test_a_stage_that_a_signal_ends_goes_on_where_it_stopped(
-    long: Path, tmp_path: Path, sign: str
+    whole: Path, tmp_path: Path, sign: str
 ) -> None:
-    project = copy_without_result(long, tmp_path / "project")
-    first = start(project, "train_disc", ADVLOOP_SNAPSHOT_SECONDS="0")
-    wait_for_snapshot(project, first)
+    project = copy_without_result(whole, tmp_path / "project")
+    first = start_held(project, "train_disc")
     first.send_signal(getattr(signal, sign))
     _, err = first.communicate()
     assert first.returncode == (-9 if sign == "SIGKILL" else 130)
@@ -250,26 +256,24 @@ def test_a_stage_that_a_signal_ends_goes_on_where_it_stopped(
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "goes on where an earlier run of it was interrupted" in out
-    assert snapshot(project / "discriminator") == snapshot(long / "discriminator")
+    assert snapshot(project / "discriminator") == snapshot(whole / "discriminator")
 
 
 def test_twins_in_two_copies_of_a_project_do_not_touch_each_others_snapshots(
-    long: Path, tmp_path: Path
+    whole: Path, tmp_path: Path
 ) -> None:
     """As two `dvc exp run --temp` of the same stage: their snapshots lie in one repository."""
-    project, other = (copy_without_result(long, tmp_path / name) for name in ("one", "other"))
+    project, other = (copy_without_result(whole, tmp_path / name) for name in ("one", "other"))
     shared = {"DVC_ROOT": str(project), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
-    first = start(project, "train_disc", **shared)
-    wait_for_snapshot(project, first)
-    first.send_signal(signal.SIGSTOP)
+    first = start_held(project, "train_disc", **shared)
     held = snapshot(project / ".state")
     second = start(other, "train_disc", **shared)
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "the same computation runs elsewhere; this one takes no snapshots" in out
     assert snapshot(project / ".state") == held
-    first.send_signal(signal.SIGCONT)
+    (project / "hold").unlink()
     out, err = first.communicate()
     assert first.returncode == 0, err
     for copy in (project, other):
-        assert snapshot(copy / "discriminator") == snapshot(long / "discriminator")
+        assert snapshot(copy / "discriminator") == snapshot(whole / "discriminator")
