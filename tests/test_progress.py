@@ -71,7 +71,8 @@ def test_error_in_a_loop_starts_a_line_of_its_own(monkeypatch: pytest.MonkeyPatc
     stream = on_terminal(monkeypatch)
 
     def main() -> None:
-        for _ in bar("train", total=9)(range(3)):
+        progress = bar("train", total=9)  # which the traceback holds
+        for _ in progress(range(3)):
             raise UserError("a.png: 0 bytes; remove it")
 
     with pytest.raises(SystemExit):
