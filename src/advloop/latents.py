@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from advloop.augment import VARIANTS, augment
-from advloop.autoencoder import Codec, to_images, to_pixels
+from advloop.augment import VARIANTS, turned
+from advloop.autoencoder import Codec
 from advloop.errors import UserError
 from advloop.resume import RowProgress
 from advloop.runtime import batches
@@ -54,6 +54,6 @@ def encode_rows(
         for variant in range(variants):
             left = [part for part in jobs if variant * len(rows) + part.start >= writer.filled]
             for part in progress(left):
-                pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
-                writer.append(codec.encode(to_images(augment(pixels, variant))))
+                chosen = images[rows[part.start : part.stop]]
+                writer.append(codec.encode(turned(chosen, variant)))
     return total
