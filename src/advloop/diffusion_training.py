@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
 from advloop.objectives.weighting import AdaptiveWeight
+from advloop.prefetch import ahead, to_device
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps
@@ -115,16 +117,22 @@ class _Draws:
     def __init__(self, setup: Setup, latents: torch.Tensor, epoch: int, *key: str) -> None:
         self.latents, self.where = latents, setup.criterion.where
         self.limit = setup.criterion.diffusion.num_train_timesteps
+        self.parts = batches(setup.rows_per_epoch, setup.params.batch_size)
         self.rows = epoch_rows(setup, epoch, len(latents), *key)
         self.stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch, *key)
 
-    def next(self, part: range) -> Noised:
-        """To be called with the parts of the epoch in their order."""
+    def _make(self, part: range) -> Noised:
         x0 = self.latents[self.rows[part.start : part.stop]]
         eps = torch.randn(x0.shape, generator=self.stream)
         timesteps = stratified_timesteps(len(x0), self.limit, self.stream)
         timesteps = timesteps[torch.randperm(len(x0), generator=self.stream)]  # they ascend
-        return x0.to(self.where), eps.to(self.where), timesteps.to(self.where)
+        x0, eps, timesteps = (to_device(drawn, self.where) for drawn in (x0, eps, timesteps))
+        return x0, eps, timesteps
+
+    def __iter__(self) -> Iterator[Noised]:
+        """Of a GPU's batches the host makes one while the GPU works on another."""
+        made = (self._make(part) for part in self.parts)
+        return ahead(made) if self.where.type == "cuda" else made
 
 
 def _train_epoch(
@@ -135,15 +143,16 @@ def _train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     epoch: int,
 ) -> Row:
-    real = _Draws(setup, setup.train, epoch)
-    fake = None if setup.fakes is None else _Draws(setup, setup.fakes, epoch, "fake")
+    fake: Iterable[Noised | None] = repeat(None)
+    if setup.fakes is not None:
+        fake = _Draws(setup, setup.fakes, epoch, "fake")
     history: list[dict[str, torch.Tensor]] = []
     denoiser.train()
-    for part in batches(setup.rows_per_epoch, setup.params.batch_size):
+    for real, generated in zip(_Draws(setup, setup.train, epoch), fake, strict=False):
         loss, terms = setup.criterion(
             denoiser,
-            *real.next(part),
-            fake=fake.next(part) if fake else None,
+            *real,
+            fake=generated,
             weight=setup.adaptive.current() if setup.adaptive else None,
         )
         if setup.adaptive:
