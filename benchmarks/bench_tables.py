@@ -124,7 +124,7 @@ def race_table(samples: Sequence[Sample]) -> str:
     ]
     for shape in dict.fromkeys(s.shape for s in samples):
         group = [s for s in samples if s.shape == shape]
-        for name in dict.fromkeys(s.contender for s in group):
+        for name in dict.fromkeys(s.contender for s in sorted(group, key=lambda s: not s.ours)):
             rounds = of(group, name)
             rate = rounds[0].units / statistics.median(s.seconds for s in rounds)
             cells = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from advloop.errors import UserError
@@ -9,6 +11,8 @@ from bench import SUBJECTS, chosen
 from bench_memory import Peak
 from bench_tables import memory_table, page, read_samples, write_peaks, write_samples
 from race import Contender, Sample, of, race, ratio
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def sample(name: str, index: int, seconds: float, units: float = 10.0, **extra) -> Sample:
@@ -51,6 +55,10 @@ def test_the_page_is_the_same_whatever_subject_was_measured_last(tmp_path):
     write_samples(tmp_path / "cpu_training.csv", SAMPLES, "a machine")
     text = page(tmp_path)
     assert text.index("Training step") < text.index("Peak memory")
+
+
+def test_the_committed_page_is_made_of_the_committed_files():
+    assert (DOCS / "benchmarks.md").read_text() == page(DOCS / "benchmarks")
 
 
 def test_memory_has_a_row_a_stage_and_two_columns_a_count():
