@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params check-data stage1 compare test lint format doctor docs clean
+.PHONY: help setup demo repro report experiments params check-data stage1 compare bench test lint format doctor docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 
 compare: setup ## Every objective against `none` over five seeds, to docs/results.md (hours; resumes)
 	python benchmarks/compare.py
+
+bench: setup ## Speed beside plain loops, start-up, memory, to docs/benchmarks.md; ONLY=training,memory for some
+	python benchmarks/bench.py $(if $(ONLY),--only $(ONLY))
 
 # A thread a worker: two workers with two threads each would wait for one another.
 test: setup ## Run the tests

@@ -14,8 +14,16 @@ def augment(pixels: torch.Tensor, variant: int) -> torch.Tensor:
 
     pixels: (B, C, S, S). ``VARIANTS[name]`` variants belong to each augmentation.
     """
-    turned = torch.rot90(pixels, variant // 2, (2, 3))
-    return turned.flip(3) if variant % 2 else turned
+    rotated = torch.rot90(pixels, variant // 2, (2, 3))
+    return rotated.flip(3) if variant % 2 else rotated
+
+
+def turned(images: npt.NDArray[np.uint8], variant: int) -> npt.NDArray[np.uint8]:
+    """``augment`` for images (N, S, S, 3), whose bytes move and are never converted."""
+    if variant == 0:
+        return images
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+    return augment(pixels, variant).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def augment_at_random(
@@ -26,6 +34,5 @@ def augment_at_random(
     result = np.empty_like(images)
     for variant in range(VARIANTS[augmentation]):
         rows = (drawn == variant).numpy()
-        pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2)
-        result[rows] = augment(pixels, variant).permute(0, 2, 3, 1).numpy()
+        result[rows] = turned(images[rows], variant)
     return result

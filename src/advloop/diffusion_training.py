@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from advloop.criterion import Criterion, Noised, held_out
 from advloop.errors import UserError
 from advloop.leader import leads
 from advloop.objectives.weighting import AdaptiveWeight
+from advloop.prefetch import ahead, to_device
 from advloop.ranks import sum_gradients
 from advloop.resume import Never, Resume, Stateful, restore, states
 from advloop.runtime import batches, generator, shuffled_rows
@@ -135,18 +137,24 @@ class _Draws:
     ) -> None:
         self.latents, self.labels, self.where = latents, labels, setup.criterion.where
         self.limit = setup.criterion.diffusion.num_train_timesteps
+        self.parts = batches(setup.rows_per_epoch, setup.params.batch_size)
         self.rows = epoch_rows(setup, epoch, len(latents), *key)
         self.stream = generator(setup.seed, setup.stage, setup.iteration, "noise", epoch, *key)
 
-    def next(self, part: range) -> Noised:
-        """To be called with the parts of the epoch in their order."""
+    def _make(self, part: range) -> Noised:
         rows = self.rows[part.start : part.stop]
         x0 = self.latents[rows]
         eps = torch.randn(x0.shape, generator=self.stream)
         timesteps = stratified_timesteps(len(x0), self.limit, self.stream)
         timesteps = timesteps[torch.randperm(len(x0), generator=self.stream)]  # they ascend
-        told = None if self.labels is None else self.labels[rows].to(self.where)
-        return Noised(x0.to(self.where), eps.to(self.where), timesteps.to(self.where), told)
+        x0, eps, timesteps = (to_device(drawn, self.where) for drawn in (x0, eps, timesteps))
+        told = None if self.labels is None else to_device(self.labels[rows], self.where)
+        return Noised(x0, eps, timesteps, told)
+
+    def __iter__(self) -> Iterator[Noised]:
+        """Of a GPU's batches the host makes one while the GPU works on another."""
+        made = (self._make(part) for part in self.parts)
+        return ahead(made) if self.where.type == "cuda" else made
 
 
 def _train_epoch(
@@ -158,17 +166,17 @@ def _train_epoch(
     epoch: int,
 ) -> Row:
     labels = setup.labels
-    real = _Draws(setup, setup.train, labels.train if labels else None, epoch)
-    fake = None
+    reals = _Draws(setup, setup.train, labels.train if labels else None, epoch)
+    fake: Iterable[Noised | None] = repeat(None)
     if setup.fakes is not None:
         fake = _Draws(setup, setup.fakes, labels.fakes if labels else None, epoch, "fake")
     history: list[dict[str, torch.Tensor]] = []
     denoiser.train()
-    for part in batches(setup.rows_per_epoch, setup.params.batch_size):
+    for real, generated in zip(reals, fake, strict=False):
         loss, terms = setup.criterion(
             denoiser,
-            *real.next(part),
-            fake=fake.next(part) if fake else None,
+            *real,
+            fake=generated,
             weight=setup.adaptive.current() if setup.adaptive else None,
         )
         if setup.adaptive:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from advloop.errors import UserError
+from advloop.gathered import Gathered
 from advloop.params.discriminator import TrainDiscParams
 from advloop.runtime import generator
 from advloop.schedule import add_noise, spread_timesteps
@@ -18,13 +19,14 @@ Shown = tuple[torch.Tensor, *tuple[torch.Tensor | None, ...]]
 
 @dataclass(frozen=True)
 class DiscData:
-    """One side of the split. latents: (N, C, H, W) float32; real: (N,) 1 real, 0 fake.
+    """One side of the split. latents: (N, C, H, W) float32, in memory or gathered from files.
 
+    real: (N,) 1 real, 0 fake.
     timesteps: (N,) how noisy each latent is, or None for a discriminator that is not told.
     labels: (N,) the class of each, or None where latents have none.
     """
 
-    latents: torch.Tensor
+    latents: torch.Tensor | Gathered
     real: torch.Tensor
     timesteps: torch.Tensor | None = None
     labels: torch.Tensor | None = None
@@ -107,24 +109,27 @@ def pair_rows(
 
 def mix_fakes(
     fakes: Fakes, rows: torch.Tensor, params: TrainDiscParams, stream: torch.Generator
-) -> tuple[torch.Tensor, dict[str, int]]:
-    """The fakes (n, C, H, W) of a side with the shuffled ``rows`` (n,), and how many of which.
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, int]]:
+    """(tensor, rows of it) for all n fakes of a side with the shuffled ``rows`` (n,).
+
+    And how many of them are which.
 
     Index k of the fake class is either DDIM sample k or prediction k, so that the sides
     share neither; the replayed ones take the place of further samples. Off, the result is
-    ``fakes.samples[rows]``.
+    ``rows`` of ``fakes.samples``.
     """
     replayed = predicted = 0
     parts = []
     if fakes.earlier is not None:
         replayed = min(round(params.replay_fraction * len(rows)), len(fakes.earlier))
-        parts.append(fakes.earlier[torch.randperm(len(fakes.earlier), generator=stream)[:replayed]])
+        order = torch.randperm(len(fakes.earlier), generator=stream)
+        parts.append((fakes.earlier, order[:replayed]))
     if fakes.predicted is not None:
         predicted = round(params.predicted_fraction * len(rows))
-        parts.append(fakes.predicted[rows[replayed : replayed + predicted]])
-    parts.append(fakes.samples[rows[replayed + predicted :]])
-    counts = {"samples": len(parts[-1]), "predicted": predicted, "replayed": replayed}
-    return torch.cat(parts), counts
+        parts.append((fakes.predicted, rows[replayed : replayed + predicted]))
+    parts.append((fakes.samples, rows[replayed + predicted :]))
+    counts = {"samples": len(parts[-1][1]), "predicted": predicted, "replayed": replayed}
+    return parts, counts
 
 
 def make_sides(
@@ -142,6 +147,7 @@ def make_sides(
     is about the current model, and comparable whatever is replayed. Predictions stand on
     both sides; their sources are training latents, on the validation side too, so that
     their rows are disjoint but an image may have turned and mirrored copies on both.
+    A GPU holds them; a CPU reads each batch from the files that the tensors are mapped to.
     """
     paired = split_rows(real_splits, len(fakes.samples), seed, iteration)
     return fill_sides(paired, real, fakes, params, (seed, iteration), where)
@@ -163,8 +169,10 @@ def fill_sides(
         chosen, counts[name] = mix_fakes(
             own, rows, params, generator(seed, "split", iteration, *more, "replay")
         )
-        labels = torch.cat([torch.ones(len(reals)), torch.zeros(len(chosen))])
-        sides[name] = DiscData(torch.cat([real[reals], chosen]).to(where), labels.to(where))
+        latents = Gathered([(real, reals), *chosen])
+        labels = (torch.arange(len(latents)) < len(reals)).float()
+        held = latents if where.type == "cpu" else latents[:].to(where)
+        sides[name] = DiscData(held, labels.to(where))
     return sides, counts["train"]
 
 
@@ -176,6 +184,7 @@ def renoise(
     The timesteps are spread evenly over the rows, whatever their class.
     """
     timesteps = spread_timesteps(len(data), limit, stream).to(data.latents.device)
-    eps = torch.randn(data.latents.shape, generator=stream).to(data.latents.device)
-    noisy = add_noise(data.latents, eps, timesteps, alphas_cumprod)
+    latents = data.latents[:]
+    eps = torch.randn(latents.shape, generator=stream).to(latents.device)
+    noisy = add_noise(latents, eps, timesteps, alphas_cumprod)
     return replace(data, latents=noisy, timesteps=timesteps)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from advloop.augment import VARIANTS, augment
-from advloop.autoencoder import Codec, to_images, to_pixels
+from advloop.augment import VARIANTS, turned
+from advloop.autoencoder import Codec
 from advloop.errors import UserError
 from advloop.ranks import in_turns
 from advloop.resume import RowProgress
@@ -55,8 +55,7 @@ def encode_rows(
     jobs = [part for part in batches(len(rows), batch)]
 
     def encode(variant: int, part: range) -> torch.Tensor:
-        pixels = to_pixels(images[rows[part.start : part.stop]], codec.device)
-        return codec.encode(to_images(augment(pixels, variant)))
+        return codec.encode(turned(images[rows[part.start : part.stop]], variant))
 
     with TensorWriter(path, total, done) as writer:
         for variant in range(variants):

@@ -1,0 +1,59 @@
+"""DDIM generation: ours, a loop like diffusers' DDIMPipeline, the bare forwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+
+from advloop.runtime import autocast, batches
+from advloop.sampling import noise_for, sample_ddim
+from advloop.schedule import make_alphas_cumprod
+from advloop.unet import build_unet
+from race import Contender
+
+PIPELINE_BATCH = 16  # eval_batch_size of diffusers' example
+
+
+def contenders(
+    config: dict[str, Any], count: int, steps: int, batch: int, precision: str, where: torch.device
+) -> list[Contender]:
+    """Each draws ``count`` latents in ``steps`` network calls apiece."""
+    ours = build_unet(config, seed=0).to(where).eval().requires_grad_(False)
+    shape = ours.latent_shape
+    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+
+    def our_samples() -> None:
+        with torch.no_grad(), autocast(precision, where):
+            for part in batches(count, batch):
+                noise = noise_for(part, shape, 0, "bench").to(where)
+                sample_ddim(ours, noise, alphas_cumprod, "v_prediction", steps).cpu()
+
+    plain = UNet2DModel(**config).to(where).eval()
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+
+    def pipeline_samples() -> None:
+        scheduler.set_timesteps(steps)
+        with torch.no_grad():
+            for part in batches(count, min(PIPELINE_BATCH, count)):
+                latents = torch.randn(len(part), *shape, device=where)
+                for t in scheduler.timesteps:
+                    output = plain(latents, t).sample
+                    latents = scheduler.step(output, t, latents, eta=0.0).prev_sample
+                latents.cpu()
+
+    def bare_forwards() -> None:
+        with torch.no_grad(), autocast(precision, where):
+            for part in batches(count, batch):
+                latents = torch.zeros(len(part), *shape, device=where)
+                timesteps = torch.zeros(len(part), dtype=torch.long, device=where)
+                for _ in range(steps):
+                    ours(latents, timesteps)
+
+    calls = count * steps
+    return [
+        Contender("advloop", our_samples, calls, ours=True),
+        Contender("loop of DDIMPipeline, fp32", pipeline_samples, calls, target=2.0),
+        Contender(f"bare forwards, {precision}", bare_forwards, calls, target=0.95),
+    ]

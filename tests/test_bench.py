@@ -1,0 +1,73 @@
+"""What `make bench` measures and writes, without its seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from advloop.errors import UserError
+from bench import SUBJECTS, chosen
+from bench_memory import Peak
+from bench_tables import memory_table, page, read_samples, write_peaks, write_samples
+from race import Contender, Sample, of, race, ratio
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def sample(name: str, index: int, seconds: float, units: float = 10.0, **extra) -> Sample:
+    ours = name == "advloop"
+    return Sample(
+        "training", "demo", name, ours, index, seconds, seconds / 2, units, "images", **extra
+    )
+
+
+SAMPLES = [
+    *(sample("advloop", k, s) for k, s in enumerate((1.0, 2.0, 4.0))),
+    *(sample("plain", k, s, units=5.0, target=2.5) for k, s in enumerate((2.0, 3.0, 4.0))),
+]
+
+
+def test_every_contender_runs_once_a_round_in_an_order_that_turns_after_a_warm_up():
+    calls: list[str] = []
+    names = ("a", "b", "c")
+    racing = [Contender(n, lambda n=n: calls.append(n), 1.0, ours=n == "a") for n in names]
+    samples = race("training", "demo", racing, "images", rounds=3)
+    assert "".join(calls) == "abc" + "bca" + "cab" + "abc"
+    assert [s.round for s in of(samples, "b")] == [0, 1, 2]
+
+
+def test_a_ratio_compares_rates_round_by_round():
+    """Rates a unit of time: ours 10, 5, 2.5; theirs 2.5, 1.67, 1.25."""
+    assert ratio(SAMPLES, "plain", lambda s: s.seconds) == pytest.approx((2.0, 3.0, 4.0))
+
+
+def test_samples_come_back_from_their_file_and_the_page_names_targets(tmp_path):
+    write_samples(tmp_path / "cpu_training.csv", SAMPLES, "a machine")
+    assert read_samples(tmp_path / "cpu_training.csv") == (SAMPLES, "a machine")
+    text = page(tmp_path)
+    assert "## Training step: cpu\n\na machine." in text
+    assert "| 3.00 (2.00 to 4.00) | 3.00 (2.00 to 4.00) | 2.5: met |" in text
+
+
+def test_the_page_is_the_same_whatever_subject_was_measured_last(tmp_path):
+    write_peaks(tmp_path / "cpu_memory.csv", [Peak("encode", 5000, 400.0, 800.0, 1.0)])
+    write_samples(tmp_path / "cpu_training.csv", SAMPLES, "a machine")
+    text = page(tmp_path)
+    assert text.index("Training step") < text.index("Peak memory")
+
+
+def test_the_committed_page_is_made_of_the_committed_files():
+    assert (DOCS / "benchmarks.md").read_text() == page(DOCS / "benchmarks")
+
+
+def test_memory_has_a_row_a_stage_and_two_columns_a_count():
+    peaks = [Peak("encode", n, 400.0 + k, 800.0, 1.0) for k, n in enumerate((5000, 20000))]
+    assert "| `encode` | 400 | 800 | 401 | 800 |" in memory_table(peaks)
+
+
+def test_subjects_are_chosen_by_name_and_others_refused():
+    assert chosen("memory,training") == ["training", "memory"]
+    assert chosen(None) == list(SUBJECTS)
+    with pytest.raises(UserError, match="--only speed: unknown"):
+        chosen("speed")
