@@ -43,9 +43,10 @@ def machine(where: object) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     instructions = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"{(names or [platform.machine()])[0]}, {instructions}, {threads} threads, torch {version}"
-    )
+    count = f"{threads} thread{'s' if threads > 1 else ''}"
+    busy = f"load average {os.getloadavg()[0]:.1f}, this process included"
+    name = (names or [platform.machine()])[0]
+    return ", ".join([name, instructions, count, f"torch {version}", busy])
 
 
 def write_samples(path: Path, samples: Sequence[Sample], on: str) -> None:
