@@ -15,13 +15,18 @@ import compare_paths
 
 import bench_memory
 import bench_processes
+import bench_ranks
 import bench_subjects
 import bench_tables
 from advloop.errors import UserError
 from advloop.runtime import device
 
 ROOT = compare_paths.ROOT
-PROCESSES = {"startup": bench_processes.startup, "noop": bench_processes.noop}
+PROCESSES = {
+    "startup": bench_processes.startup,
+    "noop": bench_processes.noop,
+    "ranks": bench_ranks.measure,
+}
 SUBJECTS = (*bench_subjects.SUBJECTS, *PROCESSES, "memory")
 
 

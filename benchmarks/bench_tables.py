@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ TITLES = {
     "encoding": "Encoding",
     "startup": "Start-up of the stages",
     "noop": "A repro of nothing",
+    "ranks": "Several processes",
     "memory": "Peak memory",
 }
 HEAD = """# Benchmarks

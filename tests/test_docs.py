@@ -124,6 +124,10 @@ UNRUN: dict[str, Unrun] = {
         "it would rewrite the checkout that is tested",
         Place("Makefile", "", ("\n\truff check --fix .\n", "\n\truff format .\n")),
     ),
+    "make bench": Unrun(
+        "it takes half an hour",
+        Place("Makefile", "", ("\n\tpython benchmarks/bench.py $(if $(ONLY),--only $(ONLY))\n",)),
+    ),
     "uv sync --extra gs": Unrun(
         "it needs the package index",
         Place("uv.lock", "", ('name = "dvc-gs"', "extra == 'gs'")),
@@ -200,7 +204,9 @@ FOLLOWED = {
         "subprocess.run(",
     ),
 }
-ALL = [(page, each) for page in PAGES if page.name not in FOLLOWED
+# Pages of recipes for machines that no test has: Slurm, several GPUs, a bucket.
+RECIPES = {"scaling.md"}
+ALL = [(page, each) for page in PAGES if page.name not in {*FOLLOWED, *RECIPES}
        for lang, b in fences(page) if lang == "bash" for each in commands(b)]  # fmt: skip
 
 
@@ -210,6 +216,13 @@ def test_every_fence_says_what_it_holds() -> None:
         languages = [language for language, _ in fences(page)]
         assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(languages), page.name
         assert set(languages) <= NO_COMMANDS | {"bash"}, page.name
+
+
+@pytest.mark.parametrize("page", sorted(RECIPES))
+def test_recipes_are_sound_shell(page: str) -> None:
+    for language, block in fences(REPO / "docs" / page):
+        if language == "bash":
+            must(command(REPO, "bash", "-n", "-c", block))
 
 
 def test_every_command_of_the_pages_is_run() -> None:

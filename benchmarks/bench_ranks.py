@@ -1,0 +1,128 @@
+"""A training epoch and a round of generation by two processes, beside one with their threads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.multiprocessing.spawn import start_processes
+
+from advloop import ranks
+from advloop.criterion import Criterion
+from advloop.diffusion_training import Setup, train_diffusion
+from advloop.io import read_json, write_json
+from advloop.objectives.none import noise_only
+from advloop.params.data import AutoencoderParams
+from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
+from advloop.runtime import batches, eval_mode
+from advloop.sampling import noise_for, sample_ddim
+from advloop.unet import build_unet, unet_config
+from bench_subjects import CPU_BATCH, shape_params
+from race import Sample
+
+LAYOUTS = {  # processes, threads of each
+    "2 processes, 1 thread each": (2, 1),
+    "1 process, 1 thread": (1, 1),
+    "1 process, 2 threads": (1, 2),
+}
+EACH = 3  # times that a layout's processes do the work before they end
+STEPS = {"demo": 8, "full": 1}
+DDIM_STEPS = {"demo": 5, "full": 1}
+
+
+def _work(index: int, count: int, threads: int, shape: str, result: Path) -> None:
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count)}
+    torch.set_num_threads(threads)
+    ranks.join()
+    params = shape_params(shape)
+    autoencoder = params.section("autoencoder", AutoencoderParams)
+    channels, side = autoencoder.latent_channels, params.content.data.image_size
+    side //= autoencoder.factor
+    model = build_unet(unet_config(params.section("unet", UNetParams), channels, side), seed=0)
+    diffusion = params.section("diffusion", DiffusionParams)
+    criterion = Criterion(noise_only, 0.0, None, diffusion, "fp32", torch.device("cpu"))
+    batch = CPU_BATCH[shape]
+    settings = BaseParams(
+        pretrained=None,
+        epochs=1,
+        samples_per_epoch=None,
+        batch_size=batch,
+        learning_rate=1e-4,
+        warmup_steps=0,
+        ema_decay=0.999,
+        grad_clip=1.0,
+        eval_interval=1,
+    )
+    latents = noise_for(range(batch * STEPS[shape]), (channels, side, side), 0)
+    setup = Setup(settings, criterion, latents, latents[:1], 0, "train_base", iteration=-1)
+
+    def draw(part: range) -> torch.Tensor:
+        noise = noise_for(part, (channels, side, side), 0)
+        kind, steps = diffusion.prediction_type, DDIM_STEPS[shape]
+        return sample_ddim(model, noise, criterion.alphas_cumprod, kind, steps)
+
+    def train() -> None:
+        train_diffusion(setup, model, lambda items: items, lambda *_: None)
+
+    def generate() -> None:
+        with eval_mode(model):
+            list(ranks.in_turns(batches(2 * batch, batch), draw))
+
+    found: dict[str, list[tuple[float, float]]] = {"training": [], "generation": []}
+    for number in range(EACH + 1):
+        for subject, run in (("training", train), ("generation", generate)):
+            ranks.barrier()
+            began, cpu = time.perf_counter(), time.process_time()
+            run()
+            ranks.barrier()
+            if number:
+                spent = time.perf_counter() - began, (time.process_time() - cpu) * count
+                found[subject].append(spent)
+    if ranks.rank() == 0:
+        write_json(result, found)
+    ranks.leave()
+
+
+def measure(rounds: int) -> list[Sample]:
+    """``rounds`` in which each layout's processes start once, in an order that turns."""
+    samples: list[Sample] = []
+    names = list(LAYOUTS)
+    for shape in STEPS:
+        for number in range(rounds):
+            turn = number % len(names)
+            for name in (*names[turn:], *names[:turn]):
+                samples += _samples(shape, name, number)
+        print(f"  {shape} done", flush=True)
+    return samples
+
+
+def _samples(shape: str, name: str, number: int) -> list[Sample]:
+    count, threads = LAYOUTS[name]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    os.environ |= address
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "seconds.json"
+        start_processes(_work, (count, threads, shape, result), count, start_method="spawn")
+        found = read_json(result)
+    units = {"training": CPU_BATCH[shape] * STEPS[shape], "generation": 2 * CPU_BATCH[shape]}
+    return [
+        Sample(
+            subject="ranks",
+            shape=f"{shape}, {subject}",
+            contender=name,
+            ours=count > 1,
+            round=number * EACH + index,
+            seconds=seconds,
+            cpu=cpu,
+            units=units[subject],
+            unit="latents",
+        )
+        for subject, spent in found.items()
+        for index, (seconds, cpu) in enumerate(spent)
+    ]
