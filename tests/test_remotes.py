@@ -36,7 +36,7 @@ from servers import Gate
 
 from checkup import storage
 
-PAGE = (REPO / "docs/remotes.md").read_text()
+PAGE = (REPO / "README.md").read_text() + (REPO / "docs/remotes.md").read_text()
 FILES, FILE_SIZE = 12, 1_000_000
 HALF = FILES * FILE_SIZE // 2
 CHECK = str(REPO / "tools/check_remote.py")
@@ -154,7 +154,7 @@ def failure(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def block(first_line: str) -> str:
-    """The commands of docs/remotes.md under a comment that begins so."""
+    """The commands of README or docs/remotes.md under a comment that begins so."""
     found = re.search(rf"```bash\n(# {re.escape(first_line)}.*?)```", PAGE, re.S)
     assert found, first_line
     return found[1]
@@ -164,7 +164,7 @@ def shell(project: Path, commands: str) -> None:
     must(command(project, "bash", "-euc", commands))
 
 
-# --- A whole run, with the commands of docs/remotes.md ---
+# --- A whole run, with README's commands ---
 
 
 @pytest.fixture(scope="module")
