@@ -79,6 +79,8 @@ class Attempt:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # what is started in the background ignores SIGINT, and hands that on
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def family(self) -> list[psutil.Process]:

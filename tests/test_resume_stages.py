@@ -174,6 +174,8 @@ def start(project: Path, stage: str, *python: str, **env: str) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a test run in the background ignores SIGINT, and what it starts would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -237,7 +239,7 @@ def test_a_stage_that_a_signal_ends_goes_on_where_it_stopped(
     project = copy_without_result(whole, tmp_path / "project")
     first = start_held(project, "train_disc")
     first.send_signal(getattr(signal, sign))
-    _, err = first.communicate()
+    _, err = first.communicate(timeout=60)
     assert first.returncode == (-9 if sign == "SIGKILL" else 130)
     assert "Traceback" not in err
     shutil.rmtree(project / "discriminator", ignore_errors=True)
