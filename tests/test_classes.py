@@ -340,8 +340,7 @@ def accuracy_of(num_classes: int) -> float:
         0,
         0,
         lambda _: None,
-        None,
-        num_classes,
+        num_classes=num_classes,
     )
     model = Discriminator(**result.config)
     model.load_state_dict(result.final)

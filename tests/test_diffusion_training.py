@@ -108,10 +108,10 @@ def trained_on(monkeypatch):
     seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     call = Criterion.__call__
 
-    def spy(self, model, x0, eps, timesteps, **more):
+    def spy(self, model, x0, eps, timesteps, labels=None, **more):
         if torch.is_grad_enabled():
             seen.append((x0, eps, timesteps))
-        return call(self, model, x0, eps, timesteps, **more)
+        return call(self, model, x0, eps, timesteps, labels, **more)
 
     monkeypatch.setattr(Criterion, "__call__", spy)
     return seen

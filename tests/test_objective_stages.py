@@ -42,7 +42,11 @@ def test_a_round_of_the_objective_ends_in_checkpoints_and_finite_terms(
     choose(start, objective)
     out = Path(f"round_{objective}")
     disc = {"real": "real_latents.pt", "manifest": "real_latents.csv", "fake": "fake_latents.pt"}
-    disc |= {"predicted": "predicted_latents.pt", "replay": "no_earlier_iteration"}
+    disc |= {
+        "latents": "latents",
+        "predicted": "predicted_latents.pt",
+        "replay": "no_earlier_iteration",
+    }
     disc |= {"iteration": 0, "out": out, "metrics": out / "disc.json"}
     run_stage("train_disc", disc, monkeypatch)
     diffusion = {

@@ -105,7 +105,7 @@ def test_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert device() == torch.device("cpu")
 
 
-@pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda")])
+@pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda:0")])
 def test_device_is_the_gpu_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, available: bool, expected: str
 ) -> None:

@@ -42,7 +42,7 @@ def test_samples_nearest_to_training_come_first_with_the_image_that_they_are_nea
 
 def test_most_viable_samples_come_first_and_the_least_viable_last():
     latents = torch.tensor([0.3, -2.0, 5.0, 1.0, -0.5])[:, None, None, None].expand(5, 4, 8, 8)
-    shown, scores = judged_samples(latents, images(5), lambda x: x[:, 0, 0, 0], 2)
+    shown, scores = judged_samples(latents, images(5), lambda x, **_: x[:, 0, 0, 0], 2)
     assert scores == Viability([0.9933, 0.7311], [0.1192, 0.3775])
     assert np.array_equal(shown, images(5)[[2, 3, 1, 4]])
 

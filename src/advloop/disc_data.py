@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from advloop.errors import UserError
-from advloop.gathered import Gathered
+from advloop.gathered import Gathered, Rows
 from advloop.params.discriminator import TrainDiscParams
 from advloop.runtime import generator
 from advloop.schedule import add_noise, spread_timesteps
@@ -26,7 +26,7 @@ class DiscData:
     labels: (N,) the class of each, or None where latents have none.
     """
 
-    latents: torch.Tensor | Gathered
+    latents: Rows
     real: torch.Tensor
     timesteps: torch.Tensor | None = None
     labels: torch.Tensor | None = None
@@ -50,9 +50,9 @@ class Fakes:
     predictions. earlier: the replay buffer of the iteration before.
     """
 
-    samples: torch.Tensor
-    predicted: torch.Tensor | None = None
-    earlier: torch.Tensor | None = None
+    samples: Rows
+    predicted: Rows | None = None
+    earlier: Rows | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,7 +109,7 @@ def pair_rows(
 
 def mix_fakes(
     fakes: Fakes, rows: torch.Tensor, params: TrainDiscParams, stream: torch.Generator
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, int]]:
+) -> tuple[list[tuple[Rows, torch.Tensor]], dict[str, int]]:
     """(tensor, rows of it) for all n fakes of a side with the shuffled ``rows`` (n,).
 
     And how many of them are which.
@@ -119,7 +119,7 @@ def mix_fakes(
     ``rows`` of ``fakes.samples``.
     """
     replayed = predicted = 0
-    parts = []
+    parts: list[tuple[Rows, torch.Tensor]] = []
     if fakes.earlier is not None:
         replayed = min(round(params.replay_fraction * len(rows)), len(fakes.earlier))
         order = torch.randperm(len(fakes.earlier), generator=stream)
@@ -133,7 +133,7 @@ def mix_fakes(
 
 
 def make_sides(
-    real: torch.Tensor,
+    real: Rows,
     fakes: Fakes,
     real_splits: list[str],
     params: TrainDiscParams,
@@ -155,7 +155,7 @@ def make_sides(
 
 def fill_sides(
     paired: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
-    real: torch.Tensor,
+    real: Rows,
     fakes: Fakes,
     params: TrainDiscParams,
     key: tuple[int, ...],

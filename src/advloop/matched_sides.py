@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from advloop.disc_data import DiscData, Fakes, check_sides, fill_sides, pair_rows
+from advloop.gathered import Gathered, Rows
 from advloop.params.discriminator import TrainDiscParams
 
 
@@ -20,7 +21,7 @@ class SideLabels:
 
 
 def make_matched_sides(
-    real: torch.Tensor,
+    real: Rows,
     fakes: Fakes,
     real_splits: list[str],
     labels: SideLabels,
@@ -40,16 +41,21 @@ def make_matched_sides(
         reals = (labels.real == label).nonzero().squeeze(1)
         rows = (labels.fake == label).nonzero().squeeze(1)
         own = Fakes(
-            fakes.samples[rows],
-            None if fakes.predicted is None else fakes.predicted[rows],
+            Gathered([(fakes.samples, rows)]),
+            None if fakes.predicted is None else Gathered([(fakes.predicted, rows)]),
             None
             if fakes.earlier is None or labels.earlier is None
-            else fakes.earlier[labels.earlier == label],
+            else Gathered([(fakes.earlier, (labels.earlier == label).nonzero().squeeze(1))]),
         )
         splits = [real_splits[row] for row in reals.tolist()]
         paired = pair_rows(splits, len(rows), seed, iteration, label)
         sides, counts = fill_sides(
-            paired, real[reals], own, params, (seed, iteration, label), where
+            paired,
+            Gathered([(real, reals)]),
+            own,
+            params,
+            (seed, iteration, label),
+            where,
         )
         for name, side in sides.items():
             told = torch.full((len(side),), label, device=where)
@@ -62,10 +68,14 @@ def make_matched_sides(
 
 def _join(parts: list[DiscData]) -> DiscData:
     """Rows of all parts, real first."""
-    columns = [(part.latents, part.real, part.labels) for part in parts]
-    latents, real, labels = (
-        torch.cat([column for column in values if column is not None])
-        for values in zip(*columns, strict=True)
-    )
+    real = torch.cat([part.real for part in parts])
+    labels = torch.cat([part.labels for part in parts if part.labels is not None])
     order = torch.argsort(real, descending=True, stable=True)
-    return DiscData(latents[order], real[order], labels=labels[order])
+    held = [part.latents for part in parts if isinstance(part.latents, torch.Tensor)]
+    latents: Rows
+    if held:  # by a GPU
+        latents = torch.cat(held)[order]
+    else:
+        joined = Gathered([(part.latents, torch.arange(len(part))) for part in parts])
+        latents = Gathered([(joined, order)])
+    return DiscData(latents, real[order], labels=labels[order])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TextIO, TypeVar
 
@@ -12,6 +13,9 @@ from advloop.leader import leads
 
 T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
+
+# Its own is a semaphore of the system, which a killed process leaves behind, with a warning.
+tqdm.set_lock(threading.RLock())
 
 
 class Bar:

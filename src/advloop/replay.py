@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from advloop.classes import Classes
+from advloop.gathered import Rows
 from advloop.runtime import generator
 
 KEPT = 0.5  # of the buffer, from one iteration to the next
 
 
 def update_replay(
-    fakes: torch.Tensor, earlier: torch.Tensor | None, seed: int, iteration: int
+    fakes: Rows, earlier: Rows | None, seed: int, iteration: int
 ) -> torch.Tensor:
     """The buffer after ``iteration``: (N, …), as many rows as ``fakes`` (N, …).
 
