@@ -61,7 +61,7 @@ ROUND = (
 
 def training_files(args: argparse.Namespace, train: torch.Tensor) -> list[str]:
     """The images whose variants train.pt holds, in its order."""
-    files = [file for file, _, split in read_manifest(args.manifest) if split == "train"]
+    files = [file for file, _, split, *_ in read_manifest(args.manifest) if split == "train"]
     if not files or len(train) % len(files):
         raise UserError(
             f"{args.manifest}: {len(files)} training images for {len(train)} latents; `dvc repro`"
@@ -128,11 +128,12 @@ def main() -> None:
     deterministic()
     denoiser = load_checkpoint(args.model).to(device())
     shape = denoiser.latent_shape
-    discriminator = None
-    if args.discriminator:
-        discriminator = load_discriminator(args.discriminator, shape[0]).to(device())
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, number_of(classes))
+    discriminator = None
+    if args.discriminator:
+        discriminator = load_discriminator(args.discriminator, shape[0], number_of(classes))
+        discriminator.to(device())
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(
         load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
