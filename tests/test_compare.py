@@ -19,6 +19,7 @@ from conftest import (
     REPO,
     command,
     commit,
+    copy_of,
     dvc,
     environment,
     fail_at,
@@ -39,11 +40,9 @@ pytestmark = pytest.mark.xdist_group("compare")
 
 
 @pytest.fixture(scope="module")
-def project(finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(finished_round: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project of fake stages with what `make compare` needs; the tests go on from one another."""
-    folder = tmp_path_factory.mktemp("compare") / "fakes"
-    shutil.copytree(finished_fakes.parent, folder, symlinks=True)
-    project = folder / finished_fakes.name
+    project = copy_of(finished_round, tmp_path_factory.mktemp("compare") / "fakes")
     for source in (*REPO.glob("benchmarks/compare*.py"), REPO / "docs/tried.md"):
         target = project / source.relative_to(REPO)
         target.parent.mkdir(exist_ok=True)
@@ -132,7 +131,7 @@ def test_results_are_those_of_the_experiments(project: Path) -> None:
     for arm, runs in results["cells"].items():
         for seed, cell in runs.items():
             shown = git(project, "show", f"{cells(project)[f'{arm}-{seed}']}:reports/metrics.json")
-            assert f'"iter_1": {{"kid_lite0": {cell["rows"]["iter_1"]["kid_lite0"]}}}' in shown
+            assert f'"iter_0": {{"kid_lite0": {cell["rows"]["iter_0"]["kid_lite0"]}}}' in shown
     seconds = [cell["seconds"] for runs in results["cells"].values() for cell in runs.values()]
     assert seconds.count(None) == 1  # the killed one
     assert all(0 < value < 300 for value in seconds if value is not None)
@@ -154,7 +153,7 @@ def test_second_run_runs_nothing_and_commits_of_other_files_do_not_matter(projec
 
 
 def test_failed_cell_is_named_and_tried_again(project: Path) -> None:
-    fail_at(project, "train_diffusion@1")
+    fail_at(project, "train_diffusion@0")
     done = run(project, "--seeds", "0,1,2", "--objectives", "none")
     fail_at(project)
     assert done.returncode == 1

@@ -294,43 +294,50 @@ def test_growing_runs_the_new_iteration_only_and_shrinking_the_report_only(fakes
     [
         pytest.param(
             "train_disc.epochs=3",
-            stages_of(0, 1, names=("train_disc", *TRAINED)) | {"generate@1"},
+            stages_of(0, names=("train_disc", *TRAINED)),
             id="a discriminator setting starts at train_disc@0",
         ),
         pytest.param(
             "train_diffusion.epochs=3",
-            stages_of(0, 1, names=TRAINED)
-            | {"generate@1", "train_disc@1", "publish_samples@0-003", "publish_samples@1-003"},
+            stages_of(0, names=TRAINED) | {"publish_samples@0-003"},
             id="a diffusion setting starts at train_diffusion@0",
         ),
         pytest.param(
             "objective=none",
-            stages_of(0, 1, names=TRAINED) | {"generate@1", "train_disc@1"},
+            stages_of(0, names=TRAINED),
             id="an objective starts at train_diffusion@0",
         ),
         pytest.param(
             "generate.num_samples=24",
-            stages_of(0, 1),
+            stages_of(0),
             id="the number of samples starts at generate@0 and encode",
         ),
         pytest.param(
             "evaluate.num_seeds=4",
-            stages_of(0, 1, names=("evaluate", "select"))
+            stages_of(0, names=("evaluate", "select"))
             | {"evaluate_reals", "evaluate_base", "select_base"},
             id="an evaluation setting evaluates",
         ),
         pytest.param(
             "exp_name=other",
-            stages_of(0, 1, names=("publish",)),
+            stages_of(0, names=("publish",)),
             id="another name publishes",
         ),
     ],
 )
-def test_setting_reruns_what_depends_on_it(fakes: Path, override: str, expected: set[str]) -> None:
-    done = must(dvc(fakes, "exp", "run", "-S", override))
+def test_setting_reruns_what_depends_on_it(
+    one_round: Path, override: str, expected: set[str]
+) -> None:
+    done = must(dvc(one_round, "exp", "run", "-S", override))
     last = {"export", "report"}
     assert ran(done) - last == expected | {"check_config"}
     assert (ran(done) & last == last) == any(name.startswith("evaluate") for name in expected)
+
+
+def test_what_changes_a_round_changes_the_next_one(fakes: Path) -> None:
+    done = must(dvc(fakes, "exp", "run", "-S", "train_disc.epochs=3"))
+    again = stages_of(0, 1, names=("train_disc", *TRAINED)) | {"generate@1"}
+    assert ran(done) == again | {"check_config", "export", "report"}
 
 
 def test_hand_edited_num_iterations_is_refused_with_the_command_that_fixes_it(fakes: Path) -> None:
@@ -345,13 +352,15 @@ def test_hand_edited_num_iterations_is_refused_with_the_command_that_fixes_it(fa
     assert {name: data for name, data in results(fakes).items() if name != "config.ok"} == unchanged
 
 
-def test_change_of_conf_without_composing_is_refused_until_it_is_composed(fakes: Path) -> None:
-    edit(fakes / "conf/config.yaml", "\nseed: 0 ", "\nseed: 1 ")
-    done = dvc(fakes, "repro")
+def test_change_of_conf_without_composing_is_refused_until_it_is_composed(
+    one_round: Path,
+) -> None:
+    edit(one_round / "conf/config.yaml", "\nseed: 0 ", "\nseed: 1 ")
+    done = dvc(one_round, "repro")
     assert "`make params`" in error_line(done, "error: params.yaml: conf/ has changed")
     assert ran(done) == {"check_config"}
-    compose(fakes)
-    assert "train_disc@0" in ran(must(dvc(fakes, "repro")))
+    compose(one_round)
+    assert "train_disc@0" in ran(must(dvc(one_round, "repro")))
 
 
 @pytest.mark.parametrize(
@@ -364,17 +373,17 @@ def test_change_of_conf_without_composing_is_refused_until_it_is_composed(fakes:
     ],
 )
 def test_bad_override_fails_in_one_readable_line_and_spoils_nothing(
-    fakes: Path, override: str, reason: str
+    one_round: Path, override: str, reason: str
 ) -> None:
-    before = results(fakes)
-    done = dvc(fakes, "exp", "run", "-S", override)
+    before = results(one_round)
+    done = dvc(one_round, "exp", "run", "-S", override)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout
     assert [line for line in done.stdout.splitlines() if reason in line], done.stdout
     assert ran(done) <= {"check_config"}
     kept = {name: data for name, data in before.items() if name != "config.ok"}
-    assert {name: data for name, data in results(fakes).items() if name != "config.ok"} == kept
-    assert ran(must(dvc(fakes, "exp", "run"))) <= {"check_config"}
+    assert {name: data for name, data in results(one_round).items() if name != "config.ok"} == kept
+    assert ran(must(dvc(one_round, "exp", "run"))) <= {"check_config"}
 
 
 def test_repro_after_a_failure_goes_on_from_the_last_finished_stage(tmp_path: Path) -> None:
@@ -402,50 +411,60 @@ def test_one_stage_can_be_redone_alone(fakes: Path) -> None:
     assert ran(done) == {"train_disc@1"}
 
 
-def test_experiment_in_a_temporary_copy_leaves_the_workspace_alone(fakes: Path) -> None:
-    before = results(fakes)
-    done = must(dvc(fakes, "exp", "run", "--temp", "-S", "evaluate.num_seeds=4"))
-    assert {"evaluate@0", "evaluate@1", "report"} <= ran(done)
+def test_experiment_in_a_temporary_copy_leaves_the_workspace_alone(one_round: Path) -> None:
+    before = results(one_round)
+    done = must(dvc(one_round, "exp", "run", "--temp", "-S", "evaluate.num_seeds=4"))
+    assert {"evaluate@0", "report"} <= ran(done)
     assert not ran(done) & {"prepare", "train_base", "generate@0", "train_disc@0"}
-    assert results(fakes) == before
-    assert git(fakes, "status", "--porcelain") == ""
-    shown = must(dvc(fakes, "exp", "show", "--csv")).stdout
+    assert results(one_round) == before
+    assert git(one_round, "status", "--porcelain") == ""
+    shown = must(dvc(one_round, "exp", "show", "--csv")).stdout
     assert len([line for line in shown.splitlines() if "branch_base" in line]) == 1, shown
 
 
 def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_time(
-    fakes: Path,
+    one_round: Path,
 ) -> None:
+    project = one_round
     for seeds in (4, 5):
         name = f"seeds-{seeds}"
         must(
-            dvc(fakes, "exp", "run", "--queue", "--name", name, "-S", f"evaluate.num_seeds={seeds}")
+            dvc(
+                project,
+                "exp",
+                "run",
+                "--queue",
+                "--name",
+                name,
+                "-S",
+                f"evaluate.num_seeds={seeds}",
+            )
         )
-    before = results(fakes)
-    schema = fakes / "src/advloop/params/schema.py"
+    before = results(project)
+    schema = project / "src/advloop/params/schema.py"
     schema.write_text("raise SystemExit('the library of the workspace')\n")
-    must(dvc(fakes, "queue", "start", "--jobs", "2"))
+    must(dvc(project, "queue", "start", "--jobs", "2"))
     try:
         deadline = time.monotonic() + 300
         while (
-            len(re.findall(r"Success|Failed", status := dvc(fakes, "queue", "status").stdout)) < 2
+            len(re.findall(r"Success|Failed", status := dvc(project, "queue", "status").stdout)) < 2
         ):
             assert time.monotonic() < deadline, status
             time.sleep(1)
     finally:
-        dvc(fakes, "queue", "stop", "--kill")
-    assert status.count("Success") == 2, dvc(fakes, "queue", "logs").stdout
-    assert results(fakes) == before
-    refs = git(fakes, "for-each-ref", "refs/exps", "--format=%(refname)").split()
+        dvc(project, "queue", "stop", "--kill")
+    assert status.count("Success") == 2, dvc(project, "queue", "logs").stdout
+    assert results(project) == before
+    refs = git(project, "for-each-ref", "refs/exps", "--format=%(refname)").split()
     reports = set()
     for seeds in (4, 5):
         (ref,) = [ref for ref in refs if ref.endswith(f"/seeds-{seeds}")]
-        params = yaml.safe_load(git(fakes, "show", f"{ref}:params.yaml"))
+        params = yaml.safe_load(git(project, "show", f"{ref}:params.yaml"))
         assert params["evaluate"]["num_seeds"] == seeds
-        reports.add(git(fakes, "show", f"{ref}:reports/metrics.json"))
+        reports.add(git(project, "show", f"{ref}:reports/metrics.json"))
     assert len(reports) == 2
-    commit(fakes, "Break the workspace's library")
-    broken = dvc(fakes, "repro", "--force", "--single-item", "check_config")
+    commit(project, "Break the workspace's library")
+    broken = dvc(project, "repro", "--force", "--single-item", "check_config")
     assert "the library of the workspace" in broken.stdout
 
 

@@ -21,7 +21,7 @@ from advloop.unet import load_checkpoint
 pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
 
 SHAPE = [16, 32, 32]
-GROUPS, IMAGES_PER_GROUP = 8, 6
+PLAN = {"train": (2, 9), "val": (1, 2), "tune": (1, 6), "test": (2, 3)}  # groups, images of each
 
 # What makes scale=full one step long; no shape is touched.
 ONE_STEP: dict[str, Any] = {
@@ -118,7 +118,15 @@ def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
     OmegaConf.set_struct(composed, True)  # a parameter that does not exist is an error
     OmegaConf.save(OmegaConf.merge(composed, ONE_STEP), project / "params.yaml")
     shutil.rmtree(project / "images")
-    write_images(project / "images", 256, GROUPS, IMAGES_PER_GROUP)
+    rows = ["file,group,split"]
+    splits = [(split, each) for split, (groups, each) in PLAN.items() for _ in range(groups)]
+    write_images(project / "images", 256, len(splits), max(each for _, each in splits))
+    for group, (split, each) in zip(sorted((project / "images").iterdir()), splits, strict=True):
+        images = sorted(group.iterdir())
+        rows += [f"{group.name}/{image.name},{group.name},{split}" for image in images[:each]]
+        for image in images[each:]:
+            image.unlink()
+    (project / "images/manifest.csv").write_text("\n".join([*rows, ""]))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(project)
         for stage in STAGES:
@@ -183,9 +191,8 @@ def test_full_scale_latents_are_16_channels_of_32_by_32_float32(full: Path) -> N
 
 def test_full_scale_splits_hold_every_image_once(full: Path) -> None:
     manifest = pd.read_csv(full / "data/manifest.csv")
-    assert len(manifest) == GROUPS * IMAGES_PER_GROUP
     counts = manifest["split"].value_counts()
-    assert set(counts.index) == {"train", "val", "tune", "test"}
+    assert dict(counts) == {split: groups * each for split, (groups, each) in PLAN.items()}
     for split in ("train", "val", "test"):
         assert len(tensor(full / f"latents/{split}.pt")) == counts[split]
 

@@ -45,15 +45,15 @@ def test_report_stays_in_git_and_out_of_the_storage(fakes: Path) -> None:
     assert git(fakes, "ls-files", "outputs") == ""
 
 
-def test_metrics_diff_and_the_table_of_experiments_name_what_one_changed(fakes: Path) -> None:
-    must(dvc(fakes, "exp", "run", "-S", "evaluate.num_seeds=4"))
+def test_metrics_diff_and_the_table_of_experiments_name_what_one_changed(one_round: Path) -> None:
+    must(dvc(one_round, "exp", "run", "-S", "evaluate.num_seeds=4"))
     (shown,) = re.findall("@(dvc exp show .*)", (REPO / "Makefile").read_text())
-    table = must(dvc(fakes, *shlex.split(shown)[1:], "--csv")).stdout
+    table = must(dvc(one_round, *shlex.split(shown)[1:], "--csv")).stdout
     rows = list(csv.DictReader(table.splitlines()))
     about = {"Experiment", "rev", "typ", "Created", "parent", "figure"}  # the last: the fakes' own
     assert set(rows[0]) - about == {"held_out.final.kid_lite0", "evaluate.num_seeds"}
     assert {row["evaluate.num_seeds"] for row in rows} == {"3", "4"}
-    done = must(dvc(fakes, "metrics", "diff", "--json", "HEAD"))
+    done = must(dvc(one_round, "metrics", "diff", "--json", "HEAD"))
     changed = json.loads(done.stdout)
     assert set(changed) == {"reports/metrics.json"}
     assert changed["reports/metrics.json"]["held_out.final.kid_lite0"]["diff"] != 0

@@ -11,9 +11,7 @@ from advloop.runtime import generator
 KEPT = 0.5  # of the buffer, from one iteration to the next
 
 
-def update_replay(
-    fakes: Rows, earlier: Rows | None, seed: int, iteration: int
-) -> torch.Tensor:
+def update_replay(fakes: Rows, earlier: Rows | None, seed: int, iteration: int) -> torch.Tensor:
     """The buffer after ``iteration``: (N, …), as many rows as ``fakes`` (N, …).
 
     KEPT of it comes from the buffer of the iteration before, the rest from ``fakes``, both
