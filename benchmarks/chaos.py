@@ -13,7 +13,7 @@ import contextlib
 import math
 import os
 import random
-import resource
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DVC = Path(sys.executable).parent / "dvc"
 PAGE = ROOT / "docs/chaos.md"
 REFUSED = "is still writing it"
+STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,20 @@ class Survival:
     cpu_seconds: float
 
 
+@dataclass
+class Course:
+    """CPU seconds of an undisturbed run: when each stage began, in that order, and in all."""
+
+    starts: dict[str, float]
+    cpu_seconds: float
+
+
 class Attempt:
     """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
 
     def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
         self.log, self.cpu_seconds = log, 0.0
+        self.starts: dict[str, float] = {}  # CPU seconds when each stage began
         with log.open("wb") as file:
             self.process = psutil.Popen(
                 [str(DVC), "repro"],
@@ -99,19 +109,40 @@ class Attempt:
                 seconds += times.children_user + times.children_system
         return seconds
 
-    def work(self, seconds: float) -> bool:
-        """Let it work for so many seconds of CPU time, or to its end: whether it has ended."""
-        while self.cpu_seconds < seconds:
+    def look(self) -> None:
+        self.cpu_seconds = max(self.cpu_seconds, self._worked())
+        for stage in STAGE.findall(self.text()):
+            self.starts.setdefault(stage, self.cpu_seconds)
+
+    def work(self, place: float, course: Course | None = None) -> bool:
+        """Let it work up to this place of an undisturbed run, or to its end: whether it has ended.
+
+        It stands where the stage that it began with stood in that run: what a stage before it or a
+        snapshot of this one brings back is not work, nor what is done again.
+        """
+        limit = math.inf
+        while self.cpu_seconds < limit:
             try:
                 self.process.wait(timeout=0.05)
             except psutil.TimeoutExpired:
-                self.cpu_seconds = max(self.cpu_seconds, self._worked())
+                self.look()
+                if course and self.starts:
+                    first, began = next(iter(self.starts.items()))
+                    limit = began + place - course.starts[first]
                 continue
             return True
         return False
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def undisturbed(attempt: Attempt) -> Course:
+    """The course of an attempt that nothing ends; RuntimeError where it fails."""
+    attempt.work(math.inf)
+    if attempt.process.returncode:
+        raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
+    return Course(attempt.starts, attempt.cpu_seconds)
 
 
 def stage_of(processes: list[psutil.Process]) -> tuple[psutil.Process | None, str]:
@@ -146,43 +177,34 @@ def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
     return Strike(kind, name), alive
 
 
-def cpu_seconds() -> float:
-    """Of all processes that this one has started and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def moments(kills: int, seconds: float, seed: int) -> list[float]:
-    """CPU seconds between one kill and the next: random moments of an undisturbed run."""
-    draws = random.Random(seed)
-    places = sorted(draws.uniform(0, seconds) for _ in range(kills))
-    return [place - before for before, place in zip([0.0, *places], places, strict=False)]
-
-
 def survive(
     project: Path,
     kills: int,
-    seconds: float,
+    course: Course,
     seed: int,
     env: Mapping[str, str] | None = None,
+    since: str | None = None,
 ) -> Survival:
     """Run ``project`` to its end with so many kills; RuntimeError where it cannot be finished.
 
-    seconds: of CPU time, what an undisturbed run takes. Wall time would let a kill come too late
-    wherever the machine has become faster since.
+    course: of an undisturbed run. The kills come at random places of it, those after stage
+    ``since`` has begun. By CPU time: by wall time a kill would come too late wherever the machine
+    has become faster.
     """
     folder = Path(tempfile.mkdtemp())
     strikes: list[Strike] = []
     orphans: list[psutil.Process] = []
     worked = 0.0
-    waits = moments(kills, seconds, seed)
+    draws = random.Random(seed)
+    first = course.starts[since] if since else 0.0
+    places = sorted(draws.uniform(first, course.cpu_seconds) for _ in range(kills))
     attempts = 0
     while True:
         attempts += 1
         if attempts > 3 * kills + 3:
             raise RuntimeError(f"no end after {attempts} attempts; see {folder}")
         attempt = Attempt(project, folder / f"{attempts}.log", env)
-        ended = attempt.work(waits[len(strikes)] if len(strikes) < kills else math.inf)
+        ended = attempt.work(places[len(strikes)] if len(strikes) < kills else math.inf, course)
         worked += attempt.cpu_seconds
         if not ended:
             one, orphans = strike(attempt, KINDS[len(strikes) % len(KINDS)])
@@ -197,10 +219,10 @@ def survive(
         psutil.wait_procs(orphans)
 
 
-def report(survival: Survival, undisturbed: float, *, same: bool, scale: str, seed: int) -> str:
+def report(survival: Survival, calm: float, *, same: bool, scale: str, seed: int) -> str:
     """docs/chaos.md."""
     strikes = survival.strikes
-    extra = survival.cpu_seconds - undisturbed
+    extra = survival.cpu_seconds - calm
     lines = [
         "# Kills survived",
         "",
@@ -209,7 +231,7 @@ def report(survival: Survival, undisturbed: float, *, same: bool, scale: str, se
         "",
         f"- {len(strikes)} kills, then dvc.lock "
         f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
-        f"- Undisturbed: {undisturbed:.0f} s of CPU time. With all kills: "
+        f"- Undisturbed: {calm:.0f} s of CPU time. With all kills: "
         f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill: work done "
         "twice, and starting again.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
@@ -237,14 +259,13 @@ def main() -> int:
     env = os.environ | {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}"}
     with tempfile.TemporaryDirectory() as temporary:
         calm, wild = (clone(Path(temporary) / name) for name in ("calm", "wild"))
-        before = cpu_seconds()
-        subprocess.run([str(DVC), "repro", "--force"], cwd=calm, env=env, check=True)
-        undisturbed = cpu_seconds() - before
-        (wild / "dvc.lock").unlink()
-        survival = survive(wild, args.kills, undisturbed, args.seed, env)
+        for project in (calm, wild):
+            (project / "dvc.lock").unlink()
+        course = undisturbed(Attempt(calm, Path(temporary) / "calm.log", env))
+        survival = survive(wild, args.kills, course, args.seed, env)
         same = (calm / "dvc.lock").read_bytes() == (wild / "dvc.lock").read_bytes()
     scale = (ROOT / "params.yaml").read_text().partition("scale: ")[2].split()[0]
-    text = report(survival, undisturbed, same=same, scale=scale, seed=args.seed)
+    text = report(survival, course.cpu_seconds, same=same, scale=scale, seed=args.seed)
     print(text)
     PAGE.write_text(text)
     return 0 if same else 1

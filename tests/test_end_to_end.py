@@ -7,7 +7,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from advloop.params.diffusion import DiffusionParams
 from advloop.sampling import sample_ddim
 from advloop.schedule import alphas_cumprod_of
 from advloop.unet import load_checkpoint
-from chaos import KINDS, cpu_seconds, survive
+from chaos import KINDS, Attempt, Course, survive, undisturbed
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 
@@ -42,8 +41,8 @@ SAMPLES = TINY["generate"]["num_samples"]  # type: ignore[index]  # a section
 @dataclass(frozen=True)
 class Run:
     project: Path
-    done: subprocess.CompletedProcess[str]
-    cpu_seconds: float
+    printed: str
+    course: Course
 
     @property
     def outputs(self) -> Path:
@@ -51,7 +50,7 @@ class Run:
 
     def log(self, stage: str) -> str:
         """What one stage printed."""
-        parts = re.split(r"Running stage '([^']+)':\n", self.done.stdout)
+        parts = re.split(r"Running stage '([^']+)':\n", self.printed)
         return dict(zip(parts[1::2], parts[2::2], strict=True))[stage]
 
     def locked(self, stage: str) -> dict[str, str]:
@@ -63,9 +62,9 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     project = make_project(tmp_path_factory.mktemp("real"))
-    before = cpu_seconds()
-    done = must(dvc(project, "repro"))
-    return Run(project, done, cpu_seconds() - before)
+    attempt = Attempt(project, project.parent / "log", environment(project))
+    course = undisturbed(attempt)
+    return Run(project, attempt.text(), course)
 
 
 def load(path: Path) -> Any:
@@ -298,8 +297,7 @@ def test_second_half_killed_in_every_way_in_another_folder_ends_with_the_same_by
     (project / "dvc.lock").write_text(yaml.dump(lock | {"stages": first_half}, sort_keys=False))
     shutil.rmtree(project / ".dvc/cache/runs")  # from which DVC would take the results
     env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
-    # a third of all the work: surely less than the half
-    survival = survive(project, len(KINDS), run.cpu_seconds / 3, seed=0, env=env)
+    survival = survive(project, len(KINDS), run.course, seed=0, env=env, since="generate@1")
     assert [one.kind for one in survival.strikes] == list(KINDS)
     assert yaml.safe_load((project / "dvc.lock").read_text()) == lock
     for folder in ("outputs", "reports"):
