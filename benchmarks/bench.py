@@ -18,8 +18,8 @@ import bench_processes
 import bench_ranks
 import bench_subjects
 import bench_tables
-from advloop.errors import UserError
-from advloop.runtime import device
+from advloop.core.errors import UserError
+from advloop.core.runtime import device
 
 ROOT = compare_paths.ROOT
 PROCESSES = {

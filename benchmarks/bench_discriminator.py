@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from advloop.disc_data import DiscData
-from advloop.disc_training import train_discriminator
+from advloop.disc.data import DiscData
+from advloop.disc.training import train_discriminator
 from advloop.discriminator import build_discriminator
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.schedule import make_alphas_cumprod

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from advloop.autoencoder import Codec, build_autoencoder, to_pixels
+from advloop.core.runtime import batches
 from advloop.latents import encode_rows
 from advloop.params.data import AutoencoderParams
-from advloop.runtime import batches
 from race import Contender
 
 

@@ -15,8 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from advloop.autoencoder import build_autoencoder, save_autoencoder
+from advloop.core.io import save_torch, write_json
 from advloop.discriminator import build_discriminator, save_discriminator
-from advloop.io import save_torch, write_json
 from advloop.manifest import write_manifest
 from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import UNetParams

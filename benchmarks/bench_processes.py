@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from race import Sample
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import start_processes
 
-from advloop import ranks
+from advloop.core import ranks
+from advloop.core.io import read_json, write_json
+from advloop.core.runtime import batches, eval_mode
 from advloop.criterion import Criterion
 from advloop.diffusion_training import Setup, train_diffusion
-from advloop.io import read_json, write_json
 from advloop.objectives.none import noise_only
 from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
-from advloop.runtime import batches, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import build_unet, unet_config
 from bench_subjects import CPU_BATCH, shape_params

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
-from advloop.runtime import autocast, batches
+from advloop.core.runtime import autocast, batches
 from advloop.sampling import noise_for, sample_ddim
 from advloop.schedule import make_alphas_cumprod
 from advloop.unet import build_unet

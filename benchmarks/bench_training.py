@@ -11,11 +11,11 @@ from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from advloop.core.runtime import autocast
 from advloop.criterion import Criterion
 from advloop.diffusion_training import Setup, train_diffusion
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams
-from advloop.runtime import autocast
 from advloop.unet import build_unet
 from race import Contender
 

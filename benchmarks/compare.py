@@ -16,8 +16,8 @@ import sys
 import compare_paths
 
 from advloop.comparison import CONTROL, EQUAL_COMPUTE, order_of_cells
-from advloop.errors import UserError
-from advloop.io import write_json
+from advloop.core.errors import UserError
+from advloop.core.io import write_json
 from compare_cells import arms_of, cell, objectives_of, seeds_of
 from compare_git import experiments
 from compare_queue import enqueue, settle, start_worker, stop, wait

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from advloop.comparison import CONTROL, EQUAL_COMPUTE, equal_compute_epochs
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from compare_git import git
 
 PREFIX = "compare-"

@@ -7,7 +7,7 @@ import subprocess
 
 import compare_paths
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:

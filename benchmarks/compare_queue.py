@@ -13,8 +13,8 @@ from pathlib import Path
 
 import compare_paths
 
-from advloop.errors import UserError
-from advloop.io import write_json
+from advloop.core.errors import UserError
+from advloop.core.io import write_json
 from compare_cells import PREFIX, Cell
 from compare_git import experiments, git, run
 from compare_state import remember_event, remember_interrupted, remember_seconds

@@ -16,8 +16,8 @@ from PIL import Image
 
 from advloop.comparison import CONTROL, Comparison, kept_rows
 from advloop.comparison_page import page
-from advloop.errors import UserError
-from advloop.io import atomic_path, read_json
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path, read_json
 from compare_cells import Arm, Cell, compose
 from compare_git import experiments, git
 from compare_state import remember_seconds

@@ -6,7 +6,7 @@ from typing import Any
 
 import compare_paths
 
-from advloop.io import read_json, write_json
+from advloop.core.io import read_json, write_json
 from compare_git import experiments
 
 # Start times, interrupted cells, a queueing under way.

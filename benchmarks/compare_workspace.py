@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import compare_paths
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from compare_git import git, run
 from compare_state import read_state, remember
 

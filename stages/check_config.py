@@ -8,8 +8,8 @@ from typing import Any
 from common import load_params, parse_args, run_stage
 from omegaconf import DictConfig, OmegaConf
 
-from advloop.errors import UserError
-from advloop.io import atomic_path
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path
 from advloop.params.loader import Params
 from advloop.params.provenance import check_provenance
 from advloop.params.schema import check_params

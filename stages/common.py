@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from omegaconf import OmegaConf
 
-from advloop.errors import UserError
-from advloop.leader import leads
-from advloop.lock import require_lock
+from advloop.core.errors import UserError
+from advloop.core.leader import leads
+from advloop.core.lock import require_lock
+from advloop.core.timings import record
 from advloop.params.loader import Params
-from advloop.timings import record
 
 
 def parse_args(

@@ -9,17 +9,17 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
+from advloop.core.leader import leads
+from advloop.core.progress import bar
+from advloop.core.resume import RowProgress
+from advloop.core.runtime import deterministic, device
 from advloop.dataset import load_dataset
 from advloop.draw import draw_reals
 from advloop.latent_files import read_scale
 from advloop.latents import encode_rows
-from advloop.leader import leads
 from advloop.manifest import write_manifest
 from advloop.params.run import read_seed
 from advloop.params.sampling import EncodeParams, GenerateParams
-from advloop.progress import bar
-from advloop.resume import RowProgress
-from advloop.runtime import deterministic, device
 
 
 def main() -> None:

@@ -13,14 +13,14 @@ from resuming import resumable
 from advloop.augment import VARIANTS
 from advloop.autoencoder import Codec, load_autoencoder, read_scaling
 from advloop.classes import label_rows, save_classes
+from advloop.core.io import write_json
+from advloop.core.leader import leads
+from advloop.core.progress import bar
+from advloop.core.resume import RowProgress
+from advloop.core.runtime import deterministic, device
 from advloop.dataset import load_dataset
-from advloop.io import write_json
 from advloop.latents import encode_rows, latent_scale
-from advloop.leader import leads
 from advloop.params.data import EncodeDatasetParams
-from advloop.progress import bar
-from advloop.resume import RowProgress
-from advloop.runtime import deterministic, device
 
 
 def main() -> None:

@@ -16,25 +16,25 @@ from common import load_params, parse_args, run_stage
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.classes import load_classes, number_of
+from advloop.core.errors import UserError
+from advloop.core.io import copy_file, write_json
+from advloop.core.progress import bar
+from advloop.core.runtime import deterministic, device
 from advloop.criterion import Criterion
 from advloop.discriminator import Discriminator, load_discriminator
-from advloop.errors import UserError
-from advloop.evaluation import Drawn, evaluate_model, sample_labels
-from advloop.features import load_features
+from advloop.evaluation.features import load_features
+from advloop.evaluation.metrics import describe
+from advloop.evaluation.model import Drawn, evaluate_model, sample_labels
+from advloop.evaluation.pictures import judged_samples, nearest_pairs
+from advloop.evaluation.reals import Reals, load_reals
 from advloop.grids import image_grid, load_png, save_png
-from advloop.io import copy_file, write_json
 from advloop.latent_files import load_latents, read_scale
 from advloop.manifest import read_manifest
-from advloop.metrics import describe
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
-from advloop.pictures import judged_samples, nearest_pairs
-from advloop.progress import bar
-from advloop.reals import Reals, load_reals
 from advloop.rows import read_figures, read_rows
-from advloop.runtime import deterministic, device
 from advloop.shown import (
     DIFFUSION,
     DISCRIMINATOR,

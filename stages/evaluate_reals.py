@@ -10,20 +10,20 @@ from common import load_params, parse_args, run_stage
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.classes import load_classes, number_of
-from advloop.critic import two_sample_test
+from advloop.core.errors import UserError
+from advloop.core.io import write_json
+from advloop.core.runtime import batches, deterministic, device, generator
 from advloop.dataset import load_dataset
-from advloop.errors import UserError
-from advloop.features import load_features
+from advloop.evaluation.critic import two_sample_test
+from advloop.evaluation.features import load_features
+from advloop.evaluation.metrics import describe, make_row, measure, measure_classes
+from advloop.evaluation.reals import Reals, draw_images, draw_rows, nearest_training, save_reals
 from advloop.grids import image_grid, save_png
 from advloop.intervals import Seeds
-from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
-from advloop.metrics import describe, make_row, measure, measure_classes
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_seed
-from advloop.reals import Reals, draw_images, draw_rows, nearest_training, save_reals
-from advloop.runtime import batches, deterministic, device, generator
 from advloop.shown import SAMPLES, save_grid
 
 

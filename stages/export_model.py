@@ -9,7 +9,7 @@ from common import load_params, parse_args, run_stage
 from omegaconf import OmegaConf
 
 from advloop.autoencoder import load_autoencoder
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.export import Export, export_pipeline, read_unet
 from advloop.latent_files import read_scale
 from advloop.manifest import classes_of, read_manifest

@@ -13,15 +13,15 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.classes import load_classes, number_of
+from advloop.core.progress import bar
+from advloop.core.ranks import in_turns
+from advloop.core.resume import RowProgress
+from advloop.core.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.latent_files import load_latents
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
 from advloop.params.sampling import GenerateParams
 from advloop.predictions import predict_latents
-from advloop.progress import bar
-from advloop.ranks import in_turns
-from advloop.resume import RowProgress
-from advloop.runtime import autocast, batches, deterministic, device, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.schedule import alphas_cumprod_of
 from advloop.tensor_writer import TensorWriter

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
+from advloop.core.progress import bar, say
 from advloop.manifest import SPLITS
 from advloop.params.data import DataParams
-from advloop.prepare import prepare
-from advloop.progress import bar, say
-from advloop.sources import list_items, open_source
-from advloop.splits import class_lines
+from advloop.preparation.prepare import prepare
+from advloop.preparation.sources import list_items, open_source
+from advloop.preparation.splits import class_lines
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from common import run_stage
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from advloop.errors import UserError
-from advloop.leader import leads
-from advloop.ranks import join
+from advloop.core.errors import UserError
+from advloop.core.leader import leads
+from advloop.core.ranks import join
 
 Main = Callable[[], None]
 GRACE = 5.0  # seconds: what a failed process leaves the others to say why, or to be ended with it

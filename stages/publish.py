@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
-from advloop.io import copy_file
+from advloop.core.io import copy_file
 from advloop.params.run import read_exp_name
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from common import load_params, parse_args, run_stage
 from omegaconf import OmegaConf
 
-from advloop.io import copy_file, write_json, write_text
-from advloop.page import page
+from advloop.core.io import copy_file, write_json, write_text
 from advloop.params.loader import Params
-from advloop.report import markdown_table, rounds_csv, summary
+from advloop.reporting.page import page
+from advloop.reporting.report import markdown_table, rounds_csv, summary
+from advloop.reporting.verdict import judge
 from advloop.rows import read_rows
 from advloop.shown import require_shown
-from advloop.verdict import judge
 
 
 def all_params(params: Params) -> dict[str, Any]:

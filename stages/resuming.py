@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from advloop.errors import UserError
-from advloop.fingerprint import fingerprint, loaded_modules
-from advloop.leader import leads
-from advloop.lock import try_lock, unlock
+from advloop.core.errors import UserError
+from advloop.core.fingerprint import fingerprint, loaded_modules
+from advloop.core.leader import leads
+from advloop.core.lock import try_lock, unlock
+from advloop.core.ranks import agree, world_size
+from advloop.core.resume import Never, Resume, Snapshots
+from advloop.core.runtime import device
 from advloop.params.loader import Params
-from advloop.ranks import agree, world_size
-from advloop.resume import Never, Resume, Snapshots
-from advloop.runtime import device
 
 ROOT = Path(__file__).resolve().parent.parent
 

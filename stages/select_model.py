@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common import load_params, parse_args, run_stage
 
-from advloop.errors import UserError
-from advloop.io import copy_file
+from advloop.core.errors import UserError
+from advloop.core.io import copy_file
 from advloop.rows import read_rows
 from advloop.selection import select
 

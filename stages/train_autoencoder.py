@@ -14,12 +14,12 @@ from advloop.autoencoder import (
     save_autoencoder,
 )
 from advloop.autoencoder_training import psnr, train_autoencoder
+from advloop.core.io import write_json
+from advloop.core.progress import bar, say
+from advloop.core.runtime import deterministic, device
 from advloop.dataset import load_dataset
-from advloop.io import write_json
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.run import read_seed
-from advloop.progress import bar, say
-from advloop.runtime import deterministic, device
 
 
 def main() -> None:

@@ -9,17 +9,17 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.classes import load_classes, number_of
+from advloop.core.io import write_json
+from advloop.core.leader import leads
+from advloop.core.progress import bar, say
+from advloop.core.runtime import deterministic, device
 from advloop.criterion import Criterion, held_out
 from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
 from advloop.history import diffusion_report, write_history
-from advloop.io import write_json
 from advloop.latent_files import load_latents
-from advloop.leader import leads
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
-from advloop.progress import bar, say
-from advloop.runtime import deterministic, device
 from advloop.tracking import track
 from advloop.unet import (
     Denoiser,

@@ -11,21 +11,21 @@ from resuming import resumable
 
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.classes import load_classes, number_of
+from advloop.core.io import write_json
+from advloop.core.leader import leads
+from advloop.core.progress import bar, say
+from advloop.core.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.criterion import Criterion
 from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
 from advloop.discriminator import load_discriminator
 from advloop.grids import image_grid, save_png
 from advloop.history import diffusion_report, write_history
-from advloop.io import write_json
 from advloop.latent_files import load_latents, read_scale
-from advloop.leader import leads
 from advloop.objectives.registry import OBJECTIVES
 from advloop.params.adversarial import TrainDiffusionParams
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.objectives import read_objective
 from advloop.params.run import read_precision, read_seed
-from advloop.progress import bar, say
-from advloop.runtime import autocast, deterministic, device, eval_mode, generator
 from advloop.sampling import noise_for, sample_ddpm
 from advloop.tracking import track
 from advloop.unet import (

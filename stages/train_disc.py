@@ -12,23 +12,23 @@ from processes import run_shared_stage
 from resuming import resumable
 
 from advloop.classes import Classes, load_classes, number_of
-from advloop.disc_data import Fakes, make_sides
-from advloop.disc_training import Row, train_discriminator
+from advloop.core.errors import UserError
+from advloop.core.io import save_torch, write_json
+from advloop.core.leader import leads
+from advloop.core.progress import bar, say
+from advloop.core.runtime import deterministic, device
+from advloop.disc.data import Fakes, make_sides
+from advloop.disc.matched_sides import SideLabels, make_matched_sides
+from advloop.disc.replay import replay_labels, update_replay
+from advloop.disc.training import Row, train_discriminator
 from advloop.discriminator import save_discriminator
-from advloop.errors import UserError
 from advloop.health import health_warning
 from advloop.history import discriminator_report, write_history
-from advloop.io import save_torch, write_json
 from advloop.latent_files import load_latents
-from advloop.leader import leads
 from advloop.manifest import classes_of, read_manifest
-from advloop.matched_sides import SideLabels, make_matched_sides
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
 from advloop.params.run import read_seed
-from advloop.progress import bar, say
-from advloop.replay import replay_labels, update_replay
-from advloop.runtime import deterministic, device
 from advloop.schedule import alphas_cumprod_of
 from advloop.tracking import track
 

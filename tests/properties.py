@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 
 
 def bounded(examples: int) -> settings:

@@ -10,14 +10,14 @@ import torch
 from stage_runner import ROUND, START, run_stage
 from tiny_unet import CONFIG
 
-from advloop import ranks
+from advloop.core import ranks
+from advloop.core.io import save_torch
+from advloop.core.runtime import generator, seeded
 from advloop.criterion import Criterion
 from advloop.discriminator import Discriminator
-from advloop.io import save_torch
 from advloop.objectives.registry import OBJECTIVES
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.objectives import OBJECTIVES as PARAMS
-from advloop.runtime import generator, seeded
 from advloop.unet import build_unet, frozen_copy
 
 STAGES = {

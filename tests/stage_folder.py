@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 import check_config
 from advloop.autoencoder import load_autoencoder
-from advloop.io import copy_file
+from advloop.core.io import copy_file
 from advloop.unet import load_checkpoint
 from hydra_plugins import advloop_derived
 

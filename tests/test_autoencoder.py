@@ -28,12 +28,12 @@ from advloop.autoencoder import (
     to_pixels,
 )
 from advloop.autoencoder_training import psnr, train_autoencoder
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.core.runtime import seeded
 from advloop.model_folder import WEIGHTS
 from advloop.params.data import AutoencoderParams
 from advloop.params.loader import Params
 from advloop.params.schema import check_params
-from advloop.runtime import seeded
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from bench import SUBJECTS, chosen
 from bench_memory import Peak
 from bench_tables import memory_table, page, read_samples, write_peaks, write_samples

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.charts import (
+from advloop.core.errors import UserError
+from advloop.reporting.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -16,8 +17,7 @@ from advloop.charts import (
     line_chart,
     nice_ticks,
 )
-from advloop.curves import read_curves
-from advloop.errors import UserError
+from advloop.reporting.curves import read_curves
 
 ROUNDS = {
     "iter_0": {"training": [(1.0, 0.8), (2.0, 0.4)], "validation": [(2.0, 0.6)]},

@@ -17,7 +17,7 @@ from test_export import code_blocks, run_code
 import train_disc
 from advloop.autoencoder import Codec, load_autoencoder
 from advloop.classes import load_classes
-from advloop.io import read_json
+from advloop.core.io import read_json
 from advloop.latent_files import read_scale
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.loader import Params

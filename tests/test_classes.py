@@ -21,24 +21,24 @@ from advloop.classes import (
     load_classes,
     save_classes,
 )
+from advloop.core.errors import UserError
 from advloop.criterion import held_out
 from advloop.dataset import Dataset
 from advloop.diffusion_training import Labels
-from advloop.disc_data import DiscData, Fakes
-from advloop.disc_training import judge, train_discriminator
+from advloop.disc.data import DiscData, Fakes
+from advloop.disc.matched_sides import SideLabels, make_matched_sides
+from advloop.disc.replay import replay_labels, update_replay
+from advloop.disc.training import judge, train_discriminator
 from advloop.discriminator import Discriminator
 from advloop.draw import draw_reals
-from advloop.errors import UserError
+from advloop.evaluation.metrics import measure_classes
 from advloop.manifest import classes_of, read_manifest, write_manifest
-from advloop.matched_sides import SideLabels, make_matched_sides
-from advloop.metrics import measure_classes
 from advloop.params.diffusion import DiffusionParams, UNetParams
 from advloop.params.discriminator import DiscriminatorParams
 from advloop.params.sampling import GenerateParams
 from advloop.predictions import predict_latents
-from advloop.replay import replay_labels, update_replay
-from advloop.sources import Item, list_items, open_source
-from advloop.splits import assign_splits, class_lines
+from advloop.preparation.sources import Item, list_items, open_source
+from advloop.preparation.splits import assign_splits, class_lines
 from advloop.unet import Denoiser, build_unet, import_base
 
 CPU = torch.device("cpu")

@@ -31,8 +31,8 @@ import compare_cells
 import compare_results
 import compare_state
 import compare_workspace
-from advloop.errors import UserError
-from advloop.io import read_json
+from advloop.core.errors import UserError
+from advloop.core.io import read_json
 
 OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 CALL = ("benchmarks/compare.py", "--objectives", "none,seed")
@@ -238,7 +238,7 @@ def test_name_changes_with_what_the_figures_follow_from_and_with_nothing_else(
     assert name_of(fakes, arm) == name
     assert compare_cells.cell(arm, 1).name[:-8] == "compare-none-1-"
     others = {name, compare_cells.cell(compare_cells.Arm("none", "none", 9, 3), 0).name}
-    for path in ("src/advloop/kid.py", "dvc.yaml", "images/group_00/0.png"):
+    for path in ("src/advloop/evaluation/kid.py", "dvc.yaml", "images/group_00/0.png"):
         with (fakes / path).open("a") as file:
             file.write("\n")
         others.add(name_of(fakes, arm))

@@ -9,7 +9,7 @@ import compare_paths
 import pytest
 
 import compare_queue
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from compare_cells import Arm, Cell
 from compare_queue import Task, settle, wait
 from compare_state import read_state

@@ -25,8 +25,8 @@ from advloop.comparison_page import (
     paired_table,
     verdict,
 )
-from advloop.errors import UserError
-from advloop.io import read_json
+from advloop.core.errors import UserError
+from advloop.core.io import read_json
 from compare_results import PAGE, PICTURES, RESULTS, rendered
 
 REPO = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from dvc.utils.hydra import compose_and_dump
 from omegaconf import DictConfig, OmegaConf
 
 import check_config
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams

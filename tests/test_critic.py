@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from advloop import critic
-from advloop.critic import (
+from advloop.core.errors import UserError
+from advloop.evaluation import critic
+from advloop.evaluation.critic import (
     FOLDS,
     area_under_curve,
     fold_rows,
@@ -20,7 +21,6 @@ from advloop.critic import (
     train_critic,
     two_sample_test,
 )
-from advloop.errors import UserError
 from advloop.params.evaluation import EvaluateParams
 
 CPU = torch.device("cpu")

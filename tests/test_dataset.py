@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advloop.core.errors import UserError
 from advloop.dataset import Dataset, load_dataset
-from advloop.errors import UserError
 from advloop.manifest import write_manifest
 
 ROWS = [

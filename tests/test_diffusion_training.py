@@ -12,6 +12,7 @@ from tiny_unet import CONFIG
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from advloop.core.errors import UserError
 from advloop.criterion import Criterion
 from advloop.diffusion_training import (
     Setup,
@@ -20,7 +21,6 @@ from advloop.diffusion_training import (
     train_diffusion,
 )
 from advloop.discriminator import Discriminator
-from advloop.errors import UserError
 from advloop.objectives.none import noise_only
 from advloop.objectives.registry import OBJECTIVES
 from advloop.objectives.seed import seed_objective

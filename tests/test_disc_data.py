@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from advloop.disc_data import DiscData, Fakes, make_sides, mix_fakes, renoise, split_rows
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.disc.data import DiscData, Fakes, make_sides, mix_fakes, renoise, split_rows
 from advloop.params.discriminator import TrainDiscParams
 from advloop.schedule import add_noise, make_alphas_cumprod
 

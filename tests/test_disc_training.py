@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from advloop.disc_data import DiscData, renoise
-from advloop.disc_training import judge, train_discriminator
+from advloop.core.errors import UserError
+from advloop.core.runtime import generator
+from advloop.disc.data import DiscData, renoise
+from advloop.disc.training import judge, train_discriminator
 from advloop.discriminator import Discriminator
-from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
-from advloop.runtime import generator
 from advloop.schedule import clear_timesteps, make_alphas_cumprod
 
 MODEL = DiscriminatorParams(noise_conditioned=False, channels=[8], dropout=0.2)
@@ -353,7 +353,7 @@ def test_validation_noise_is_the_same_in_every_iteration_and_training_noise_is_n
         calls.append(stream.get_state().numpy().tobytes())
         return renoise(data, alphas_cumprod, limit, stream)
 
-    monkeypatch.setattr("advloop.disc_training.renoise", noting)
+    monkeypatch.setattr("advloop.disc.training.renoise", noting)
     for iteration in (0, 1):
         fit(side(0, 10), side(1, 10), iteration=iteration, model=TOLD, epochs=2)
     first, second = calls[:3], calls[3:]  # validation, then each epoch

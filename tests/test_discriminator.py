@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from advloop.core.errors import UserError
 from advloop.discriminator import (
     Discriminator,
     build_discriminator,
@@ -18,7 +19,6 @@ from advloop.discriminator import (
     save_discriminator,
     timestep_features,
 )
-from advloop.errors import UserError
 from advloop.params.discriminator import DiscriminatorParams
 
 PARAMS = DiscriminatorParams(noise_conditioned=False, channels=[8, 12], dropout=0.5)

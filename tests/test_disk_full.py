@@ -13,9 +13,9 @@ import torch
 from conftest import BIN, environment, make_project, snapshot
 from stage_runner import ROUND, START, run_stage
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path, load_torch, reserve, save_torch
 from advloop.history import write_history
-from advloop.io import atomic_path, load_torch, reserve, save_torch
 from advloop.tensor_writer import TensorWriter
 
 KIB = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ import torch
 from tiny_unet import CONFIG
 
 from advloop.autoencoder import Codec, PatchAutoencoder
+from advloop.core.errors import UserError
 from advloop.criterion import Criterion
 from advloop.dataset import Dataset
-from advloop.errors import UserError
-from advloop.evaluation import draw_samples, evaluate_model
-from advloop.features import image_features, load_features, load_network
-from advloop.neighbours import nearest_distances
+from advloop.evaluation.features import image_features, load_features, load_network
+from advloop.evaluation.model import draw_samples, evaluate_model
+from advloop.evaluation.neighbours import nearest_distances
+from advloop.evaluation.reals import Reals, draw_images, load_reals, save_reals
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
-from advloop.reals import Reals, draw_images, load_reals, save_reals
 from advloop.unet import build_unet
 
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ def test_memorisation_ratio_is_zero_where_samples_are_training_latents(held_out,
     train, _ = held_out
     images = np.zeros((6, 32, 32, 3), dtype=np.uint8)
     copies = (train[:6].clone(), images)
-    monkeypatch.setattr("advloop.evaluation.draw_samples", lambda *_: copies)
+    monkeypatch.setattr("advloop.evaluation.model.draw_samples", lambda *_: copies)
     row, _ = evaluate(*held_out)
     assert row["memorisation_ratio"] < 0.01
 

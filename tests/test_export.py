@@ -17,7 +17,7 @@ from tiny_autoencoders import tiny_autoencoder
 from tiny_unet import CONFIG
 
 from advloop.autoencoder import Codec, import_autoencoder
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.export import Export, export_pipeline, read_unet, scheduler_config
 from advloop.model_card import model_card, pipeline_code
 from advloop.params.data import AutoencoderParams

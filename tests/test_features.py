@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from advloop.autoencoder import Codec, PatchAutoencoder
-from advloop.errors import UserError
-from advloop.features import NETWORKS, image_features, load_features, load_network
+from advloop.core.errors import UserError
+from advloop.evaluation.features import NETWORKS, image_features, load_features, load_network
 from advloop.params.evaluation import EvaluateParams
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_encoder_features_are_the_scaled_latents_in_any_batch(monkeypatch):
     features = load_features("encoder", own, 32, CPU)
     assert features.name == "encoder"
     assert torch.equal(features(images), own.encode(images).flatten(1))
-    monkeypatch.setattr("advloop.features.BATCH", 2)
+    monkeypatch.setattr("advloop.evaluation.features.BATCH", 2)
     torch.testing.assert_close(features(images), own.encode(images).flatten(1))
 
 
@@ -97,7 +97,7 @@ def test_inception_sees_the_pixels_as_they_are_in_any_batch(monkeypatch):
         asked.append((address, options["check_hash"], options["weights_only"]))
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
-    monkeypatch.setattr("advloop.features.BATCH", 2)
+    monkeypatch.setattr("advloop.evaluation.features.BATCH", 2)
     features = load_features("inception", codec(), 32, CPU)
     found = features(some_images())
     assert features.name == "inception"

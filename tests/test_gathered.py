@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_disc_training import fit, side
 
-from advloop.gathered import Gathered
+from advloop.disc.gathered import Gathered
 
 SOURCES = [torch.randn(9, 2, 3, 3), torch.randn(5, 2, 3, 3), torch.randn(4, 2, 3, 3)]
 ROWS = [torch.tensor([8, 0, 3]), torch.tensor([], dtype=torch.long), torch.tensor([2, 2])]

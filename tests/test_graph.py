@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import REPO
 
-from advloop.graph import HEIGHT, WIDTH, draw_graph
+from advloop.reporting.graph import HEIGHT, WIDTH, draw_graph
 
 STAGES: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
 ROUNDS = 3

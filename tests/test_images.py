@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from advloop.errors import UserError
-from advloop.images import MAX_PIXELS, decode_image
+from advloop.core.errors import UserError
+from advloop.preparation.images import MAX_PIXELS, decode_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 Array = npt.NDArray[Any]
@@ -194,10 +194,10 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(side: int) -> 
 
 
 def test_limit_of_pixels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advloop.images.MAX_PIXELS", 6 * 7 - 1)
+    monkeypatch.setattr("advloop.preparation.images.MAX_PIXELS", 6 * 7 - 1)
     message = refusal(encoded(flat("RGB", RED, (6, 7))))
     assert "6×7 pixels exceed the limit of 41" in message
-    monkeypatch.setattr("advloop.images.MAX_PIXELS", 6 * 7)
+    monkeypatch.setattr("advloop.preparation.images.MAX_PIXELS", 6 * 7)
     assert decode_image(encoded(flat("RGB", RED, (6, 7))), "x", 8).shape == (8, 8, 3)
 
 

@@ -26,8 +26,8 @@ from advloop.autoencoder import (
     read_scaling,
     save_autoencoder,
 )
+from advloop.core.errors import UserError
 from advloop.discriminator import load_discriminator
-from advloop.errors import UserError
 from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import DiffusionParams, UNetParams
 from advloop.params.imported_noise import check_scheduler, find_scheduler

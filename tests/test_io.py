@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from advloop.errors import UserError
-from advloop.io import atomic_path, copy_file, load_torch, read_json, save_torch, write_json
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path, copy_file, load_torch, read_json, save_torch, write_json
 
 
 def names(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from advloop.kid import kernel_distance
+from advloop.evaluation.kid import kernel_distance
 
 
 def features(seed: int, rows: int, columns: int = 8, shift: float = 0.0) -> torch.Tensor:

@@ -14,11 +14,11 @@ from torch import nn
 
 from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, PatchAutoencoder, to_images, to_pixels
-from advloop.errors import UserError
-from advloop.io import load_torch, save_torch
+from advloop.core.errors import UserError
+from advloop.core.io import load_torch, save_torch
+from advloop.core.runtime import seeded
 from advloop.latent_files import load_latents, read_scale
 from advloop.latents import encode_rows, latent_scale
-from advloop.runtime import seeded
 from advloop.tensor_writer import TensorWriter
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.manifest import read_manifest, write_manifest
 
 ROWS = [["a.png", "g1", "train"], ["b, c.png", 'g"2"', "test"], ["größe.png", "g 3", "val"]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advloop import metrics
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.evaluation import metrics
+from advloop.evaluation.kid import kernel_distance
+from advloop.evaluation.metrics import describe, make_row, measure
 from advloop.intervals import mean_and_interval
-from advloop.kid import kernel_distance
-from advloop.metrics import describe, make_row, measure
 
 
 def draws(*sizes: int) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advloop.neighbours import nearest_distances, nearest_rows, neighbour_scores, radii
+from advloop.evaluation.neighbours import nearest_distances, nearest_rows, neighbour_scores, radii
 from advloop.params.evaluation import MIN_IMAGES, NEIGHBOURS
 
 

@@ -14,10 +14,10 @@ import yaml
 from chromium import chromium, program
 from stage_folder import StageFolder
 
-from advloop.errors import UserError
-from advloop.page import decimals
-from advloop.template import BEGIN, END, TEMPLATES, render, with_timings
-from advloop.timings import Timing
+from advloop.core.errors import UserError
+from advloop.core.timings import Timing
+from advloop.reporting.page import decimals
+from advloop.reporting.template import BEGIN, END, TEMPLATES, render, with_timings
 
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
 

@@ -11,7 +11,7 @@ from conftest import REPO
 from omegaconf import OmegaConf
 
 import parameters
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 
 PAGE = (REPO / "docs/parameters.md").read_text()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.loader import Params
 from advloop.params.run import read_exp_name, read_num_iterations, read_precision, read_seed
 from advloop.params.schema import SCALARS, SECTIONS, check_params

@@ -13,11 +13,11 @@ import torch
 from diffusers import UNet2DModel
 from tiny_unet import CONFIG
 
+from advloop.core.runtime import autocast, eval_mode
 from advloop.criterion import Criterion, held_out
 from advloop.diffusion_training import Setup, train_diffusion
 from advloop.objectives.none import noise_only
 from advloop.params.diffusion import BaseParams, DiffusionParams
-from advloop.runtime import autocast, eval_mode
 from advloop.sampling import noise_for, sample_ddim
 from advloop.schedule import make_alphas_cumprod
 from advloop.unet import Denoiser, build_unet, import_unet

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.sampling import GenerateParams
 from advloop.predictions import predict_latents

@@ -14,12 +14,12 @@ from conftest import REPO
 from omegaconf import OmegaConf
 from PIL import Image
 
+from advloop.core.errors import UserError
 from advloop.dataset import load_dataset
-from advloop.errors import UserError
 from advloop.params.data import DataParams
-from advloop.prepare import prepare
-from advloop.sources import Item, list_items, open_source
-from advloop.splits import assign_splits
+from advloop.preparation.prepare import prepare
+from advloop.preparation.sources import Item, list_items, open_source
+from advloop.preparation.splits import assign_splits
 from prepare import main
 
 SIZE = 8

@@ -13,8 +13,8 @@ import pytest
 from common import run_stage
 from conftest import REPO
 
-from advloop.errors import UserError
-from advloop.progress import bar, say
+from advloop.core.errors import UserError
+from advloop.core.progress import bar, say
 
 if TYPE_CHECKING:
     from stage_folder import StageFolder
@@ -141,7 +141,7 @@ def test_image_that_is_skipped_is_named_above_the_bar(stages: StageFolder) -> No
 
 
 def test_line_is_printed_as_it_is_where_no_bar_is_drawn(tmp_path: Path) -> None:
-    code = "from advloop.progress import bar, say\nfor _ in bar('x')(range(1)): say('a\\n  b')"
+    code = "from advloop.core.progress import bar, say\nfor _ in bar('x')(range(1)): say('a\\n  b')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from advloop.replay import KEPT, update_replay
+from advloop.disc.replay import KEPT, update_replay
 
 
 def fakes(iteration: int, count: int = 64) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.report import in_order, markdown_table, rounds_csv, summary, worse_rounds
+from advloop.reporting.report import in_order, markdown_table, rounds_csv, summary, worse_rounds
 
 
 def row(tune: float, kid: tuple[float, float], **more: float) -> dict:

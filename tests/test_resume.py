@@ -18,15 +18,15 @@ from test_disc_training import ALPHAS, MODEL, side
 from test_disc_training import PARAMS as DISC
 from tiny_unet import CONFIG
 
-from advloop import resume
 from advloop.autoencoder_training import train_autoencoder
+from advloop.core import resume
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path
+from advloop.core.resume import RowProgress, Snapshots
 from advloop.diffusion_training import train_diffusion
-from advloop.disc_training import train_discriminator
-from advloop.errors import UserError
-from advloop.io import atomic_path
+from advloop.disc.training import train_discriminator
 from advloop.objectives.weighting import AdaptiveWeight
 from advloop.objectives.x0 import make_x0
-from advloop.resume import RowProgress, Snapshots
 from advloop.tensor_writer import TensorWriter
 from advloop.unet import build_unet
 

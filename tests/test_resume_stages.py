@@ -16,8 +16,8 @@ import torch
 from conftest import BIN, environment, snapshot
 from stage_runner import ROUND, START, run_stage
 
-from advloop.errors import UserError
-from advloop.resume import Snapshots
+from advloop.core.errors import UserError
+from advloop.core.resume import Snapshots
 
 pytestmark = pytest.mark.xdist_group("resume_stages")  # one worker: the whole run is made once
 
@@ -203,7 +203,7 @@ HELD = """
 import runpy, sys, time
 from pathlib import Path
 sys.path[:0] = ["stages", "src"]
-from advloop.resume import Snapshots
+from advloop.core.resume import Snapshots
 take = Snapshots.take
 def held_take(self, make):
     take(self, make)

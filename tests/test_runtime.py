@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from advloop.errors import UserError
-from advloop.runtime import autocast, batches, device, eval_mode, generator, seeded, shuffled_rows
+from advloop.core.errors import UserError
+from advloop.core.runtime import (
+    autocast,
+    batches,
+    device,
+    eval_mode,
+    generator,
+    seeded,
+    shuffled_rows,
+)
 
 
 def draw(*key: int | str) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from tiny_unet import CONFIG
 
-from advloop.runtime import eval_mode, generator
+from advloop.core.runtime import eval_mode, generator
 from advloop.sampling import noise_for, sample_ddim, sample_ddpm
 from advloop.schedule import make_alphas_cumprod
 from advloop.unet import Denoiser, build_unet

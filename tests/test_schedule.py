@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.schedule import (
     add_noise,
     clear_timesteps,

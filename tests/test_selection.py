@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.selection import change, kid_name, models_in_order, select, verdicts
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from advloop.autoencoder import Codec, PatchAutoencoder
-from advloop.pictures import SHOWN, judged_samples, nearest_pairs
+from advloop.evaluation.pictures import SHOWN, judged_samples, nearest_pairs
 from advloop.shown import COLOURS, Facts, Neighbour, Viability, copy_shown, read_facts, save_grid
 from advloop.shown import save_facts as save
 

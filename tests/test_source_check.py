@@ -12,13 +12,13 @@ from bad_files import encoded, put
 from conftest import REPO, write_images
 from PIL import Image
 
+from advloop.core.errors import UserError
 from advloop.dataset import load_dataset
-from advloop.errors import UserError
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
-from advloop.prepare import prepare
-from advloop.source_check import check_source
-from advloop.sources import list_items, open_source
+from advloop.preparation.prepare import prepare
+from advloop.preparation.source_check import check_source
+from advloop.preparation.sources import list_items, open_source
 
 PARAMS = DataParams("images", "skip", "crop", 16, 0.2, 0.2, 0.4, 0)
 SMALL = encoded(Image.new("RGB", (24, 24), "red"))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from properties import bounded, result
 
-from advloop.errors import UNPRINTABLE
-from advloop.images import decode_image
+from advloop.core.errors import UNPRINTABLE
 from advloop.manifest import SPLITS, read_manifest, write_manifest
-from advloop.sources import list_items, open_source
+from advloop.preparation.images import decode_image
+from advloop.preparation.sources import list_items, open_source
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from bad_files import claiming, inflating
 
-from advloop.errors import UserError
-from advloop.sources import Item, list_items, open_source
+from advloop.core.errors import UserError
+from advloop.preparation.sources import Item, list_items, open_source
 
 
 def fill(root: Path, *files: str) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from advloop.errors import UserError
-from advloop.sources import Item, list_items, open_source
-from advloop.splits import MIN_GROUPS, assign_splits
+from advloop.core.errors import UserError
+from advloop.preparation.sources import Item, list_items, open_source
+from advloop.preparation.splits import MIN_GROUPS, assign_splits
 
 ROOT = Path(__file__).resolve().parent.parent
 

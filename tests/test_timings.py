@@ -12,9 +12,9 @@ from conftest import REPO
 from stage_folder import StageFolder
 
 import timed_report
-from advloop.errors import UserError
-from advloop.template import BEGIN, END
-from advloop.timings import read_timings, record
+from advloop.core.errors import UserError
+from advloop.core.timings import read_timings, record
+from advloop.reporting.template import BEGIN, END
 
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
 

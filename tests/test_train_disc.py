@@ -13,8 +13,8 @@ from conftest import REPO
 from omegaconf import OmegaConf
 
 import train_disc
+from advloop.core.io import save_torch
 from advloop.discriminator import load_discriminator
-from advloop.io import save_torch
 from advloop.manifest import write_manifest
 
 ALL_ON = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.diffusion import UNetParams
 from advloop.unet import (
     Denoiser,

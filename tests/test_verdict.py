@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advloop.verdict import BETTER, UNCLEAR, WORSE, judge
+from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, judge
 
 
 def row(kid: float, gap: float, tune: float | None = None, **more: float) -> dict:

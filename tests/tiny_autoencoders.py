@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from advloop.core.runtime import seeded
 from advloop.patch_autoencoder import PatchAutoencoder
-from advloop.runtime import seeded
 
 KINDS = ("PatchAutoencoder", "AutoencoderKL", "AutoencoderTiny", "VQModel")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from advloop.errors import UserError  # found on the path set above
+from advloop.core.errors import UserError  # found on the path set above
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
-from advloop.source_check import check_source
-from advloop.sources import open_source
+from advloop.preparation.source_check import check_source
+from advloop.preparation.sources import open_source
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import yaml
 from omegaconf import OmegaConf
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.objectives import OBJECTIVES
 from advloop.params.run import RULES
 from advloop.params.schema import SECTIONS

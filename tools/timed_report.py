@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from advloop.errors import UserError
-from advloop.io import write_text
+from advloop.core.errors import UserError
+from advloop.core.io import write_text
+from advloop.core.timings import FOLDER, read_timings
 from advloop.params.loader import Params
 from advloop.params.run import read_num_iterations
-from advloop.template import with_timings
-from advloop.timings import FOLDER, read_timings
+from advloop.reporting.template import with_timings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TIMED = Path("reports/report.html"), Path("reports/report_timed.html")

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from advloop.io import read_json, write_json  # noqa: E402  # found on the path set above
+from advloop.core.io import read_json, write_json  # noqa: E402  # found on the path set above
 from advloop.params.loader import Params  # noqa: E402
 from advloop.unet import load_checkpoint  # noqa: E402
 

@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from advloop.errors import UserError
-from advloop.io import all_finite, read_json
+from advloop.core.errors import UserError
+from advloop.core.io import all_finite, read_json
+from advloop.core.runtime import eval_mode
 from advloop.model_folder import component, load_weights, save_model_folder
 from advloop.params.data import AutoencoderParams
 from advloop.patch_autoencoder import PatchAutoencoder
-from advloop.runtime import eval_mode
 
 CLASS = "PatchAutoencoder"
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from advloop.augment import VARIANTS, augment
 from advloop.autoencoder import Codec, build_autoencoder, to_pixels
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.core.resume import Never, Resume, Stateful, restore, states
+from advloop.core.runtime import batches, generator, seeded
 from advloop.params.data import AutoencoderParams
 from advloop.patch_autoencoder import PatchAutoencoder
-from advloop.resume import Never, Resume, Stateful, restore, states
-from advloop.runtime import batches, generator, seeded
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from advloop.core.errors import UserError
+from advloop.core.io import load_model, save_torch
+from advloop.core.runtime import generator
 from advloop.dataset import Dataset
-from advloop.errors import UserError
-from advloop.io import load_model, save_torch
-from advloop.runtime import generator
 
 FILE = "classes.pt"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advloop.intervals import mean_and_interval
-from advloop.report import NAMES
+from advloop.reporting.report import NAMES
 from advloop.selection import Rows, iteration_of
 
 CONTROL = "none"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advloop.comparison import CONTROL, EQUAL_COMPUTE, Comparison, Estimate
-from advloop.report import NAMES
+from advloop.reporting.report import NAMES
 
 TEMPLATE = """# Objectives compared
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from advloop.core.ranks import spread
+from advloop.core.runtime import autocast, batches, eval_mode, generator
 from advloop.objectives.base import Batch, Objective, Terms
 from advloop.params.diffusion import DiffusionParams
-from advloop.ranks import spread
-from advloop.runtime import autocast, batches, eval_mode, generator
 from advloop.sampling import noise_for
 from advloop.schedule import add_noise, alphas_cumprod_of, spread_timesteps
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.manifest import SPLITS, classes_of, read_manifest
 
 

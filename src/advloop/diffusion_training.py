@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from advloop.core.errors import UserError
+from advloop.core.leader import leads
+from advloop.core.ranks import sum_gradients
+from advloop.core.resume import Never, Resume, Stateful, restore, states
+from advloop.core.runtime import batches, generator, shuffled_rows
 from advloop.criterion import Criterion, Noised, held_out
-from advloop.errors import UserError
-from advloop.leader import leads
 from advloop.objectives.weighting import AdaptiveWeight
 from advloop.prefetch import ahead, to_device
-from advloop.ranks import sum_gradients
-from advloop.resume import Never, Resume, Stateful, restore, states
-from advloop.runtime import batches, generator, shuffled_rows
 from advloop.schedule import stratified_timesteps
 from advloop.unet import Denoiser
 

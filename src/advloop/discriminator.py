@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from advloop.errors import UserError
-from advloop.io import load_model, save_torch
+from advloop.core.errors import UserError
+from advloop.core.io import load_model, save_torch
+from advloop.core.runtime import seeded
 from advloop.params.discriminator import DiscriminatorParams
-from advloop.runtime import seeded
 
 SINUSOIDS = 64  # what a timestep is told by: half sines, half cosines
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 
 from advloop.classes import apportion
+from advloop.core.runtime import generator
 from advloop.dataset import Dataset
-from advloop.runtime import generator
 
 VAL_SHARE = 0.2  # of the drawn images: the discriminator's 80/20 split
 

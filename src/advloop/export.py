@@ -18,7 +18,7 @@ from torch import nn
 
 from advloop import patch_autoencoder
 from advloop.autoencoder import save_autoencoder
-from advloop.io import atomic_path, load_model, write_json
+from advloop.core.io import atomic_path, load_model, write_json
 from advloop.model_folder import CLASSES, save_model_folder
 from advloop.params.diffusion import BETAS, DiffusionParams
 from advloop.params.imported_noise import FILE as SCHEDULER

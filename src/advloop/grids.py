@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from advloop.errors import UserError
-from advloop.io import atomic_path
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path
 
 
 def image_grid(images: npt.NDArray[np.uint8], columns: int, gap: int = 2) -> npt.NDArray[np.uint8]:

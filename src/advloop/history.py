@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from advloop.io import atomic_path
+from advloop.core.io import atomic_path
 
 TERMS = ("noise_loss", "discriminator_loss", "viability_score")
 

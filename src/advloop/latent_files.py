@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from advloop.errors import UserError
-from advloop.io import load_tensor, read_json
+from advloop.core.errors import UserError
+from advloop.core.io import load_tensor, read_json
 
 
 def read_scale(path: Path) -> tuple[float, float]:

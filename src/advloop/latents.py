@@ -12,10 +12,10 @@ import torch
 
 from advloop.augment import VARIANTS, turned
 from advloop.autoencoder import Codec
-from advloop.errors import UserError
-from advloop.ranks import in_turns
-from advloop.resume import RowProgress
-from advloop.runtime import batches
+from advloop.core.errors import UserError
+from advloop.core.ranks import in_turns
+from advloop.core.resume import RowProgress
+from advloop.core.runtime import batches
 from advloop.tensor_writer import TensorWriter
 
 Images = npt.NDArray[np.uint8]

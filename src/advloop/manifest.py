@@ -9,8 +9,8 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from advloop.errors import UserError
-from advloop.io import atomic_path
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path
 
 COLUMNS = ("file", "group", "split")
 CLASS = "class"

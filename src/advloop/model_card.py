@@ -13,7 +13,7 @@ from typing import Any
 
 from advloop.export import AUTOENCODER, Export
 from advloop.model_folder import CLASSES
-from advloop.report import markdown_table, summary
+from advloop.reporting.report import markdown_table, summary
 from advloop.selection import Rows, kid_name, models_in_order, select, verdicts
 
 UNCONDITIONAL = "unconditional-image-generation"  # a task by its name on the hub

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from advloop.errors import UserError
-from advloop.io import all_finite, atomic_path, load_torch, read_json, write_json
+from advloop.core.errors import UserError
+from advloop.core.io import all_finite, atomic_path, load_torch, read_json, write_json
 from advloop.patch_autoencoder import WEIGHTS
 
 CLASSES = "classes.json"  # names in the order of their labels, in an exported model's folder

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from advloop.core.ranks import in_turns
+from advloop.core.runtime import autocast, batches, generator, shuffled_rows
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.sampling import GenerateParams
-from advloop.ranks import in_turns
-from advloop.runtime import autocast, batches, generator, shuffled_rows
 from advloop.sampling import noise_for
 from advloop.schedule import (
     add_noise,

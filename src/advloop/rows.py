@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advloop.errors import UserError
-from advloop.io import read_json
+from advloop.core.errors import UserError
+from advloop.core.io import read_json
 from advloop.selection import Rows, iteration_of, kid_names
 
 LARGEST = 1e300  # JSON's whole numbers may exceed any float

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from advloop.runtime import generator
+from advloop.core.runtime import generator
 from advloop.schedule import predict_eps, predict_x0, spaced_timesteps
 
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

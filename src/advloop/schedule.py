@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.diffusion import BETAS, DiffusionParams
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.intervals import mean_and_interval
 
 Rows = Mapping[str, Mapping[str, Any]]

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
+from advloop.core.io import atomic_path, copy_file, disk_errors, read_json, write_json
 from advloop.grids import image_grid
-from advloop.io import atomic_path, copy_file, disk_errors, read_json, write_json
 
 Images = npt.NDArray[np.uint8]
 SAMPLES, NEIGHBOURS, VIABILITY = "samples.png", "neighbours.png", "viability.png"

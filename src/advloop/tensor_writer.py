@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from advloop.io import disk_errors, reserve, save_torch
-from advloop.leader import leads
-from advloop.ranks import agree
-from advloop.resume import RowProgress
+from advloop.core.io import disk_errors, reserve, save_torch
+from advloop.core.leader import leads
+from advloop.core.ranks import agree
+from advloop.core.resume import RowProgress
 
 
 class TensorWriter:

@@ -11,12 +11,12 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
-from advloop.errors import UserError
-from advloop.io import all_finite, load_model, load_torch, save_torch
+from advloop.core.errors import UserError
+from advloop.core.io import all_finite, load_model, load_torch, save_torch
+from advloop.core.runtime import seeded
 from advloop.model_folder import check_class_names, component, load_weights
 from advloop.params.diffusion import DiffusionParams, UNetParams
 from advloop.params.imported_noise import check_scheduler
-from advloop.runtime import seeded
 from advloop.sampling import Model
 
 

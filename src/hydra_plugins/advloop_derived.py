@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from advloop.naming import check_exp_name
+from advloop.core.naming import check_exp_name
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NO_MODEL = "outputs/config.ok"  # what a stage depends on where it has no such input

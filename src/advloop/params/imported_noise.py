@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.diffusion import BETAS, DiffusionParams
 
 FILE = "scheduler_config.json"

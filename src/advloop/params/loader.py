@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 
 T = TypeVar("T")
 LONGEST = 200  # characters of a value that a message shows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.loader import Params, choice, number
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.imported_noise import check_process, check_scheduler
 from advloop.params.loader import Params

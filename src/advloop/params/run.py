@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from advloop.errors import UserError
-from advloop.naming import check_exp_name
+from advloop.core.errors import UserError
+from advloop.core.naming import check_exp_name
 from advloop.params.loader import Params
 
 PRECISIONS = ("fp32", "bf16")

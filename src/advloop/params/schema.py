@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advloop.errors import UserError
+from advloop.core.errors import UserError
 from advloop.params import adversarial, data, diffusion, discriminator, evaluation, sampling
 from advloop.params.loader import Params
 from advloop.params.objectives import read_objective

@@ -1,0 +1,1 @@
+"""What every part rests on: errors, files, locks, processes, resuming."""

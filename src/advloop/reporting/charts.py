@@ -1,0 +1,145 @@
+"""Where the marks of a chart stand; the page's template draws them, so that nothing is markup here.
+
+Coordinates are SVG user units in a box of WIDTH × HEIGHT, one unit a CSS pixel on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from advloop.reporting.curves import Curve
+
+WIDTH, HEIGHT = 360, 230
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 30, 36  # margins
+TICKS = 5  # on the vertical axis, give or take
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, in pieces where it is interrupted."""
+
+    label: str
+    pieces: list[list[Point]]
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A mean with its interval, the ends of it from top to bottom."""
+
+    at: Point
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """text: what the chart shows, in words. edges: x of the lines between rounds."""
+
+    title: str
+    text: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    series: list[Series] = field(default_factory=list)
+    whiskers: list[Whisker] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)
+
+
+def nice_ticks(low: float, high: float) -> list[float]:
+    """Round numbers that span [low, high], at most TICKS + 3 of them."""
+    if not high > low:  # a line that is flat
+        low, high = low - 0.5, high + 0.5
+    raw = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * next(f for f in (1, 2, 2.5, 5, 10) if f * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """Four significant digits at most."""
+    return f"{value:.4g}" if value else "0"
+
+
+class _Axis:
+    """Values on the vertical axis."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.values = nice_ticks(min(values), max(values))
+
+    def __call__(self, value: float) -> float:
+        low, high = self.values[0], self.values[-1]
+        return round(TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM), 2)
+
+    def ticks(self) -> list[Tick]:
+        return [Tick(self(value), short(round(value, 10))) for value in self.values]
+
+
+def line_chart(title: str, rounds: Mapping[str, Mapping[str, Curve]]) -> Chart:
+    """Curves of one round after another, left to right, the same lines in each.
+
+    rounds: by name, curves by label; those without a value are left out.
+    """
+    spans = {
+        name: max((x for curve in curves.values() for x, _ in curve), default=0.0)
+        for name, curves in rounds.items()
+    }
+    width = (WIDTH - LEFT - RIGHT) / max(1.0, sum(spans.values()))
+    labels = dict.fromkeys(label for curves in rounds.values() for label in curves)
+    axis = _Axis([y for curves in rounds.values() for c in curves.values() for _, y in c] or [0])
+    pieces: dict[str, list[list[Point]]] = {label: [] for label in labels}
+    ticks, edges, start = [], [], float(LEFT)
+    for name, curves in rounds.items():
+        ticks.append(Tick(round(start + spans[name] * width / 2, 2), name))
+        for label, curve in curves.items():
+            if curve:
+                pieces[label].append(
+                    [(round(start + (x - 0.5) * width, 2), axis(y)) for x, y in curve]
+                )
+        start += spans[name] * width
+        edges.append(round(start, 2))
+    return Chart(
+        title,
+        f"{title}. " + " ".join(_in_words(name, curves) for name, curves in rounds.items()),
+        ticks,
+        axis.ticks(),
+        series=[Series(label, pieces[label]) for label in labels],
+        edges=edges[:-1],
+    )
+
+
+def _in_words(name: str, curves: Mapping[str, Curve]) -> str:
+    moves = [
+        f"{label} from {short(curve[0][1])} to {short(curve[-1][1])}"
+        for label, curve in curves.items()
+        if curve
+    ]
+    return f"{name}: {', '.join(moves) or 'no values'}."
+
+
+def interval_chart(title: str, values: Mapping[str, tuple[float, float]]) -> Chart:
+    """A mean with its 95 % interval a model, from zero on."""
+    ends = [mean + side * half for mean, half in values.values() for side in (-1, 1)]
+    axis = _Axis([0.0, *ends])
+    step = (WIDTH - LEFT - RIGHT) / len(values)
+    places = [round(LEFT + (k + 0.5) * step, 2) for k in range(len(values))]
+    said = ", ".join(f"{name} {short(m)} ± {short(h)}" for name, (m, h) in values.items())
+    return Chart(
+        title,
+        f"{title}, with 95 % intervals: {said}.",
+        [Tick(x, name) for x, name in zip(places, values, strict=True)],
+        axis.ticks(),
+        whiskers=[
+            Whisker((x, axis(mean)), axis(mean + half), axis(mean - half))
+            for x, (mean, half) in zip(places, values.values(), strict=True)
+        ],
+    )
