@@ -52,6 +52,21 @@ def test_dev_container_sets_the_project_up_with_its_interpreter_and_dvc() -> Non
     assert python in ("3.11", "3.12", "3.13")
 
 
+def released() -> tuple[str, str]:
+    """Version and date of the newest release in CHANGELOG.md."""
+    text = (REPO / "CHANGELOG.md").read_text()
+    found = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", text, re.M)
+    assert found
+    return found[1], found[2]
+
+
+def test_installed_version_is_the_newest_of_the_changelog() -> None:
+    version, _ = released()
+    assert tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"] == version
+    packages = tomllib.loads((REPO / "uv.lock").read_text())["package"]
+    assert [p["version"] for p in packages if p["name"] == "advloop"] == [version]
+
+
 def test_citation_names_the_software_and_invents_nothing() -> None:
     text = (REPO / "CITATION.cff").read_text()
     content = yaml.safe_load(text)
@@ -59,11 +74,13 @@ def test_citation_names_the_software_and_invents_nothing() -> None:
     assert content["license"] == "MIT"
     assert content["authors"] == [{"name": "The advloop authors"}]
     assert not re.search(r"doi|https?://", text)
+    version, date = released()
+    assert content["version"] == version
+    assert content["date-released"] == date
 
 
 def test_changelog_names_files_and_commands_that_exist() -> None:
     text = (REPO / "CHANGELOG.md").read_text()
-    assert "## [Unreleased]" in text
     for target in re.findall(r"`make (\w+)`", text):
         assert recipe(target)
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
