@@ -12,6 +12,7 @@ from advloop.autoencoder import Codec, load_autoencoder
 from advloop.classes import load_classes, number_of
 from advloop.core.errors import UserError
 from advloop.core.io import write_json
+from advloop.core.progress import bar
 from advloop.core.runtime import batches, deterministic, device, generator
 from advloop.dataset import load_dataset
 from advloop.evaluation.critic import two_sample_test
@@ -52,7 +53,7 @@ def main() -> None:
     rebuilt = np.concatenate(
         [
             codec.decode(codec.encode(other[part.start : part.stop]))
-            for part in batches(len(other), settings.batch_size)
+            for part in bar("evaluate_reals")(batches(len(other), settings.batch_size))
         ]
     )
     test_rows = dataset.rows("test")
