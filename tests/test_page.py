@@ -115,6 +115,20 @@ def test_page_shows_every_figure_and_every_parameter(found: Reader, stages: Stag
             assert set(named) <= set(found.texts["th"]), section
 
 
+def test_page_shows_the_kid_of_classes_where_images_have_them(
+    found: Reader, stages: StageFolder
+) -> None:
+    title = "class by class, KID ↓"
+    assert title not in found.texts["th"]
+    path = stages.root / "evaluation/iter_0.json"
+    rows = json.loads(path.read_text())
+    rows["iter_0"] |= {"class_kid_encoder": 12.3456, "class_kid_encoder_ci95": 0.789}
+    path.write_text(json.dumps(rows))
+    made = Reader(make(stages))
+    assert title in made.texts["th"]
+    assert "12.3456 ± 0.7890" in made.texts["td"]
+
+
 def test_page_asks_for_nothing_and_runs_nothing(found: Reader, text: str) -> None:
     assert not {"script", "iframe", "object", "embed", "form", "base"} & {
         name for name, _ in found.elements

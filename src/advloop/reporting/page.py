@@ -17,9 +17,10 @@ from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, 
 from advloop.selection import Rows, iteration_of, kid_name, models_in_order
 from advloop.shown import DIFFUSION, DISCRIMINATOR, FACTS, read_facts
 
-FIGURES = {  # of the metrics' table, by the name of the figure without that of the features
+FIGURES = {  # of the metrics' table if a model has it, by its name without that of the features
     "kid": "KID ↓",
     "tune_kid": "tune KID ↓ (selects)",
+    "class_kid": "class by class, KID ↓",
     "critic_gap": "critic gap ↓",
     "critic_auc": "critic AUC ↓",
     "critic_accuracy": "critic accuracy ↓",
@@ -146,8 +147,9 @@ def _metrics(content: Mapping[str, Any], selected: str) -> dict[str, Any]:
         "network": network,
         "heads": ["figure", *(NAMES.get(name, name) for name in models)],
         "rows": [
-            (title, *(cell(row, column, network) for row in models.values()))
+            (title, *cells)
             for column, title in FIGURES.items()
+            if any(cells := [cell(row, column, network) for row in models.values()])
         ],
         "shaded": 1 + list(models).index(selected),
     }
