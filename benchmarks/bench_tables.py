@@ -26,11 +26,12 @@ TITLES = {
 HEAD = """# Benchmarks
 
 Made by `make bench` (`make bench ONLY=training,memory` for some) of the CSV files in
-[`benchmarks/`](benchmarks). The contenders of a table ran in turns in one process. Seconds: the
-median of the rounds (least to most). Over it: our rate over that contender's, the median of the
+[`docs/benchmarks/`](benchmarks). The contenders of a table ran in turns in one process. Seconds:
+the median of the rounds (least to most). Over it: our rate over that contender's, the median of the
 rounds (least to most), by the wall clock, and by the seconds of CPU that the process had, which
-other work on the machine changes less; on a GPU those say little. Sizes and batches stand in
-`benchmarks/bench_subjects.py`; shape demo is that of `params.yaml`, full that of
+other work on the machine changes less; on a GPU those say little. Target: how many times the
+contender's our rate was to be by the wall clock, met or missed by the median. Sizes and batches
+stand in `benchmarks/bench_subjects.py`; shape demo is that of `params.yaml`, full that of
 `conf/scale/full.yaml`.
 """
 

@@ -107,6 +107,6 @@ def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
         )
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on where this stage stopped", file=sys.stderr)
+        print("interrupted; `dvc repro` goes on with this stage", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)

@@ -33,6 +33,7 @@ def main() -> None:
         __doc__, model=Path, autoencoder=Path, stats=Path, data=Path, evaluation=Path, out=Path
     )
     params = load_params("export")
+    # one by one: a test compares the sections that a stage names with those that it declares
     sections = {
         "data": params.section_node("data"),
         "autoencoder": params.section_node("autoencoder"),

@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from advloop.core.errors import UserError
 from advloop.core.leader import leads
-from advloop.core.ranks import join
+from advloop.core.ranks import join, leave
 
 Main = Callable[[], None]
 GRACE = 5.0  # seconds: what a failed process leaves the others to say why, or to be ended with it
@@ -49,6 +49,7 @@ def _run_rank(main: Main, memory: str) -> None:
     def patient() -> None:
         try:
             main()
+            leave()
         except KeyboardInterrupt:
             sys.exit(130)  # whoever started the processes says it once
         except Exception as error:
@@ -95,7 +96,13 @@ def _spawn(text: str, main: Main, memory: str) -> None:
 
 
 def _launch(launcher: str) -> None:
-    status = subprocess.run([*shlex.split(launcher), *sys.argv]).returncode
+    try:
+        words = shlex.split(launcher)
+        if not words:
+            raise ValueError("is empty")
+        status = subprocess.run([*words, *sys.argv]).returncode
+    except (OSError, ValueError) as error:  # no such program; a quotation that does not end
+        raise UserError(f"ADVLOOP_LAUNCHER={launcher}: {error}; correct or unset it") from None
     if status:
         raise UserError(
             f"ADVLOOP_LAUNCHER={launcher}: ended with status {status}; see above; `dvc repro` goes "

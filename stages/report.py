@@ -19,6 +19,7 @@ from advloop.shown import require_shown
 
 def all_params(params: Params) -> dict[str, Any]:
     """What the page shows of params.yaml: all but what follows from the rest."""
+    # one by one: a test compares the sections that a stage names with those that it declares
     sections = {
         "objective": params.section_node("objective"),
         "data": params.section_node("data"),

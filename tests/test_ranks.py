@@ -176,6 +176,25 @@ def test_bad_input_is_one_line_and_not_one_a_process(project: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("launcher", "reason"),
+    [
+        ("no-such-program", "No such file or directory: 'no-such-program'"),
+        ("torchrun 'half", "No closing quotation"),
+        (" ", "is empty"),
+    ],
+)
+def test_launcher_that_cannot_be_started_is_one_line(
+    project: Path, launcher: str, reason: str
+) -> None:
+    refused = start(project, ADVLOOP_LAUNCHER=launcher)
+    _, err = refused.communicate()
+    assert refused.returncode == 1
+    assert err.startswith(f"error: ADVLOOP_LAUNCHER={launcher}: ")
+    assert err.endswith(f"{reason}; correct or unset it\n")
+    assert err.count("\n") == 1
+
+
 def test_launcher_that_fails_is_named(project: Path) -> None:
     refused = start(project, ADVLOOP_LAUNCHER="false --every time")
     _, err = refused.communicate()

@@ -33,8 +33,17 @@ def test_readme_names_the_paired_changes_of_the_committed_run():
         ("iter_1", "change_kid_lite0", 2),
     ):
         mean, half = rows[iteration][column], rows[iteration][f"{column}_ci95"]
-        assert mean < 0
-        assert f"{-mean:.{digits}f} ± {half:.{digits}f}" in README
+        assert f"{mean:.{digits}f} ± {half:.{digits}f}" in README
+    assert -rows["iter_0"]["change_critic_gap"] > rows["iter_0"]["change_critic_gap_ci95"]
+    assert rows["final"]["iteration"] == 1, "`select` keeps the second"
+
+
+def test_readme_names_the_change_of_the_whole_run_as_the_report_does():
+    page = (REPO / "reports/report.html").read_text().replace("\u00a0", " ")
+    changes = re.findall(r"a change of\s+<strong>-([\d.]+ ± [\d.]+)</strong>", page)
+    assert len(changes) == 2
+    assert all(f"by {change}" in README for change in changes)
+    assert "The rounds helped" in page
 
 
 def test_readme_names_the_differences_to_the_control_of_the_comparison():
@@ -44,6 +53,10 @@ def test_readme_names_the_differences_to_the_control_of_the_comparison():
         assert difference is not None
         assert difference.half is not None
         assert f"{-difference.mean:.{digits}f} ± {difference.half:.{digits}f}" in README
+        to_seed = found.difference(("ddo", found.last), ("seed", found.last), metric)
+        assert to_seed is not None
+        assert to_seed.half is not None
+        assert f"{-to_seed.mean:.{digits}f} ± {to_seed.half:.{digits}f}" in README
 
 
 @pytest.mark.parametrize("scale", ["demo", "full"])

@@ -71,6 +71,18 @@ def test_check_counts_what_stage_prepare_uses_splits_and_skips(images: Path) -> 
         assert f"{split} {len(rows)} of {len(groups)} groups" in counted
 
 
+def test_folder_whose_own_sub_folders_are_groups_is_named(images: Path) -> None:
+    assert not [one for one in lines_of(images) if "different splits" in one]
+    for group in sorted(images.iterdir()):
+        place = images / ("night" if group.name > "group_04" else "day")
+        place.mkdir(exist_ok=True)
+        group.rename(place / group.name)
+    said = line(lines_of(images), "each folder that holds images is a group")
+    assert said.endswith("a manifest.csv joins them: day, night")
+    by_class = lines_of(images, replace(PARAMS, classes="folders"))
+    assert not [one for one in by_class if "different splits" in one]
+
+
 def test_bad_image_is_an_error_where_the_run_would_stop(images: Path) -> None:
     put("group_03/2.png", b"no image")(images)
     lines: list[str] = []

@@ -182,8 +182,8 @@ def page(conf: Path) -> str:
         "that every stage checks: edit those, not this page. Set a value for one run by",
         "`dvc exp run -S section.parameter=value`, to last in `conf/config.yaml`, and then",
         "`make params`.",
-        "What is no parameter changes no result: the device (`ADVLOOP_DEVICE`), the number of",
-        "threads (`OMP_NUM_THREADS`), progress bars.",
+        "What is no parameter changes no result but for rounding: the device (`ADVLOOP_DEVICE`),",
+        "the number of threads (`OMP_NUM_THREADS`) and of processes (`ADVLOOP_PROCESSES`), bars.",
         "",
         "## Top level",
         "",
@@ -199,8 +199,9 @@ def page(conf: Path) -> str:
         "",
         "## objective",
         "",
-        "Read by `train_diffusion`. `-S objective=NAME` takes one of the files below whole, and",
-        "`-S objective.weight=…` changes one value of it.",
+        f"Read by {readers(stages, 'objective')}.",
+        "`-S objective=NAME` takes one of the files below whole, and `-S objective.weight=…`",
+        "changes one value of it.",
     ]
     objectives = list(objective_parameters(conf))
     for name in OBJECTIVES:

@@ -15,7 +15,7 @@ Written by `make compare` from [`results.json`](results.json); do not edit.
 
 Made with `{command}` at commit `{commit}`: scale `{scale}`, {seeds} a
 row, {iterations} iterations each, all from the same data, autoencoder and base model. Every
-objective takes {steps} optimiser steps an iteration{control}.
+objective takes {steps} optimizer steps an iteration{control}.
 
 ± is half the 95 % interval (Student's t) over training seeds, of one value a seed. {missing}
 

@@ -119,14 +119,14 @@ def held_out(
     def noised(
         source: torch.Tensor,
         classes: torch.Tensor | None,
-        spread: torch.Tensor,
+        chosen: torch.Tensor,
         part: range,
         *key: str,
     ) -> Noised:
         rows = torch.tensor(part) % len(source)
         x0 = source[rows]
         eps = noise_for(part, tuple(x0.shape[1:]), seed, "validation", *key)
-        steps = spread[part.start : part.stop]
+        steps = chosen[part.start : part.stop]
         told = None if classes is None else classes[rows].to(criterion.where)
         return Noised(
             x0.to(criterion.where), eps.to(criterion.where), steps.to(criterion.where), told

@@ -44,5 +44,6 @@ def main(root: Path = ROOT) -> int:
         finding = checked(check, root)
         counts[finding.level] += 1
         print(line(name, finding), flush=True)
-    print(f"{counts['wrong']} wrong, {counts['warning']} warnings, {counts['ok']} ok")
+    plural = "" if counts["warning"] == 1 else "s"
+    print(f"{counts['wrong']} wrong, {counts['warning']} warning{plural}, {counts['ok']} ok")
     return counts["wrong"]

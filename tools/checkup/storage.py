@@ -124,7 +124,7 @@ def cache(root: Path) -> Finding:
         reason = f"{error.filename or above}: {error.strerror}"
         return wrong(f"cannot be written ({reason})", f"sudo chown --recursive $USER {root}")
     if kind:
-        return ok(f"{kind}s: outputs take no second place")
+        return ok(f"{kind}s: outputs take no disk space twice")
     mend = "dvc cache dir --local /A/FOLDER/ON/THE/DISK/OF/THIS/PROJECT"
     return warning(f"copies: outputs take twice the disk ({folder} is on another one)", mend)
 

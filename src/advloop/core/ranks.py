@@ -26,6 +26,7 @@ def join() -> None:
 
 
 def leave() -> None:
+    """Part from the others, where all have come to their end."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

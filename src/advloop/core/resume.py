@@ -15,7 +15,7 @@ from advloop.core.ranks import agree, barrier
 
 Content = dict[str, Any]
 PREFIX = "snapshot-"
-SHARE = 0.02  # of the time since the stage began that snapshots may cost
+SHARE = 0.02  # of the time between two snapshots that the earlier one may have cost
 
 
 class Stateful(Protocol):

@@ -1,8 +1,8 @@
 """Where and how a stage computes: device, precision, random streams.
 
-Nothing here is a parameter: the machine decides, and the environment may
-override (``ADVLOOP_DEVICE``). The number of CPU threads (``OMP_NUM_THREADS``) is
-part of what makes bytes: other counts round differently.
+The device is no parameter: the machine decides, and the environment may override
+(``ADVLOOP_DEVICE``). It and the number of CPU threads (``OMP_NUM_THREADS``) are
+part of what makes bytes: others round differently.
 """
 
 from __future__ import annotations

@@ -179,8 +179,8 @@ def train_discriminator(
     val = shown(val, "train_disc", "validation")
 
     def stopped() -> bool:
-        limit = params.stop_accuracy
-        return limit is not None and bool(history) and history[-1]["val_accuracy"] >= limit
+        enough = params.stop_accuracy
+        return enough is not None and bool(history) and history[-1]["val_accuracy"] >= enough
 
     history: list[Row] = []
     best: dict[str, torch.Tensor] = {}

@@ -70,6 +70,8 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     groups = len({item.group for item in items})
     by = f"as {list_file} says" if list_file else "by sub-folder"
     yield f"{printable(source.name)}: {len(items)} images in {groups} groups, {by}"
+    if not list_file:
+        yield from _parted(items, below_class=params.classes == "folders")
     if other:
         images = sum(PurePosixPath(file).suffix.lower() in FORMATS for file in other)
         why = f"no image of {', '.join(FORMATS)}"
@@ -97,6 +99,21 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
         raise UserError(
             f"{source.name}: {len(seen.bad)} images cannot be used; mend or remove them, or set "
             "data.on_error=skip"
+        )
+
+
+def _parted(items: Sequence[Item], *, below_class: bool) -> Iterator[str]:
+    """Folders whose own sub-folders are groups, so that several splits may share them."""
+    inside: dict[str, set[str]] = {}
+    for item in items:
+        parts = PurePosixPath(item.file).parts[:-1]
+        if len(parts) > below_class + 1:
+            inside.setdefault("/".join(parts[: below_class + 1]), set()).add(item.group)
+    parted = sorted(folder for folder, groups in inside.items() if len(groups) > 1)
+    if parted:
+        yield (
+            f"  each folder that holds images is a group: {len(parted)} folders hold several, "
+            f"which may stand in different splits; a manifest.csv joins them: {_some(parted)}"
         )
 
 
