@@ -207,7 +207,9 @@ def survive(
         ended = attempt.work(places[len(strikes)] if len(strikes) < kills else math.inf, course)
         worked += attempt.cpu_seconds
         if not ended:
-            one, orphans = strike(attempt, KINDS[len(strikes) % len(KINDS)])
+            one, alive = strike(attempt, KINDS[len(strikes) % len(KINDS)])
+            # an orphan of an earlier kill may still be there: it refuses this attempt, too
+            orphans = [process for process in orphans if process.is_running()] + alive
             strikes.append(one)
             print(f"{len(strikes)}: {one.kind.name} during {one.stage}", flush=True)
             continue
