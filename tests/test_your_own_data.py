@@ -120,6 +120,7 @@ def test_every_parameter_that_the_page_names_exists() -> None:
     unknown = {f"{a}.{b}" for a, b in named if b not in params.get(a, {})}
     assert unknown <= {
         "manifest.csv",
+        "index.json",
         "params.yaml",
         "config.json",
         "classes.json",
