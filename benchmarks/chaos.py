@@ -221,15 +221,14 @@ def survive(
         psutil.wait_procs(orphans)
 
 
-def report(survival: Survival, calm: float, *, same: bool, scale: str, seed: int) -> str:
+def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str) -> str:
     """docs/chaos.md."""
     strikes = survival.strikes
     extra = survival.cpu_seconds - calm
     lines = [
         "# Kills survived",
         "",
-        f"Made by `python benchmarks/chaos.py --kills {len(strikes)} --seed {seed}` at scale "
-        f"{scale}; remade by the same command.",
+        f"Made by `python benchmarks/chaos.py {call}` at scale {scale}; remade by the same command.",
         "",
         f"- {len(strikes)} kills, then dvc.lock "
         f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
@@ -267,7 +266,8 @@ def main() -> int:
         survival = survive(wild, args.kills, course, args.seed, env)
         same = (calm / "dvc.lock").read_bytes() == (wild / "dvc.lock").read_bytes()
     scale = (ROOT / "params.yaml").read_text().partition("scale: ")[2].split()[0]
-    text = report(survival, course.cpu_seconds, same=same, scale=scale, seed=args.seed)
+    call = f"--kills {args.kills} --seed {args.seed}"
+    text = report(survival, course.cpu_seconds, same=same, scale=scale, call=call)
     print(text)
     PAGE.write_text(text)
     return 0 if same else 1
