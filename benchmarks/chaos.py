@@ -228,7 +228,7 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
     lines = [
         "# Kills survived",
         "",
-        f"Made by `python benchmarks/chaos.py {call}` at scale {scale}; remade by the same command.",
+        f"Made, at scale {scale}, by `python benchmarks/chaos.py {call}`, which remakes it.",
         "",
         f"- {len(strikes)} kills, then dvc.lock "
         f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
