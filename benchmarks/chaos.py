@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,16 @@ ROOT = Path(__file__).resolve().parents[1]
 DVC = Path(sys.executable).parent / "dvc"
 PAGE = ROOT / "docs/chaos.md"
 REFUSED = "is still writing it"
+TORN = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says it
 STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to die: which signal, to the whole process group, to DVC or to the stage alone."""
+    """A way to die: which signal, to the whole process group, to DVC or to the stage alone.
+
+    Target "lock": to DVC in the half second in which it writes dvc.lock.
+    """
 
     name: str
     signal: signal.Signals
@@ -46,16 +51,21 @@ KINDS = (
     Kind("SIGKILL to the stage alone", signal.SIGKILL, "stage"),
     Kind("SIGINT to the process group", signal.SIGINT, "group"),
     Kind("SIGTERM to the process group", signal.SIGTERM, "group"),
+    Kind("SIGKILL to DVC as it writes dvc.lock", signal.SIGKILL, "lock"),
 )
 
 
 @dataclass
 class Strike:
-    """One kill: how, during which stage, and whether the next `dvc repro` met the orphan."""
+    """One kill: how, and during which stage.
+
+    refused: the next `dvc repro` met an orphan. torn: it found half a dvc.lock.
+    """
 
     kind: Kind
     stage: str
     refused: bool = False
+    torn: bool = False
 
 
 @dataclass
@@ -78,7 +88,7 @@ class Attempt:
     """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
 
     def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
-        self.log, self.cpu_seconds = log, 0.0
+        self.project, self.log, self.cpu_seconds = project, log, 0.0
         self.starts: dict[str, float] = {}  # CPU seconds when each stage began
         with log.open("wb") as file:
             self.process = psutil.Popen(
@@ -133,6 +143,15 @@ class Attempt:
             return True
         return False
 
+    def await_lock_write(self) -> None:
+        """Up to a moment at which DVC has emptied dvc.lock to write it anew, or to the end."""
+        lock, size = self.project / "dvc.lock", 0
+        while self.process.poll() is None:
+            before, size = size, lock.stat().st_size
+            if before and not size:
+                return
+            time.sleep(0.005)
+
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -159,9 +178,11 @@ def stage_of(processes: list[psutil.Process]) -> tuple[psutil.Process | None, st
 
 def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
     """Kill, and wait for DVC's end; the processes that outlive it."""
+    if kind.target == "lock":
+        attempt.await_lock_write()
     family = attempt.family()
     stage, name = stage_of(family)
-    if kind.target == "dvc":
+    if kind.target in ("dvc", "lock"):
         victims = [attempt.process]
     elif kind.target == "stage":
         victims = [stage or attempt.process]
@@ -186,6 +207,8 @@ def survive(
     since: str | None = None,
 ) -> Survival:
     """Run ``project`` to its end with so many kills; RuntimeError where it cannot be finished.
+
+    A dvc.lock that DVC left half written is put back from git, as the README says.
 
     course: of an undisturbed run. The kills come at random places of it, those after stage
     ``since`` has begun. By CPU time: by wall time a kill would come too late wherever the machine
@@ -215,10 +238,14 @@ def survive(
             continue
         if attempt.process.returncode == 0:
             return Survival(strikes, worked)
-        if REFUSED not in attempt.text() or not orphans:
+        if REFUSED in attempt.text() and orphans:
+            strikes[-1].refused = True
+            psutil.wait_procs(orphans)
+        elif TORN.search(attempt.text()) and not strikes[-1].torn:
+            strikes[-1].torn = True
+            subprocess.run(["git", "restore", "dvc.lock"], cwd=project, check=True)
+        else:
             raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
-        strikes[-1].refused = True
-        psutil.wait_procs(orphans)
 
 
 def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str) -> str:
@@ -237,6 +264,8 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
         "twice, and starting again.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
         "outlived its DVC, and said so instead of writing the same files.",
+        f"- {sum(one.torn for one in strikes)} times it found half a dvc.lock: `git restore dvc.lock`, "
+        "and DVC took what was finished from its run cache.",
         "",
         "| kind | kills | during |",
         "|---|---|---|",
@@ -248,20 +277,23 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
 
 
 def clone(folder: Path) -> Path:
+    """The committed project, of which nothing has run."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    (folder / "dvc.lock").write_text("schema: '2.0'\n")
+    identity = ("-c", "user.name=chaos", "-c", "user.email=chaos@example.invalid")
+    start = ("commit", "--quiet", "--no-gpg-sign", "--all", "--message", "Start from nothing")
+    subprocess.run(["git", *identity, *start], cwd=folder, check=True)
     return folder
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     env = os.environ | {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}"}
     with tempfile.TemporaryDirectory() as temporary:
         calm, wild = (clone(Path(temporary) / name) for name in ("calm", "wild"))
-        for project in (calm, wild):
-            (project / "dvc.lock").unlink()
         course = undisturbed(Attempt(calm, Path(temporary) / "calm.log", env))
         survival = survive(wild, args.kills, course, args.seed, env)
         same = (calm / "dvc.lock").read_bytes() == (wild / "dvc.lock").read_bytes()

@@ -16,7 +16,18 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TINY, command, dvc, environment, make_project, must, ran, snapshot
+from conftest import (
+    TINY,
+    command,
+    commit,
+    copy_of,
+    dvc,
+    environment,
+    make_project,
+    must,
+    ran,
+    snapshot,
+)
 from diffusers.models.unets.unet_2d import UNet2DModel
 from omegaconf import OmegaConf
 from PIL import Image
@@ -263,8 +274,7 @@ def test_run_leaves_nothing_behind_but_what_git_should_hold(run: Run) -> None:
 
 
 def test_bad_image_stops_the_run_in_one_line_and_spoils_nothing(run: Run, tmp_path: Path) -> None:
-    shutil.copytree(run.project.parent, tmp_path / "copy", symlinks=True)
-    project = tmp_path / "copy" / run.project.name
+    project = copy_of(run.project, tmp_path / "copy")
     victim = project / "images/group_03/2.png"
     whole = victim.read_bytes()
     victim.write_bytes(whole[:-40])
@@ -289,16 +299,17 @@ SECOND_HALF = re.compile(r".*@1(-.*)?|evaluate@.|select.*|export|report")
 def test_second_half_killed_in_every_way_in_another_folder_ends_with_the_same_bytes(
     run: Run, tmp_path: Path
 ) -> None:
-    shutil.copytree(run.project.parent, tmp_path / "copy", symlinks=True)
-    project = tmp_path / "copy" / run.project.name
+    project = copy_of(run.project, tmp_path / "copy")
     lock = yaml.safe_load((project / "dvc.lock").read_text())
     first_half = {k: v for k, v in lock["stages"].items() if not SECOND_HALF.fullmatch(k)}
     assert 0 < len(first_half) < len(lock["stages"])
     (project / "dvc.lock").write_text(yaml.dump(lock | {"stages": first_half}, sort_keys=False))
+    commit(project, "First half")
     shutil.rmtree(project / ".dvc/cache/runs")  # from which DVC would take the results
     env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
     survival = survive(project, len(KINDS), run.course, seed=0, env=env, since="generate@1")
     assert [one.kind for one in survival.strikes] == list(KINDS)
+    assert survival.strikes[-1].torn
     assert yaml.safe_load((project / "dvc.lock").read_text()) == lock
     for folder in ("outputs", "reports"):
         assert snapshot(project / folder) == snapshot(run.project / folder)

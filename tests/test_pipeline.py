@@ -475,6 +475,26 @@ def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_
     assert "the library of the workspace" in broken.stdout
 
 
+def test_lock_that_a_killed_dvc_left_unfinished_is_restored_and_nothing_runs_twice(
+    one_round: Path,
+) -> None:
+    edit(one_round / "conf/scale/tiny.yaml", "num_seeds: 3", "num_seeds: 4")
+    compose(one_round)
+    must(dvc(one_round, "repro"))
+    lock = one_round / "dvc.lock"
+    finished = lock.read_text()
+    for kept in ("", "stages:\n", "publish@0:\n    cmd:", "publish@0:\n    cm"):
+        lock.write_text(finished[: finished.index(kept) + len(kept)])
+        refused = dvc(one_round, "repro")
+        assert refused.returncode != 0
+        said = re.search(r"'\./dvc\.lock' (validation failed|is invalid)", refused.stdout)
+        assert said, refused.stdout
+        assert f"`{said[0]}`" in (REPO / "README.md").read_text()
+    git(one_round, "restore", "dvc.lock")
+    assert ran(must(dvc(one_round, "repro"))) <= {"report"}
+    assert lock.read_text() == finished
+
+
 @pytest.mark.timing
 def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> None:
     shutil.copyfile(REPO / "dvc.yaml", fakes / "dvc.yaml")  # with every module of the library

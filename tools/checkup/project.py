@@ -1,4 +1,4 @@
-"""The checkout: installed packages against uv.lock, params.yaml against conf/."""
+"""The checkout: packages against uv.lock, params.yaml against conf/, and dvc.lock."""
 
 from __future__ import annotations
 
@@ -83,3 +83,11 @@ def params(root: Path) -> Finding:
     objective = re.search(r"^objective:\n  name: (\S+)", text, re.M)
     shown = [found.group(1) if found else "?" for found in (*said, objective)]
     return ok("scale={}, num_iterations={}, objective={}".format(*shown))
+
+
+def lock(root: Path) -> Finding:
+    """dvc.lock is whole: DVC ends it with a line's end, and writes it anew after every stage."""
+    path = root / "dvc.lock"
+    if path.exists() and not read(path).endswith("\n"):
+        return wrong("DVC was killed while it wrote dvc.lock", "git restore dvc.lock && dvc repro")
+    return ok("whole" if path.exists() else "none yet")

@@ -16,6 +16,7 @@ CHECKS: Mapping[str, Callable[[Path], Finding]] = {
     "disk": machine.disk,
     "packages": project.packages,
     "params.yaml": project.params,
+    "dvc.lock": project.lock,
     "remote": storage.remote,
     "cache": storage.cache,
     "locks": storage.locks,
