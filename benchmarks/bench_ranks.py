@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -14,14 +13,13 @@ from torch.multiprocessing.spawn import start_processes
 from advloop.core import ranks
 from advloop.core.io import read_json, write_json
 from advloop.core.runtime import batches, eval_mode
-from advloop.criterion import Criterion
-from advloop.diffusion_training import Setup, train_diffusion
-from advloop.objectives.none import noise_only
+from advloop.diffusion_training import train_diffusion
 from advloop.params.data import AutoencoderParams
-from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
+from advloop.params.diffusion import UNetParams
 from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import build_unet, unet_config
 from bench_subjects import CPU_BATCH, shape_params
+from bench_training import DIFFUSION, epoch_of
 from race import Sample
 
 LAYOUTS = {  # processes, threads of each
@@ -43,27 +41,14 @@ def _work(index: int, count: int, threads: int, shape: str, result: Path) -> Non
     channels, side = autoencoder.latent_channels, params.content.data.image_size
     side //= autoencoder.factor
     model = build_unet(unet_config(params.section("unet", UNetParams), channels, side), seed=0)
-    diffusion = params.section("diffusion", DiffusionParams)
-    criterion = Criterion(noise_only, 0.0, None, diffusion, "fp32", torch.device("cpu"))
     batch = CPU_BATCH[shape]
-    settings = BaseParams(
-        pretrained=None,
-        epochs=1,
-        samples_per_epoch=None,
-        batch_size=batch,
-        learning_rate=1e-4,
-        warmup_steps=0,
-        ema_decay=0.999,
-        grad_clip=1.0,
-        eval_interval=1,
-    )
     latents = noise_for(range(batch * STEPS[shape]), (channels, side, side), 0)
-    setup = Setup(settings, criterion, latents, latents[:1], 0, "train_base", iteration=-1)
+    setup = epoch_of(latents, batch, "fp32", torch.device("cpu"))
 
     def draw(part: range) -> torch.Tensor:
         noise = noise_for(part, (channels, side, side), 0)
-        kind, steps = diffusion.prediction_type, DDIM_STEPS[shape]
-        return sample_ddim(model, noise, criterion.alphas_cumprod, kind, steps)
+        alphas_cumprod, kind = setup.criterion.alphas_cumprod, DIFFUSION.prediction_type
+        return sample_ddim(model, noise, alphas_cumprod, kind, DDIM_STEPS[shape])
 
     def train() -> None:
         train_diffusion(setup, model, lambda items: items, lambda *_: None)
@@ -102,10 +87,7 @@ def measure(rounds: int) -> list[Sample]:
 
 def _samples(shape: str, name: str, number: int) -> list[Sample]:
     count, threads = LAYOUTS[name]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    os.environ |= address
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds.json"
         start_processes(_work, (count, threads, shape, result), count, start_method="spawn")

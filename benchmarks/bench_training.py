@@ -22,14 +22,8 @@ from race import Contender
 DIFFUSION = DiffusionParams(1000, "squaredcos_cap_v2", "v_prediction")
 
 
-def contenders(
-    config: dict[str, Any], latents: torch.Tensor, batch: int, precision: str, where: torch.device
-) -> list[Contender]:
-    """Each trains one epoch over ``latents`` (N, C, H, W), N a multiple of ``batch``.
-
-    The loop of the example is left out where accelerate is not installed.
-    """
-    count = len(latents)
+def epoch_of(latents: torch.Tensor, batch: int, precision: str, where: torch.device) -> Setup:
+    """One epoch of the base's training over ``latents`` (N, C, H, W), N a multiple of ``batch``."""
     params = BaseParams(
         pretrained=None,
         epochs=1,
@@ -49,10 +43,20 @@ def contenders(
         precision=precision,
         where=where,
     )
+    return Setup(params, criterion, latents, latents[:1], 0, "train_base", iteration=-1)
+
+
+def contenders(
+    config: dict[str, Any], latents: torch.Tensor, batch: int, precision: str, where: torch.device
+) -> list[Contender]:
+    """Each trains one epoch over ``latents`` (N, C, H, W), N a multiple of ``batch``.
+
+    The loop of the example is left out where accelerate is not installed.
+    """
+    count, setup = len(latents), epoch_of(latents, batch, precision, where)
     ours = build_unet(config, seed=0).to(where)
 
     def our_epoch() -> None:
-        setup = Setup(params, criterion, latents, latents[:1], 0, "train_base", iteration=-1)
         train_diffusion(setup, ours, lambda items: items, lambda *_: None)
 
     bare = build_unet(config, seed=0).to(where)

@@ -264,8 +264,8 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
         "twice, and starting again.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
         "outlived its DVC, and said so instead of writing the same files.",
-        f"- {sum(one.torn for one in strikes)} times it found half a dvc.lock: `git restore dvc.lock`, "
-        "and DVC took what was finished from its run cache.",
+        f"- {sum(one.torn for one in strikes)} times it found part of a dvc.lock: `git restore "
+        "dvc.lock`, and DVC took what was finished from its run cache.",
         "",
         "| kind | kills | during |",
         "|---|---|---|",

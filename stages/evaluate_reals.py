@@ -53,7 +53,7 @@ def main() -> None:
     rebuilt = np.concatenate(
         [
             codec.decode(codec.encode(other[part.start : part.stop]))
-            for part in bar("evaluate_reals")([*batches(len(other), settings.batch_size)])
+            for part in bar("evaluate_reals")(batches(len(other), settings.batch_size))
         ]
     )
     test_rows = dataset.rows("test")

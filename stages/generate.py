@@ -57,7 +57,7 @@ def main() -> None:
             settings.num_inference_steps,
         )
 
-    jobs = list(batches(settings.num_samples, settings.batch_size))
+    jobs = batches(settings.num_samples, settings.batch_size)
     progress = bar("generate", len(jobs) * (settings.num_inference_steps + 1))  # network passes
     with resumable(args, params, "out", "predicted") as resume, eval_mode(denoiser):
         done = RowProgress(resume)

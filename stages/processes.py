@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from advloop.core.errors import UserError
 from advloop.core.leader import leads
-from advloop.core.ranks import join, leave
+from advloop.core.ranks import free_port, join, leave
 
 Main = Callable[[], None]
 GRACE = 5.0  # seconds: what a failed process leaves the others to say why, or to be ended with it
@@ -70,10 +69,7 @@ def _spawn(text: str, main: Main, memory: str) -> None:
     if not (text.isdecimal() and int(text) > 0):
         raise UserError(f"ADVLOOP_PROCESSES={text}: must be a whole number above 0; unset it")
     count = int(text)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"WORLD_SIZE": text, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"WORLD_SIZE": text, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     processes = start_processes(_rank, (main, memory), count, join=False, start_method="spawn")

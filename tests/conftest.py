@@ -333,24 +333,24 @@ def fail_at(project: Path, *stages: str) -> None:
     (project.parent / "bin/fail").write_text(" ".join(stages))
 
 
-@pytest.fixture(scope="session")
-def finished_fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of fake stages whose two iterations are finished and committed."""
-    project = make_project(tmp_path_factory.mktemp("fakes"))
+def _finished(folder: Path, iterations: int) -> Path:
+    project = make_project(folder, iterations)
     fake_stages(project)
     must(dvc(project, "repro"))
     commit(project, "Run")
     return project
+
+
+@pytest.fixture(scope="session")
+def finished_fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of fake stages whose two iterations are finished and committed."""
+    return _finished(tmp_path_factory.mktemp("fakes"), iterations=2)
 
 
 @pytest.fixture(scope="session")
 def finished_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``finished_fakes`` of one iteration, in which DVC is three times as fast."""
-    project = make_project(tmp_path_factory.mktemp("round"), iterations=1)
-    fake_stages(project)
-    must(dvc(project, "repro"))
-    commit(project, "Run")
-    return project
+    """``finished_fakes`` of one iteration, for what needs no second: DVC has less to do."""
+    return _finished(tmp_path_factory.mktemp("round"), iterations=1)
 
 
 def copy_of(project: Path, folder: Path) -> Path:

@@ -26,6 +26,15 @@ def test_an_index_gives_what_the_concatenated_tensor_gives(index):
     assert torch.equal(gathered[index], WHOLE[index])
 
 
+def test_rows_gathered_from_gathered_rows_are_read_from_the_tensors_themselves():
+    first = Gathered(list(zip(SOURCES, ROWS, strict=True)))
+    nested = Gathered([(first, torch.tensor([4, 1])), (SOURCES[0], torch.tensor([5]))])
+    outer = Gathered([(nested, torch.tensor([2, 0, 1])), (first, torch.tensor([0]))])
+    expected = torch.stack([SOURCES[0][5], WHOLE[4], WHOLE[1], WHOLE[0]])
+    assert torch.equal(outer[:], expected)
+    assert sorted(map(id, outer._sources)) == sorted(map(id, SOURCES))
+
+
 def test_what_is_read_is_the_source_as_it_is_then():
     source = torch.zeros(3, 1, 1, 1)
     gathered = Gathered([(source, torch.tensor([2, 0]))])

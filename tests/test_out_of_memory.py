@@ -56,7 +56,7 @@ def test_every_stage_with_a_batch_size_names_its_own() -> None:
         found = re.search(r'run_(?:shared_)?stage\(main, memory="(.*)"\)', script.read_text())
         calls = [node for node in ast.walk(ast.parse(script.read_text()))]
         if any(isinstance(node, ast.Name) and node.id == "device" for node in calls):
-            assert found or script.name in ("resuming.py", "processes.py"), script.name
+            assert found or script.name == "resuming.py", script.name
         if found:
             named[script.stem] = found.group(1)
     params = OmegaConf.load(REPO / "params.yaml")

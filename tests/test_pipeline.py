@@ -6,6 +6,7 @@ import ast
 import re
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -434,19 +435,9 @@ def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_
 ) -> None:
     project = one_round
     for seeds in (4, 5):
-        name = f"seeds-{seeds}"
-        must(
-            dvc(
-                project,
-                "exp",
-                "run",
-                "--queue",
-                "--name",
-                name,
-                "-S",
-                f"evaluate.num_seeds={seeds}",
-            )
-        )
+        override = f"evaluate.num_seeds={seeds}"
+        queued = ("exp", "run", "--queue", "--name", f"seeds-{seeds}", "-S", override)
+        must(dvc(project, *queued))
     before = results(project)
     schema = project / "src/advloop/params/schema.py"
     schema.write_text("raise SystemExit('the library of the workspace')\n")
@@ -506,5 +497,4 @@ def test_repro_without_work_costs_at_most_three_seconds_of_cpu(fakes: Path) -> N
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # the least: what else the machine does adds CPU time (shared caches, clock), never takes any
-    assert min(cost() for _ in range(5)) <= 3
+    assert statistics.median(cost() for _ in range(3)) <= 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 from ranks_worker import STAGES, answers, loss_and_gradients, work
 from torch.multiprocessing.spawn import start_processes
 
+from advloop.core.ranks import free_port
 from advloop.objectives.registry import OBJECTIVES
 
 pytestmark = pytest.mark.xdist_group("resume_stages")  # the worker that has ``whole``
@@ -28,13 +28,6 @@ ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 SAME = ("latents/train.pt", "fake_latents.pt", "predicted_latents.pt", "real_latents.pt")
 TABLES = ("base/metrics.csv", "diffusion/metrics.csv", "discriminator/discriminator_history.csv")
 MODELS = ("base/checkpoint_best.pt", "diffusion/checkpoint_latest.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")

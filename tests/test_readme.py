@@ -33,6 +33,7 @@ def test_readme_names_the_paired_changes_of_the_committed_run():
         ("iter_1", "change_kid_lite0", 2),
     ):
         mean, half = rows[iteration][column], rows[iteration][f"{column}_ci95"]
+        assert mean < 0
         assert f"{mean:.{digits}f} ± {half:.{digits}f}" in README
     assert -rows["iter_0"]["change_critic_gap"] > rows["iter_0"]["change_critic_gap_ci95"]
     assert rows["final"]["iteration"] == 1, "`select` keeps the second"

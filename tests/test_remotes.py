@@ -24,6 +24,7 @@ from conftest import (
     REPO,
     command,
     commit,
+    copy_of,
     dvc,
     environment,
     git,
@@ -105,9 +106,7 @@ def finished_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def latents(finished_latents: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "latents"
-    shutil.copytree(finished_latents.parent, folder, symlinks=True)
-    return folder / finished_latents.name
+    return copy_of(finished_latents, tmp_path / "latents")
 
 
 def point(project: Path, *options: dict[str, Any]) -> None:
@@ -172,9 +171,7 @@ def travelled(
     server: Any, finished_fakes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any]:
     """A finished run whose remote was set by those commands, pushed, and its commit."""
-    folder = tmp_path_factory.mktemp("travelled") / "fakes"
-    shutil.copytree(finished_fakes.parent, folder, symlinks=True)
-    project = folder / finished_fakes.name
+    project = copy_of(finished_fakes, tmp_path_factory.mktemp("travelled") / "fakes")
     title = "S3" if "s3" in server.options(server.port, "run")[0]["url"] else "SSH"
     shell(project, server.filled(block(title), server.port, "run"))
     must(dvc(project, "push"))
@@ -346,8 +343,7 @@ def test_folder_of_the_page_carries_latents_and_is_mended(latents: Path, tmp_pat
 
 def check_and_mend(good: Path, clone: Path) -> None:
     """Their remote has a damaged 3.pt: ``clone`` refuses it until ``good`` has mended it."""
-    shutil.copytree(good.parent, clone, symlinks=True)
-    other, name = clone / good.name, object_of(good, "3.pt")
+    other, name = copy_of(good, clone), object_of(good, "3.pt")
     wipe(other, "latents")
     failure(dvc(other, "pull"), "ERROR: failed to pull data from the cloud - Checkout failed")
     assert not (other / ".dvc/cache" / name).exists()

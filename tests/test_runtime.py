@@ -135,7 +135,7 @@ def test_precision_decides_what_a_matrix_product_is_computed_in(
 
 @pytest.mark.parametrize(("total", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (6, 1), (2, 10)])
 def test_batches_cover_every_row_once_in_order(total: int, size: int) -> None:
-    parts = list(batches(total, size))
+    parts = batches(total, size)
     assert [row for part in parts for row in part] == list(range(total))
     assert all(0 < len(part) <= size for part in parts)
 

@@ -124,8 +124,6 @@ def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
     for group, (split, each) in zip(sorted((project / "images").iterdir()), splits, strict=True):
         images = sorted(group.iterdir())
         rows += [f"{group.name}/{image.name},{group.name},{split}" for image in images[:each]]
-        for image in images[each:]:
-            image.unlink()
     (project / "images/manifest.csv").write_text("\n".join([*rows, ""]))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(project)

@@ -52,7 +52,7 @@ def encode_rows(
     variants = VARIANTS[augmentation]
     shape = codec.encode(images[:1]).shape[1:]
     total = (variants * len(rows), *shape)
-    jobs = [part for part in batches(len(rows), batch)]
+    jobs = batches(len(rows), batch)
 
     def encode(variant: int, part: range) -> torch.Tensor:
         return codec.encode(turned(images[rows[part.start : part.stop]], variant))

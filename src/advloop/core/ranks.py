@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,14 @@ import torch
 import torch.distributed as dist
 
 Compute = Callable[..., torch.Tensor]
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens, for processes to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def join() -> None:

@@ -95,7 +95,6 @@ def shuffled_rows(count: int, total: int, stream: torch.Generator) -> torch.Tens
     return torch.cat([torch.randperm(total, generator=stream) for _ in range(rounds)])[:count]
 
 
-def batches(total: int, size: int) -> Iterator[range]:
+def batches(total: int, size: int) -> list[range]:
     """Consecutive ranges of at most ``size`` that cover ``range(total)``."""
-    for start in range(0, total, size):
-        yield range(start, min(start + size, total))
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
