@@ -39,7 +39,7 @@ from advloop.params.diffusion import DiffusionParams
 from advloop.sampling import sample_ddim
 from advloop.schedule import alphas_cumprod_of
 from advloop.unet import load_checkpoint
-from chaos import KINDS, Attempt, Course, survive, undisturbed
+from kills import KINDS, Attempt, Course, survive, undisturbed
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 

@@ -1,0 +1,238 @@
+"""Kill a `dvc repro` in every way, at chosen places of its course, and go on with another."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+DVC = Path(sys.executable).parent / "dvc"
+REFUSED = "is still writing it"
+TORN = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says it
+STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to die: which signal, to the whole process group, to DVC or to the stage alone.
+
+    Target "lock": to DVC in the half second in which it writes dvc.lock.
+    """
+
+    name: str
+    signal: signal.Signals
+    target: str
+
+
+KINDS = (
+    Kind("SIGKILL to the process group", signal.SIGKILL, "group"),
+    Kind("SIGKILL to DVC alone", signal.SIGKILL, "dvc"),
+    Kind("SIGKILL to the stage alone", signal.SIGKILL, "stage"),
+    Kind("SIGINT to the process group", signal.SIGINT, "group"),
+    Kind("SIGTERM to the process group", signal.SIGTERM, "group"),
+    Kind("SIGKILL to DVC as it writes dvc.lock", signal.SIGKILL, "lock"),
+)
+
+
+@dataclass
+class Strike:
+    """One kill: how, and during which stage.
+
+    refused: the next `dvc repro` met an orphan. torn: it found half a dvc.lock.
+    """
+
+    kind: Kind
+    stage: str
+    refused: bool = False
+    torn: bool = False
+
+
+@dataclass
+class Survival:
+    """cpu_seconds: in all attempts together."""
+
+    strikes: list[Strike]
+    cpu_seconds: float
+
+
+@dataclass
+class Course:
+    """CPU seconds of an undisturbed run: when each stage began, in that order, and in all."""
+
+    starts: dict[str, float]
+    cpu_seconds: float
+
+
+class Attempt:
+    """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
+
+    def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
+        self.project, self.log, self.cpu_seconds = project, log, 0.0
+        self.starts: dict[str, float] = {}  # CPU seconds when each stage began
+        with log.open("wb") as file:
+            self.process = psutil.Popen(
+                [str(DVC), "repro"],
+                cwd=project,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # what is started in the background ignores SIGINT, and hands that on
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def family(self) -> list[psutil.Process]:
+        """DVC first, then the shell and the stage that it runs."""
+        try:
+            return [self.process, *self.process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _worked(self) -> float:
+        seconds = 0.0
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+                seconds += times.children_user + times.children_system
+        return seconds
+
+    def look(self) -> None:
+        self.cpu_seconds = max(self.cpu_seconds, self._worked())
+        for stage in STAGE.findall(self.text()):
+            self.starts.setdefault(stage, self.cpu_seconds)
+
+    def work(self, place: float, course: Course | None = None) -> bool:
+        """Let it work up to this place of an undisturbed run, or to its end: whether it has ended.
+
+        It stands where the stage that it began with stood in that run: what a stage before it or a
+        snapshot of this one brings back is not work, nor what is done again.
+        """
+        limit = math.inf
+        while self.cpu_seconds < limit:
+            try:
+                self.process.wait(timeout=0.05)
+            except psutil.TimeoutExpired:
+                self.look()
+                if course and self.starts:
+                    first, began = next(iter(self.starts.items()))
+                    limit = began + place - course.starts[first]
+                continue
+            return True
+        return False
+
+    def await_lock_write(self) -> None:
+        """Up to a moment at which DVC has emptied dvc.lock to write it anew, or to the end."""
+        lock, size = self.project / "dvc.lock", 0
+        while self.process.poll() is None:
+            before, size = size, lock.stat().st_size
+            if before and not size:
+                return
+            time.sleep(0.005)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def undisturbed(attempt: Attempt) -> Course:
+    """The course of an attempt that nothing ends; RuntimeError where it fails."""
+    attempt.work(math.inf)
+    if attempt.process.returncode:
+        raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
+    return Course(attempt.starts, attempt.cpu_seconds)
+
+
+def stage_of(processes: list[psutil.Process]) -> tuple[psutil.Process | None, str]:
+    """The process of a stage and the name of its script; (None, "DVC") between two stages."""
+    for process in reversed(processes):
+        try:
+            script = next((a for a in process.cmdline() if a.startswith("stages/")), None)
+        except psutil.Error:
+            continue
+        if script and process.name() != "sh":
+            return process, Path(script).stem
+    return None, "DVC"
+
+
+def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
+    """Kill, and wait for DVC's end; the processes that outlive it."""
+    if kind.target == "lock":
+        attempt.await_lock_write()
+    family = attempt.family()
+    stage, name = stage_of(family)
+    if kind.target in ("dvc", "lock"):
+        victims = [attempt.process]
+    elif kind.target == "stage":
+        victims = [stage or attempt.process]
+    else:
+        victims = family
+    for victim in victims:
+        try:
+            victim.send_signal(kind.signal)
+        except psutil.NoSuchProcess:  # it ended by itself in this very moment
+            continue
+    attempt.process.wait(timeout=120)
+    _, alive = psutil.wait_procs([p for p in family if p.pid != attempt.process.pid], timeout=0.5)
+    return Strike(kind, name), alive
+
+
+def survive(
+    project: Path,
+    kills: int,
+    course: Course,
+    seed: int,
+    env: Mapping[str, str] | None = None,
+    since: str | None = None,
+) -> Survival:
+    """Run ``project`` to its end with so many kills; RuntimeError where it cannot be finished.
+
+    A dvc.lock that DVC left half written is put back from git, as the README says.
+
+    course: of an undisturbed run. The kills come at random places of it, those after stage
+    ``since`` has begun. By CPU time: by wall time a kill would come too late wherever the machine
+    has become faster.
+    """
+    folder = Path(tempfile.mkdtemp())
+    strikes: list[Strike] = []
+    orphans: list[psutil.Process] = []
+    worked = 0.0
+    draws = random.Random(seed)
+    first = course.starts[since] if since else 0.0
+    places = sorted(draws.uniform(first, course.cpu_seconds) for _ in range(kills))
+    attempts = 0
+    while True:
+        attempts += 1
+        if attempts > 3 * kills + 3:
+            raise RuntimeError(f"no end after {attempts} attempts; see {folder}")
+        attempt = Attempt(project, folder / f"{attempts}.log", env)
+        ended = attempt.work(places[len(strikes)] if len(strikes) < kills else math.inf, course)
+        worked += attempt.cpu_seconds
+        if not ended:
+            one, alive = strike(attempt, KINDS[len(strikes) % len(KINDS)])
+            # an orphan of an earlier kill may still be there: it refuses this attempt, too
+            orphans = [process for process in orphans if process.is_running()] + alive
+            strikes.append(one)
+            print(f"{len(strikes)}: {one.kind.name} during {one.stage}", flush=True)
+            continue
+        if attempt.process.returncode == 0:
+            return Survival(strikes, worked)
+        if REFUSED in attempt.text() and orphans:
+            strikes[-1].refused = True
+            psutil.wait_procs(orphans)
+        elif TORN.search(attempt.text()) and not strikes[-1].torn:
+            strikes[-1].torn = True
+            subprocess.run(["git", "restore", "dvc.lock"], cwd=project, check=True)
+        else:
+            raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
