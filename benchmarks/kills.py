@@ -20,6 +20,7 @@ import psutil
 DVC = Path(sys.executable).parent / "dvc"
 REFUSED = "is still writing it"
 TORN = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says it
+LEAD = 2.0  # CPU seconds before a stage's start: DVC takes them to write dvc.lock, or fewer
 STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
 
 
@@ -188,6 +189,26 @@ def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
     return Strike(kind, name), alive
 
 
+def draw_moments(
+    kills: int, course: Course, seed: int, since: str | None = None
+) -> list[tuple[float, Kind]]:
+    """Random places of the course after ``since`` has begun, and each kind in turn, by place.
+
+    DVC writes dvc.lock before a stage begins: a kill of it comes just before the start of one.
+    """
+    draws = random.Random(seed)
+    first = course.starts[since] if since else 0.0
+    starts = [start for start in course.starts.values() if start > first]
+    moments = []
+    for number in range(kills):
+        kind = KINDS[number % len(KINDS)]
+        place = draws.uniform(first, course.cpu_seconds)
+        if kind.target == "lock":
+            place = draws.choice(starts) - LEAD
+        moments.append((place, kind))
+    return sorted(moments, key=lambda moment: moment[0])
+
+
 def survive(
     project: Path,
     kills: int,
@@ -200,27 +221,26 @@ def survive(
 
     A dvc.lock that DVC left half written is put back from git, as the README says.
 
-    course: of an undisturbed run. The kills come at random places of it, those after stage
-    ``since`` has begun. By CPU time: by wall time a kill would come too late wherever the machine
-    has become faster.
+    course: of an undisturbed run. The kills come at random places of it, after stage ``since`` has
+    begun. By CPU time: by wall time a kill would come too late wherever the machine has become
+    faster.
     """
     folder = Path(tempfile.mkdtemp())
     strikes: list[Strike] = []
     orphans: list[psutil.Process] = []
     worked = 0.0
-    draws = random.Random(seed)
-    first = course.starts[since] if since else 0.0
-    places = sorted(draws.uniform(first, course.cpu_seconds) for _ in range(kills))
+    moments = draw_moments(kills, course, seed, since)
     attempts = 0
     while True:
         attempts += 1
         if attempts > 3 * kills + 3:
             raise RuntimeError(f"no end after {attempts} attempts; see {folder}")
         attempt = Attempt(project, folder / f"{attempts}.log", env)
-        ended = attempt.work(places[len(strikes)] if len(strikes) < kills else math.inf, course)
+        place, kind = moments[len(strikes)] if len(strikes) < kills else (math.inf, KINDS[0])
+        ended = attempt.work(place, course)
         worked += attempt.cpu_seconds
         if not ended:
-            one, alive = strike(attempt, KINDS[len(strikes) % len(KINDS)])
+            one, alive = strike(attempt, kind)
             # an orphan of an earlier kill may still be there: it refuses this attempt, too
             orphans = [process for process in orphans if process.is_running()] + alive
             strikes.append(one)

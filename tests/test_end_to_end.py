@@ -308,8 +308,8 @@ def test_second_half_killed_in_every_way_in_another_folder_ends_with_the_same_by
     shutil.rmtree(project / ".dvc/cache/runs")  # from which DVC would take the results
     env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
     survival = survive(project, len(KINDS), run.course, seed=0, env=env, since="generate@1")
-    assert [one.kind for one in survival.strikes] == list(KINDS)
-    assert survival.strikes[-1].torn
+    assert sorted(one.kind.name for one in survival.strikes) == sorted(kind.name for kind in KINDS)
+    assert all(one.torn for one in survival.strikes if one.kind.target == "lock")
     assert yaml.safe_load((project / "dvc.lock").read_text()) == lock
     for folder in ("outputs", "reports"):
         assert snapshot(project / folder) == snapshot(run.project / folder)
