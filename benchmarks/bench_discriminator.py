@@ -18,6 +18,7 @@ def contenders(
     model_params: DiscriminatorParams,
     params: TrainDiscParams,
     latents: torch.Tensor,
+    precision: str,
     where: torch.device,
 ) -> list[Contender]:
     """Each trains one epoch on ``latents`` (N, C, H, W), the first half of which is real."""
@@ -28,7 +29,17 @@ def contenders(
     alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 
     def our_epoch() -> None:
-        train_discriminator(params, model_params, data, few, alphas_cumprod, 0, 0, lambda _: None)
+        train_discriminator(
+            params,
+            model_params,
+            data,
+            few,
+            alphas_cumprod,
+            0,
+            0,
+            lambda _: None,
+            precision=precision,
+        )
 
     model = build_discriminator(model_params, latents.shape[1], 0, 0).to(where)
     optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate)
@@ -48,5 +59,5 @@ def contenders(
 
     return [
         Contender("advloop", our_epoch, count, ours=True),
-        Contender("DataLoader over the tensors", loader_epoch, count, target=2.0),
+        Contender("DataLoader over the tensors, fp32", loader_epoch, count, target=2.0),
     ]

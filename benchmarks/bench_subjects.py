@@ -29,8 +29,8 @@ SUBJECTS = {  # and what their rates count
     "encoding": "images",
 }
 # Batches of full.yaml are for a GPU; on a CPU as many as still drown the cost of the update.
-CPU_BATCH = {"demo": 64, "full": 32}
-CPU_STEPS = {"demo": 4, "full": 1}
+CPU_BATCH = {"demo": 64, "full": 96}
+CPU_STEPS = {"demo": 48, "full": 4}
 
 
 def quick_precision(where: torch.device) -> str:
@@ -66,18 +66,18 @@ def contenders(
         return bench_training.contenders(config, latents(batch * steps), batch, precision, where)
     if subject == "generation":
         count = content.generate.batch_size if gpu else {"demo": 100, "full": 32}[shape]
-        steps = content.generate.num_inference_steps if gpu else {"demo": 5, "full": 1}[shape]
+        steps = content.generate.num_inference_steps if gpu else {"demo": 5, "full": 5}[shape]
         return bench_sampling.contenders(config, count, steps, count, precision, where)
     if subject == "discriminator":
         training = params.section("train_disc", TrainDiscParams)
         training.epochs = 1
         model = params.section("discriminator", DiscriminatorParams)
         count = 8192 if gpu else {"demo": 2048, "full": 128}[shape]
-        return bench_discriminator.contenders(model, training, latents(count), where)
+        return bench_discriminator.contenders(model, training, latents(count), precision, where)
     count = 2048 if gpu else {"demo": 1024, "full": 32}[shape]
     images = np.random.default_rng(0).integers(256, size=(count, size, size, 3), dtype=np.uint8)
     batch = min(content.encode.batch_size, count)
-    return bench_encoding.contenders(autoencoder, images, batch, where)
+    return bench_encoding.contenders(autoencoder, images, batch, precision, where)
 
 
 def measure(

@@ -18,7 +18,7 @@ from advloop.draw import draw_reals
 from advloop.latent_files import read_scale
 from advloop.latents import encode_rows
 from advloop.manifest import write_manifest
-from advloop.params.run import read_seed
+from advloop.params.run import read_precision, read_seed
 from advloop.params.sampling import EncodeParams, GenerateParams
 
 
@@ -36,7 +36,11 @@ def main() -> None:
             "fifth); each is used once and train_disc balances the classes"
         )
     deterministic()
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()), *read_scale(args.stats))
+    codec = Codec(
+        load_autoencoder(args.autoencoder).to(device()),
+        *read_scale(args.stats),
+        precision=read_precision(params),
+    )
     batch_size = params.section("encode", EncodeParams).batch_size
     with resumable(args, params, "out", "manifest") as resume:
         shape = encode_rows(

@@ -21,6 +21,7 @@ from advloop.core.runtime import deterministic, device
 from advloop.dataset import load_dataset
 from advloop.latents import encode_rows, latent_scale
 from advloop.params.data import EncodeDatasetParams
+from advloop.params.run import read_precision
 
 
 def main() -> None:
@@ -30,7 +31,11 @@ def main() -> None:
     dataset = load_dataset(args.data)
     deterministic()
     own, shift = read_scaling(args.autoencoder)
-    codec = Codec(load_autoencoder(args.autoencoder).to(device()), shift=shift)
+    codec = Codec(
+        load_autoencoder(args.autoencoder).to(device()),
+        shift=shift,
+        precision=read_precision(params),
+    )
     measured = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
     codec.scale = measured if own is None else own
     # Critics see test reals as the model saw the training set: in every orientation. Tune is

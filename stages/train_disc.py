@@ -28,7 +28,7 @@ from advloop.latent_files import load_latents
 from advloop.manifest import classes_of, read_manifest
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.discriminator import DiscriminatorParams, TrainDiscParams
-from advloop.params.run import read_seed
+from advloop.params.run import read_precision, read_seed
 from advloop.schedule import alphas_cumprod_of
 from advloop.tracking import track
 
@@ -126,6 +126,7 @@ def main() -> None:
             resume,
             bar("train_disc"),
             number_of(classes),
+            read_precision(params),
         )
     if not leads():
         return

@@ -21,7 +21,7 @@ from torch import nn
 
 from advloop.core.errors import UserError
 from advloop.core.io import all_finite, read_json
-from advloop.core.runtime import eval_mode
+from advloop.core.runtime import autocast, eval_mode
 from advloop.model_folder import component, load_weights, save_model_folder
 from advloop.params.data import AutoencoderParams
 from advloop.patch_autoencoder import PatchAutoencoder
@@ -46,11 +46,14 @@ class Codec:
 
     What the autoencoder encodes is shifted, then scaled, as diffusers does it with its
     shift_factor and scaling_factor; nothing else knows either. Encoding takes the mode of the
-    posterior, so that it is deterministic.
+    posterior, so that it is deterministic. precision: ``fp32`` or ``bf16``, of the encoder; the
+    decoder's is float32, for it is what all pictures and image metrics pass through.
     """
 
-    def __init__(self, model: nn.Module, scale: float = 1.0, shift: float = 0.0) -> None:
-        self.model, self.scale, self.shift = model, scale, shift
+    def __init__(
+        self, model: nn.Module, scale: float = 1.0, shift: float = 0.0, precision: str = "fp32"
+    ) -> None:
+        self.model, self.scale, self.shift, self.precision = model, scale, shift, precision
 
     @property
     def device(self) -> torch.device:
@@ -59,14 +62,14 @@ class Codec:
     @torch.no_grad()
     def encode(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
         """uint8 (B, S, S, 3) -> scaled latents (B, C, H, W) float32."""
-        with eval_mode(self.model):
+        with eval_mode(self.model), autocast(self.precision, self.device):
             encoded: Any = self.model.encode(to_pixels(images, self.device))  # type: ignore[operator]  # nn.Module has no typed encode
         if hasattr(encoded, "latent_dist"):
             encoded = encoded.latent_dist.mode()
         elif not isinstance(encoded, torch.Tensor):
             encoded = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-        latents: torch.Tensor = (encoded - self.shift) * self.scale
-        return latents.float()
+        latents: torch.Tensor = (encoded.float() - self.shift) * self.scale
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -68,6 +68,7 @@ class Discriminator(nn.Module):
             ]
             width = outside
         self.features = nn.Sequential(*levels)
+        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 1)
         self.time_bias: nn.Sequential | None = None
@@ -95,7 +96,7 @@ class Discriminator(nn.Module):
 
     def pool(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, channels[-1]) of each latent by itself."""
-        hidden = self.features[0](latents)
+        hidden = self.features[0](latents.contiguous(memory_format=torch.channels_last))
         if self.time_bias is not None:
             if timesteps is None:
                 timesteps = torch.zeros(len(latents), dtype=torch.long, device=latents.device)

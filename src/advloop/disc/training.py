@@ -14,7 +14,7 @@ from advloop.core.errors import UserError
 from advloop.core.leader import leads
 from advloop.core.ranks import spread, sum_gradients
 from advloop.core.resume import Content, Never, Resume, Stateful, restore, states
-from advloop.core.runtime import batches, eval_mode, generator, seeded
+from advloop.core.runtime import autocast, batches, eval_mode, generator, seeded
 from advloop.disc.data import DiscData, renoise
 from advloop.discriminator import (
     Discriminator,
@@ -44,24 +44,31 @@ def _logits(
     latents: torch.Tensor,
     timesteps: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
+    *,
+    precision: str = "fp32",
 ) -> torch.Tensor:
-    """``model(latents, …)``, whose convolutions several processes share.
+    """``model(latents, …)``, whose convolutions several processes share, in ``precision``.
 
-    The rest is every process's own, so that its dropout is that of one process.
+    The rest is every process's own, so that its dropout is that of one process, and in float32.
     """
     told = () if timesteps is None else (timesteps,)
-    return model.classify(spread(model.pool, latents, *told), labels)
+    with autocast(precision, latents.device):
+        pooled = spread(model.pool, latents, *told)
+    return model.classify(pooled.float(), labels)
 
 
 SHARED = ("features.", "time_bias.")  # the parameters of ``Discriminator.pool``
 
 
-def judge(model: Discriminator, data: DiscData, batch_size: int) -> Judgement:
+def judge(
+    model: Discriminator, data: DiscData, batch_size: int, precision: str = "fp32"
+) -> Judgement:
     """How ``model`` does on ``data``, which holds both classes."""
     judged = []
     with eval_mode(model):
         for part in batches(len(data), batch_size):
-            judged.append(_logits(model, *data.shown(slice(part.start, part.stop))))
+            rows = slice(part.start, part.stop)
+            judged.append(_logits(model, *data.shown(rows), precision=precision))
     logits = torch.cat(judged)
     hits = (logits > 0) == (data.real > 0.5)
     return Judgement(
@@ -78,7 +85,10 @@ def _reals_penalty(
     sigma: float,
     stream: torch.Generator,
 ) -> torch.Tensor:
-    """Mean R1 penalty at the reals among ``rows``, a scalar with a gradient; 0 without any."""
+    """Mean R1 penalty at the reals among ``rows``, a scalar with a gradient; 0 without any.
+
+    In float32: bfloat16 rounds away the small difference that it is made of.
+    """
     latents, *told = data.shown(rows[data.real[rows] > 0.5])
     if len(latents) == 0:
         return latents.new_zeros(())
@@ -96,6 +106,7 @@ def _train_epoch(
     params: TrainDiscParams,
     stream: torch.Generator,
     penalty_stream: torch.Generator,
+    precision: str,
 ) -> tuple[float, float]:
     """(mean BCE, accuracy) of one pass over ``data``; the R1 penalty is in neither."""
     order = torch.randperm(len(data), generator=stream).to(data.latents.device)
@@ -103,7 +114,7 @@ def _train_epoch(
     model.train()
     for part in batches(len(order), params.batch_size):
         rows = order[part.start : part.stop]
-        logits = _logits(model, *data.shown(rows))
+        logits = _logits(model, *data.shown(rows), precision=precision)
         losses_of_rows = discriminator_bce(logits, data.real[rows])
         loss = losses_of_rows.mean()
         if params.r1_weight:
@@ -142,6 +153,7 @@ def train_discriminator(
     resume: Resume | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     num_classes: int = 0,
+    precision: str = "fp32",
 ) -> DiscResult:
     """BCE with logits, plateau schedule and best checkpoint by validation loss.
 
@@ -151,6 +163,7 @@ def train_discriminator(
     history after each: epoch, learning_rate, train_loss, train_accuracy, val_loss, val_accuracy,
     val_viability. Raises UserError on a non-finite loss. resume: takes a snapshot after
     ``on_epoch``, and gives the one to go on from. num_classes: of the labels in both sides.
+    precision: ``fp32`` or ``bf16``, of the convolutions; losses and the R1 penalty are float32.
     """
     resume = resume or Never()
     limit = 0
@@ -174,7 +187,9 @@ def train_discriminator(
     )
 
     def weights() -> dict[str, torch.Tensor]:
-        return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        form = torch.contiguous_format
+        state = model.state_dict()
+        return {k: v.detach().cpu().clone(memory_format=form) for k, v in state.items()}
 
     val = shown(val, "train_disc", "validation")
 
@@ -207,8 +222,9 @@ def train_discriminator(
                 params,
                 generator(seed, *key, "rows"),
                 generator(seed, *key, "r1"),
+                precision,
             )
-        judged = judge(model, val, params.batch_size)
+        judged = judge(model, val, params.batch_size, precision)
         if not (math.isfinite(train_loss) and math.isfinite(judged.loss)):
             raise UserError(
                 f"train_disc: train_loss={train_loss}, val_loss={judged.loss} in epoch {epoch}; "
