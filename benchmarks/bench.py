@@ -15,6 +15,7 @@ import compare_paths
 
 import bench_memory
 import bench_processes
+import bench_quality
 import bench_ranks
 import bench_subjects
 import bench_tables
@@ -27,7 +28,7 @@ PROCESSES = {
     "noop": bench_processes.noop,
     "ranks": bench_ranks.measure,
 }
-SUBJECTS = (*bench_subjects.SUBJECTS, *PROCESSES, "memory")
+SUBJECTS = (*bench_subjects.SUBJECTS, *PROCESSES, "memory", "quality")
 
 
 def chosen(names: str | None) -> list[str]:
@@ -55,6 +56,8 @@ def main() -> None:
         try:
             if subject == "memory":
                 bench_tables.write_peaks(target, bench_memory.peaks())
+            elif subject == "quality":
+                bench_tables.write_qualities(target, bench_quality.qualities(where))
             elif make := PROCESSES.get(subject):
                 found = make(args.rounds)
                 bench_tables.write_samples(target, found, bench_tables.machine(where))

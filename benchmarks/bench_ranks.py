@@ -18,7 +18,7 @@ from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import UNetParams
 from advloop.sampling import noise_for, sample_ddim
 from advloop.unet import build_unet, unet_config
-from bench_subjects import CPU_BATCH, shape_params
+from bench_subjects import shape_params
 from bench_training import DIFFUSION, epoch_of
 from race import Sample
 
@@ -28,6 +28,7 @@ LAYOUTS = {  # processes, threads of each
     "1 process, 2 threads": (1, 2),
 }
 EACH = 3  # times that a layout's processes do the work before they end
+BATCH = {"demo": 64, "full": 32}
 STEPS = {"demo": 8, "full": 1}
 DDIM_STEPS = {"demo": 5, "full": 1}
 
@@ -41,7 +42,7 @@ def _work(index: int, count: int, threads: int, shape: str, result: Path) -> Non
     channels, side = autoencoder.latent_channels, params.content.data.image_size
     side //= autoencoder.factor
     model = build_unet(unet_config(params.section("unet", UNetParams), channels, side), seed=0)
-    batch = CPU_BATCH[shape]
+    batch = BATCH[shape]
     latents = noise_for(range(batch * STEPS[shape]), (channels, side, side), 0)
     setup = epoch_of(latents, batch, "fp32", torch.device("cpu"))
 
@@ -92,7 +93,7 @@ def _samples(shape: str, name: str, number: int) -> list[Sample]:
         result = Path(folder) / "seconds.json"
         start_processes(_work, (count, threads, shape, result), count, start_method="spawn")
         found = read_json(result)
-    units = {"training": CPU_BATCH[shape] * STEPS[shape], "generation": 2 * CPU_BATCH[shape]}
+    units = {"training": BATCH[shape] * STEPS[shape], "generation": 2 * BATCH[shape]}
     return [
         Sample(
             subject="ranks",

@@ -72,7 +72,7 @@ def contenders(
         training = params.section("train_disc", TrainDiscParams)
         training.epochs = 1
         model = params.section("discriminator", DiscriminatorParams)
-        count = 8192 if gpu else {"demo": 2048, "full": 128}[shape]
+        count = 8192 if gpu else {"demo": 8192, "full": 512}[shape]
         return bench_discriminator.contenders(model, training, latents(count), precision, where)
     count = 2048 if gpu else {"demo": 1024, "full": 32}[shape]
     images = np.random.default_rng(0).integers(256, size=(count, size, size, 3), dtype=np.uint8)

@@ -8,9 +8,11 @@ import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
+from itertools import pairwise
 from pathlib import Path
 
 from bench_memory import Peak
+from bench_quality import Quality
 from race import Sample, of, ratio
 
 TITLES = {
@@ -22,6 +24,7 @@ TITLES = {
     "noop": "A repro of nothing",
     "ranks": "Several processes",
     "memory": "Peak memory",
+    "quality": "Quality in bf16",
 }
 HEAD = """# Benchmarks
 
@@ -60,6 +63,10 @@ def write_peaks(path: Path, peaks: Sequence[Peak]) -> None:
     _write(path, [asdict(peak) for peak in peaks])
 
 
+def write_qualities(path: Path, found: Sequence[Quality]) -> None:
+    _write(path, [asdict(quality) for quality in found])
+
+
 def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -86,6 +93,14 @@ def read_samples(path: Path) -> tuple[list[Sample], str]:
     return samples, rows[0]["machine"]
 
 
+def read_qualities(path: Path) -> list[Quality]:
+    with path.open(newline="") as file:
+        return [
+            Quality(**{k: v if k in ("model", "precision") else float(v) for k, v in row.items()})  # type: ignore[arg-type]  # each of its field's type
+            for row in csv.DictReader(file)
+        ]
+
+
 def read_peaks(path: Path) -> list[Peak]:
     with path.open(newline="") as file:
         return [
@@ -108,6 +123,9 @@ def page(folder: Path) -> str:
             parts.append(f"\n## {title}: {path.stem.removesuffix(f'_{subject}')}\n\n")
             if subject == "memory":
                 parts.append(memory_table(read_peaks(path)))
+                continue
+            if subject == "quality":
+                parts.append(quality_table(read_qualities(path)))
                 continue
             samples, on = read_samples(path)
             parts.append(f"{on}.\n\n")
@@ -181,5 +199,42 @@ def memory_table(peaks: Sequence[Peak]) -> str:
     for stage in dict.fromkeys(peak.stage for peak in peaks):
         found = {peak.count: peak for peak in peaks if peak.stage == stage}
         cells = [f"{found[n].own:.0f} | {found[n].total:.0f}" for n in counts]
+        lines.append(f"| `{stage}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" + growth_table(peaks)
+
+
+def quality_table(found: Sequence[Quality]) -> str:
+    lines = [
+        "The last model of the run that lies in `outputs/`, computed in either precision and "
+        "measured as stage\n`evaluate` does. Seconds: of samples and metrics together.\n",
+        "| model | precision | seconds | KID | critic gap | test noise loss |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {q.model} | {q.precision} | {q.seconds:.1f} | {q.kid:.4f} ± {q.kid_ci95:.4f} | "
+            f"{q.critic_gap:.4f} ± {q.critic_gap_ci95:.4f} | {q.test_noise_loss:.6f} |"
+            for q in found
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def growth_table(peaks: Sequence[Peak]) -> str:
+    """What each further latent costs; nothing where one count was measured."""
+    counts = sorted({peak.count for peak in peaks})
+    steps = list(pairwise(counts))
+    if not steps:
+        return ""
+    lines = [
+        "\nSeconds of the same runs, start-up and all, and milliseconds of each latent beyond the "
+        "smaller N.\n`train_diffusion` draws as many of them whatever N is.\n",
+        "| stage | "
+        + " | ".join([f"N = {n:,}" for n in counts] + [f"{a:,} to {b:,}" for a, b in steps])
+        + " |",
+        "|---" * (1 + len(counts) + len(steps)) + "|",
+    ]
+    for stage in dict.fromkeys(peak.stage for peak in peaks):
+        found = {peak.count: peak.seconds for peak in peaks if peak.stage == stage}
+        cells = [f"{found[n]:.1f}" for n in counts]
+        cells += [f"{1000 * (found[b] - found[a]) / (b - a):.2f}" for a, b in steps]
         lines.append(f"| `{stage}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

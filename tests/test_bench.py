@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from advloop.core.errors import UserError
 from bench import SUBJECTS, chosen
 from bench_memory import Peak
-from bench_tables import memory_table, page, read_samples, write_peaks, write_samples
+from bench_quality import Quality
+from bench_tables import (
+    growth_table,
+    memory_table,
+    page,
+    read_qualities,
+    read_samples,
+    write_peaks,
+    write_qualities,
+    write_samples,
+)
 from race import Contender, Sample, of, race, ratio
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -64,6 +75,23 @@ def test_the_committed_page_is_made_of_the_committed_files():
 def test_memory_has_a_row_a_stage_and_two_columns_a_count():
     peaks = [Peak("encode", n, 400.0 + k, 800.0, 1.0) for k, n in enumerate((5000, 20000))]
     assert "| `encode` | 400 | 800 | 401 | 800 |" in memory_table(peaks)
+
+
+def test_qualities_come_back_from_their_file_with_a_row_a_precision(tmp_path):
+    first = Quality("iter_1", "fp32", 20.0, 32.3, 2.5, 0.4, 0.1, 0.5547)
+    found = [first, replace(first, precision="bf16", kid=32.4)]
+    write_qualities(tmp_path / "cpu_quality.csv", found)
+    assert read_qualities(tmp_path / "cpu_quality.csv") == found
+    row = "| iter_1 | fp32 | 20.0 | 32.3000 ± 2.5000 | 0.4000 ± 0.1000 | 0.554700 |"
+    assert row in page(tmp_path)
+
+
+def test_growth_is_what_each_latent_costs_beyond_the_smaller_number():
+    peaks = [
+        Peak("encode", n, 0.0, 0.0, s) for n, s in ((5000, 10.0), (20000, 25.0), (80000, 55.0))
+    ]
+    assert "| `encode` | 10.0 | 25.0 | 55.0 | 1.00 | 0.50 |" in growth_table(peaks)
+    assert growth_table(peaks[:1]) == ""
 
 
 def test_subjects_are_chosen_by_name_and_others_refused():
