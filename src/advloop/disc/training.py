@@ -180,7 +180,7 @@ def train_discriminator(
     model = build_discriminator(model_params, train.latents.shape[1], seed, iteration, num_classes)
     model.to(train.latents.device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), params.learning_rate, weight_decay=params.weight_decay
+        model.parameters(), params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=params.plateau_factor, patience=params.plateau_patience
