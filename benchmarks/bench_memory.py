@@ -55,8 +55,8 @@ STAGES = {
     "--predicted made/predicted.pt",
     "encode": "--iteration 0 --data data --autoencoder autoencoder --stats latents/stats.json "
     "--out made/real.pt --manifest made/real.csv",
-    "train_disc": "--iteration 0 --real latents/train.pt --manifest real.csv --fake fake.pt "
-    "--predicted none --replay none --out made/disc --metrics made/disc.json",
+    "train_disc": "--iteration 0 --real latents/train.pt --manifest real.csv --latents latents "
+    "--fake fake.pt --predicted none --replay none --out made/disc --metrics made/disc.json",
     "train_diffusion": "--iteration 0 --model model.pt --discriminator disc.pt --fakes fake.pt "
     "--latents latents --autoencoder autoencoder --out made/diffusion --metrics made/metrics.json",
 }
@@ -97,7 +97,7 @@ def prepare(folder: Path, count: int) -> None:
     _latents(folder / "latents/train.pt", count)
     _latents(folder / "latents/val.pt", 500)
     _latents(folder / "fake.pt", count)
-    write_json(folder / "latents/stats.json", {"latent_scale": 1.0})
+    write_json(folder / "latents/stats.json", {"latent_scale": 1.0, "latent_shift": 0.0})
     _images(folder / "data", count)
     names = [f"{k}.png" for k in range(count)]
     splits = ["train" if k % 5 else "val" for k in range(count)]

@@ -9,7 +9,7 @@ import pytest
 
 from advloop.core.errors import UserError
 from bench import SUBJECTS, chosen
-from bench_memory import Peak
+from bench_memory import STAGES, Peak, peaks
 from bench_quality import Quality
 from bench_tables import (
     growth_table,
@@ -75,6 +75,12 @@ def test_the_committed_page_is_made_of_the_committed_files():
 def test_memory_has_a_row_a_stage_and_two_columns_a_count():
     peaks = [Peak("encode", n, 400.0 + k, 800.0, 1.0) for k, n in enumerate((5000, 20000))]
     assert "| `encode` | 400 | 800 | 401 | 800 |" in memory_table(peaks)
+
+
+def test_every_stage_runs_on_what_the_memory_benchmark_lays_out():
+    found = peaks(counts=(200,))
+    assert [peak.stage for peak in found] == list(STAGES)
+    assert all(0 < peak.own <= peak.total for peak in found)
 
 
 def test_qualities_come_back_from_their_file_with_a_row_a_precision(tmp_path):
