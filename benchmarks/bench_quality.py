@@ -47,7 +47,7 @@ def qualities(where: torch.device, outputs: Path = ROOT / "outputs") -> list[Qua
     model = outputs / f"diffusion_{last}/checkpoint_best.pt"
     if not model.exists():
         raise UserError("--only quality: there is no run here to judge; run `dvc repro` first")
-    denoiser = load_checkpoint(model).to(where)
+    denoiser = load_checkpoint(model).placed(where)
     latents, shape = outputs / "latents", denoiser.latent_shape
     settings = params.section("evaluate", EvaluateParams)
     codec = Codec(

@@ -20,7 +20,7 @@ def contenders(
     config: dict[str, Any], count: int, steps: int, batch: int, precision: str, where: torch.device
 ) -> list[Contender]:
     """Each draws ``count`` latents in ``steps`` network calls apiece."""
-    ours = build_unet(config, seed=0).to(where).eval()
+    ours = build_unet(config, seed=0).placed(where).eval()
     shape = ours.latent_shape
     alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 

@@ -54,12 +54,12 @@ def contenders(
     The loop of the example is left out where accelerate is not installed.
     """
     count, setup = len(latents), epoch_of(latents, batch, precision, where)
-    ours = build_unet(config, seed=0).to(where)
+    ours = build_unet(config, seed=0).placed(where)
 
     def our_epoch() -> None:
         train_diffusion(setup, ours, lambda items: items, lambda *_: None)
 
-    bare = build_unet(config, seed=0).to(where)
+    bare = build_unet(config, seed=0).placed(where)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), 1e-4, fused=True)
     noisy, target = torch.randn(2, batch, *latents.shape[1:], device=where)
     timesteps = torch.arange(batch, device=where)

@@ -126,7 +126,7 @@ def main() -> None:
         for name, value in read_figures(path).items()
     }
     deterministic()
-    denoiser = load_checkpoint(args.model).to(device())
+    denoiser = load_checkpoint(args.model).placed(device())
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, number_of(classes))

@@ -35,7 +35,7 @@ def main() -> None:
     diffusion = params.section("diffusion", DiffusionParams)
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
-    denoiser = load_checkpoint(args.model).to(device())
+    denoiser = load_checkpoint(args.model).placed(device())
     alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)

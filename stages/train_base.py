@@ -64,7 +64,7 @@ def main() -> None:
         unet = params.section("unet", UNetParams)
         path, process = Path(settings.pretrained), criterion.diffusion
         names = classes.names if classes else ()
-        denoiser = import_base(path, shape, unet, process, names).to(device())
+        denoiser = import_base(path, shape, unet, process, names).placed(device())
         measured = held_out(
             criterion,
             denoiser,
@@ -80,7 +80,7 @@ def main() -> None:
     else:
         unet = params.section("unet", UNetParams)
         config = unet_config(unet, channels, size, number_of(classes))
-        denoiser = build_unet(config, seed).to(device())
+        denoiser = build_unet(config, seed).placed(device())
         setup = Setup(
             settings, criterion, train, val, seed, "train_base", iteration=-1, labels=labels
         )

@@ -78,7 +78,7 @@ def main() -> None:
     objective = read_objective(params)
     recipe = OBJECTIVES[objective.name]
     deterministic()
-    denoiser = load_checkpoint(args.model).to(device())
+    denoiser = load_checkpoint(args.model).placed(device())
     shape = denoiser.latent_shape
     codec = Codec(
         load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")

@@ -1,4 +1,4 @@
-"""The quick paths, bf16 and channels_last, draw, learn and encode what plain fp32 does.
+"""The quick paths, bf16 and either layout, draw, learn and encode what plain fp32 does.
 
 What is sampled from is the demo's committed network: a chain of a fresh one says little.
 """
@@ -64,7 +64,16 @@ def test_samples_in_bf16_are_those_of_fp32_within_two_percent(denoiser, exact):
     assert float(latents.std()) == pytest.approx(float(exact.std()), rel=0.01)
 
 
-def test_samples_of_the_channels_last_network_are_those_of_the_plain_one(exact):
+def test_samples_are_the_same_in_the_layout_of_a_gpu(exact, monkeypatch):
+    monkeypatch.setattr("advloop.unet.layout", lambda _: torch.channels_last)
+    network = import_unet(UNET, SHAPE).placed(CPU).eval()
+    kernel = network.unet.conv_in.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert not kernel.is_contiguous()
+    assert 0 < error(samples(network, "fp32"), exact) < 1e-4
+
+
+def test_samples_are_those_of_the_network_of_diffusers(exact):
     plain = UNet2DModel.from_pretrained(UNET, local_files_only=True, low_cpu_mem_usage=False)
 
     class Plain(torch.nn.Module):

@@ -21,13 +21,15 @@ from advloop.sampling import Model
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation in float32, of any input's type and with its output.
+    """Group normalisation with float32 statistics, of any input's type and with its output.
 
-    Under autocast a CPU would normalise in bfloat16, which is less exact and three times slower,
-    and a GPU would return float32, twice the memory for all that follows.
+    Under autocast a GPU would return float32, twice the memory for all that follows. A CPU's
+    kernel takes bfloat16, adds up in float32 and returns bfloat16.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu":
+            return super().forward(x)
         return super().forward(x.float()).to(x.dtype)
 
 
@@ -40,6 +42,14 @@ def _normalise_in_float32(network: nn.Module) -> None:
                 setattr(parent, name, exact)
 
 
+def layout(where: torch.device) -> torch.memory_format:
+    """Of activations and kernels: what the convolutions of ``where`` are quickest in.
+
+    Tensor cores want channels last; for a CPU's norms see benchmarks/variants.py.
+    """
+    return torch.contiguous_format if where.type == "cpu" else torch.channels_last
+
+
 class Denoiser(nn.Module):
     """``unet(noisy, timesteps) -> output`` with the configuration that builds it again.
 
@@ -49,8 +59,14 @@ class Denoiser(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
-        self.unet = UNet2DModel(**config).to(memory_format=torch.channels_last)
+        self.unet = UNet2DModel(**config)
         _normalise_in_float32(self.unet)
+
+    def placed(self, where: torch.device) -> Denoiser:
+        """Itself, on that device and in its layout."""
+        self.to(where)
+        self.unet.to(memory_format=layout(where))
+        return self
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -70,7 +86,7 @@ class Denoiser(nn.Module):
 
         Returns (B, C, H, W) float32.
         """
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.contiguous(memory_format=layout(noisy.device))
         told = {} if labels is None else {"class_labels": labels}
         output: torch.Tensor = self.unet(noisy, timesteps, return_dict=False, **told)[0]
         return output.float()
