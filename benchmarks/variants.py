@@ -141,8 +141,7 @@ def convolutions(race: Race) -> str:
     gpu = race.where.type == "cuda"
     seconds, share = {}, {}
     for precision in ("fp32", race.precision):
-        activity = ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU
-        activities = [ProfilerActivity.CPU, activity]
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
         with profile(activities=activities) as found, autocast(precision, race.where):
             race.gradients(shipped.__name__)
         clock = "self_device_time_total" if gpu else "self_cpu_time_total"

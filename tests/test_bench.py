@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import variants
 from advloop.core.errors import UserError
 from bench import SUBJECTS, chosen
 from bench_memory import STAGES, Peak, peaks
@@ -105,3 +107,17 @@ def test_subjects_are_chosen_by_name_and_others_refused():
     assert chosen(None) == list(SUBJECTS)
     with pytest.raises(UserError, match="--only speed: unknown"):
         chosen("speed")
+
+
+def test_variants_that_do_not_train_have_a_forward_alone_and_the_shipped_one_is_the_measure(
+    monkeypatch,
+):
+    quick = (variants.shipped, variants.other_layout, variants.bf16_weights)
+    monkeypatch.setattr(variants, "VARIANTS", quick)
+    *rows, share = variants.rows("demo", 2, 1, "fp32", torch.device("cpu"))
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert [row[1] for row in cells] == ["shipped", "other layout", "bf16 weights"]
+    assert cells[0][2:4] == ["1.00", "1.00"]
+    assert float(cells[1][5]) < 1e-3  # the layout changes the order of sums alone
+    assert cells[2][2].strip() == ""
+    assert "1.00 times as quick" in share  # where both precisions are one
