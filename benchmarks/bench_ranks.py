@@ -14,11 +14,9 @@ from advloop.core import ranks
 from advloop.core.io import read_json, write_json
 from advloop.core.runtime import batches, eval_mode
 from advloop.diffusion_training import train_diffusion
-from advloop.params.data import AutoencoderParams
-from advloop.params.diffusion import UNetParams
 from advloop.sampling import noise_for, sample_ddim
-from advloop.unet import build_unet, unet_config
-from bench_subjects import shape_params
+from advloop.unet import build_unet
+from bench_subjects import shape_params, shape_unet
 from bench_training import DIFFUSION, epoch_of
 from race import Sample
 
@@ -37,17 +35,13 @@ def _work(index: int, count: int, threads: int, shape: str, result: Path) -> Non
     os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count)}
     torch.set_num_threads(threads)
     ranks.join()
-    params = shape_params(shape)
-    autoencoder = params.section("autoencoder", AutoencoderParams)
-    channels, side = autoencoder.latent_channels, params.content.data.image_size
-    side //= autoencoder.factor
-    model = build_unet(unet_config(params.section("unet", UNetParams), channels, side), seed=0)
+    model = build_unet(shape_unet(shape_params(shape)), seed=0)
     batch = BATCH[shape]
-    latents = noise_for(range(batch * STEPS[shape]), (channels, side, side), 0)
+    latents = noise_for(range(batch * STEPS[shape]), model.latent_shape, 0)
     setup = epoch_of(latents, batch, "fp32", torch.device("cpu"))
 
     def draw(part: range) -> torch.Tensor:
-        noise = noise_for(part, (channels, side, side), 0)
+        noise = noise_for(part, model.latent_shape, 0)
         alphas_cumprod, kind = setup.criterion.alphas_cumprod, DIFFUSION.prediction_type
         return sample_ddim(model, noise, alphas_cumprod, kind, DDIM_STEPS[shape])
 

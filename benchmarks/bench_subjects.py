@@ -46,19 +46,30 @@ def shape_params(shape: str) -> Params:
     return Params(OmegaConf.merge(content, OmegaConf.load(path)), path)
 
 
+def shape_unet(params: Params) -> dict[str, Any]:
+    """The arguments of UNet2DModel; they hold the shape of the latents."""
+    autoencoder = params.section("autoencoder", AutoencoderParams)
+    side = params.content.data.image_size // autoencoder.factor
+    return unet_config(params.section("unet", UNetParams), autoencoder.latent_channels, side)
+
+
+def waiter(where: torch.device) -> Callable[[], object]:
+    """Returns when the device has finished what it was given."""
+    return torch.cuda.synchronize if where.type == "cuda" else lambda: None
+
+
 def contenders(
     subject: str, params: Params, shape: str, precision: str, where: torch.device
 ) -> list[Contender]:
     """Those of one subject, made when its turn has come: memory holds one at a time."""
     gpu, content = where.type == "cuda", params.content
     autoencoder = params.section("autoencoder", AutoencoderParams)
-    size = content.data.image_size
-    side = size // autoencoder.factor
-    config = unet_config(params.section("unet", UNetParams), autoencoder.latent_channels, side)
+    config, size = shape_unet(params), content.data.image_size
+    channels, side = config["in_channels"], config["sample_size"]
     stream = torch.Generator().manual_seed(0)
 
     def latents(count: int) -> torch.Tensor:
-        return torch.randn(count, autoencoder.latent_channels, side, side, generator=stream)
+        return torch.randn(count, channels, side, side, generator=stream)
 
     if subject == "training":
         batch = content.base.batch_size if gpu else CPU_BATCH[shape]
@@ -84,10 +95,9 @@ def measure(
     subject: str, shapes: Sequence[str], precision: str, where: torch.device, rounds: int
 ) -> list[Sample]:
     """``rounds`` of every contender of a subject, in each of the shapes."""
-    wait: Callable[[], object] = torch.cuda.synchronize if where.type == "cuda" else lambda: None
     samples: list[Sample] = []
     for shape in shapes:
         racing = contenders(subject, shape_params(shape), shape, precision, where)
-        samples += race(subject, shape, racing, SUBJECTS[subject], rounds, wait)
+        samples += race(subject, shape, racing, SUBJECTS[subject], rounds, waiter(where))
         print(f"  {shape} done", flush=True)
     return samples

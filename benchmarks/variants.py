@@ -15,6 +15,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import compare_paths  # noqa: F401  # finds advloop
 import torch
@@ -23,20 +24,40 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from advloop.core.runtime import autocast, device, generator
-from advloop.params.data import AutoencoderParams
-from advloop.params.diffusion import UNetParams
-from advloop.unet import Denoiser, build_unet, layout, unet_config
-from bench_subjects import quick_precision, shape_params
+from advloop.unet import build_unet, layout
+from bench_subjects import quick_precision, shape_params, shape_unet, waiter
+from race import Contender, of, race
 
 FLOOR = 1e-6  # gradients that are zero but for rounding, of a key's bias say, are not compared
 
 
-def build(shape: str) -> Denoiser:
-    params = shape_params(shape)
-    autoencoder = params.section("autoencoder", AutoencoderParams)
-    side = params.content.data.image_size // autoencoder.factor
-    unet = params.section("unet", UNetParams)
-    return build_unet(unet_config(unet, autoencoder.latent_channels, side), seed=0)
+@dataclass(frozen=True)
+class Variant:
+    """A network and what it is given. trains: whether its weights are those of training."""
+
+    network: nn.Module
+    noisy: torch.Tensor
+    target: torch.Tensor
+    precision: str
+    trains: bool = True
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        self.network.zero_grad(set_to_none=True)
+        F.mse_loss(self._output().float(), self.target).backward()
+        return {k: w.grad for k, w in self.network.named_parameters() if w.grad is not None}
+
+    def step(self) -> None:
+        with autocast(self.precision, self.noisy.device):
+            self.gradients()
+
+    def forward(self) -> None:
+        with torch.no_grad(), autocast(self.precision, self.noisy.device):
+            self._output()
+
+    def _output(self) -> torch.Tensor:
+        timesteps = torch.arange(len(self.noisy), device=self.noisy.device)
+        output: torch.Tensor = self.network(self.noisy, timesteps, return_dict=False)[0]
+        return output
 
 
 class CastNorm(nn.GroupNorm):
@@ -46,39 +67,38 @@ class CastNorm(nn.GroupNorm):
         return super().forward(x.float()).to(x.dtype)
 
 
-def shipped(unet: nn.Module, _: torch.device) -> nn.Module:
-    return unet
+def shipped(one: Variant) -> Variant:
+    return one
 
 
-def other_layout(unet: nn.Module, where: torch.device) -> nn.Module:
+def other_layout(one: Variant) -> Variant:
     """Channels last on a CPU, contiguous on a GPU."""
-    return unet.to(memory_format=other(where))  # type: ignore[call-overload, no-any-return]  # torch's types lack it
-
-
-def other(where: torch.device) -> torch.memory_format:
     last, plain = torch.channels_last, torch.contiguous_format
-    return last if layout(where) == plain else plain
+    form = last if layout(one.noisy.device) == plain else plain
+    one.network.to(memory_format=form)  # type: ignore[call-overload]  # torch's types lack it
+    return replace(one, noisy=one.noisy.contiguous(memory_format=form))
 
 
-def cast_norms(unet: nn.Module, _: torch.device) -> nn.Module:
-    for part in unet.modules():
+def cast_norms(one: Variant) -> Variant:
+    for part in one.network.modules():
         if isinstance(part, nn.GroupNorm):
             part.__class__ = CastNorm
-    return unet
+    return one
 
 
-def other_layout_and_cast_norms(unet: nn.Module, where: torch.device) -> nn.Module:
-    return cast_norms(other_layout(unet, where), where)
+def other_layout_and_cast_norms(one: Variant) -> Variant:
+    return cast_norms(other_layout(one))
 
 
-def compiled(unet: nn.Module, _: torch.device) -> nn.Module:
-    unet.compile(dynamic=False)
-    return unet
+def compiled(one: Variant) -> Variant:
+    one.network.compile(dynamic=False)
+    return one
 
 
-def bf16_weights(unet: nn.Module, _: torch.device) -> nn.Module:
+def bf16_weights(one: Variant) -> Variant:
     """For forwards alone: training keeps its weights in float32."""
-    return unet.bfloat16()
+    one.network.bfloat16()
+    return replace(one, noisy=one.noisy.bfloat16(), precision="fp32", trains=False)
 
 
 VARIANTS = (
@@ -89,68 +109,59 @@ VARIANTS = (
     compiled,
     bf16_weights,
 )
+OURS = shipped.__name__
 
 
-class Race:
-    """The variants of one shape, on one batch."""
+def make_variants(
+    shape: str, batch: int, precision: str, where: torch.device
+) -> dict[str, Variant]:
+    """Those of one shape, by their names, on one batch."""
+    plain = build_unet(shape_unet(shape_params(shape)), seed=0).placed(where)
+    size = (2, batch, *plain.latent_shape)
+    noisy, target = torch.randn(size, generator=generator(0, "variants")).to(where)
+    noisy = noisy.contiguous(memory_format=layout(where))
+    return {
+        make.__name__.replace("_", " "): make(
+            Variant(copy.deepcopy(plain.unet), noisy, target, precision)
+        )
+        for make in VARIANTS
+    }
 
-    def __init__(self, shape: str, batch: int, precision: str, where: torch.device) -> None:
-        plain = build(shape).placed(where)
-        self.networks = {m.__name__: m(copy.deepcopy(plain.unet), where) for m in VARIANTS}
-        size = (2, batch, *plain.latent_shape)
-        noisy, self.target = torch.randn(size, generator=generator(0, "variants")).to(where)
-        self.timesteps = torch.arange(batch, device=where)
-        self.precision, self.where = precision, where
-        ours, theirs = (noisy.contiguous(memory_format=f) for f in (layout(where), other(where)))
-        self.noisy = {n: theirs if n.startswith("other") else ours for n in self.networks}
 
-    def gradients(self, name: str) -> dict[str, torch.Tensor]:
-        network = self.networks[name]
-        network.zero_grad(set_to_none=True)
-        output = network(self.noisy[name], self.timesteps, return_dict=False)[0]
-        F.mse_loss(output.float(), self.target).backward()
-        return {k: w.grad for k, w in network.named_parameters() if w.grad is not None}
-
-    def step(self, name: str) -> None:
-        with autocast(self.precision, self.where):
-            self.gradients(name)
-
-    def forward(self, name: str) -> None:
-        whole = name == bf16_weights.__name__
-        noisy = self.noisy[name].bfloat16() if whole else self.noisy[name]
-        with torch.no_grad(), autocast("fp32" if whole else self.precision, self.where):
-            self.networks[name](noisy, self.timesteps, return_dict=False)
-
-    def timed(self, run: Callable[[str], None], name: str) -> float:
+def seconds(
+    shape: str, runs: dict[str, Callable[[], object]], rounds: int, where: torch.device
+) -> dict[str, tuple[float, float]]:
+    """(first, median of ``rounds`` in turns) of every run."""
+    wait = waiter(where)
+    first = {}
+    for name, run in runs.items():
         began = time.perf_counter()
-        run(name)
-        if self.where.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    def seconds(self, run: Callable[[str], None], rounds: int) -> dict[str, tuple[float, float]]:
-        """(first, median of ``rounds`` in turns) of every variant that trains, or of all."""
-        names = [n for n in self.networks if run != self.step or n != bf16_weights.__name__]
-        first = {name: self.timed(run, name) for name in names}
-        turns = [{name: self.timed(run, name) for name in names} for _ in range(rounds)]
-        return {n: (first[n], statistics.median(turn[n] for turn in turns)) for n in names}
+        run()
+        wait()
+        first[name] = time.perf_counter() - began
+    racing = [Contender(name, run, 1.0, ours=name == OURS) for name, run in runs.items()]
+    samples = race("variants", shape, racing, "runs", rounds, wait)
+    return {
+        name: (first[name], statistics.median(s.seconds for s in of(samples, name)))
+        for name in runs
+    }
 
 
-def convolutions(race: Race) -> str:
-    """What the profiler says of the shipped step."""
-    gpu = race.where.type == "cuda"
-    seconds, share = {}, {}
-    for precision in ("fp32", race.precision):
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-        with profile(activities=activities) as found, autocast(precision, race.where):
-            race.gradients(shipped.__name__)
-        clock = "self_device_time_total" if gpu else "self_cpu_time_total"
+def convolutions(one: Variant) -> str:
+    """What the profiler says of a step."""
+    gpu = one.noisy.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    clock = "self_device_time_total" if gpu else "self_cpu_time_total"
+    spent, share = {}, {}
+    for precision in dict.fromkeys(("fp32", one.precision)):
+        with profile(activities=activities) as found:
+            replace(one, precision=precision).step()
         times = {event.key: getattr(event, clock) for event in found.key_averages()}
-        seconds[precision] = sum(t for key, t in times.items() if "convolution" in key)
-        share[precision] = seconds[precision] / sum(times.values())
-    ratio = seconds["fp32"] / seconds[race.precision]
+        spent[precision] = sum(t for key, t in times.items() if "convolution" in key)
+        share[precision] = spent[precision] / sum(times.values())
+    ratio = spent["fp32"] / spent[one.precision]
     return (
-        f"Convolutions are {share[race.precision]:.0%} of the shipped step, and {ratio:.2f} times "
+        f"Convolutions are {share[one.precision]:.0%} of the shipped step, and {ratio:.2f} times "
         "as quick as in float32."
     )
 
@@ -166,27 +177,23 @@ def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def rows(shape: str, batch: int, rounds: int, precision: str, where: torch.device) -> list[str]:
-    race = Race(shape, batch, precision, where)
-    right = race.gradients(shipped.__name__)
-    errors = {
-        name: differences(right, race.gradients(name))
-        for name in race.networks
-        if name not in (shipped.__name__, bf16_weights.__name__)
-    }
-    steps, forwards = race.seconds(race.step, rounds), race.seconds(race.forward, rounds)
-    found = []
-    for name in race.networks:
-        cells = [shape, name.replace("_", " ")]
-        for seconds in (steps, forwards):
-            cells.append(
-                f"{seconds['shipped'][1] / seconds[name][1]:.2f}" if name in seconds else ""
-            )
+    found = make_variants(shape, batch, precision, where)
+    trained = {name: one for name, one in found.items() if one.trains}
+    right = found[OURS].gradients()
+    errors = {n: differences(right, v.gradients()) for n, v in trained.items() if n != OURS}
+    steps = seconds(shape, {n: v.step for n, v in trained.items()}, rounds, where)
+    forwards = seconds(shape, {n: v.forward for n, v in found.items()}, rounds, where)
+    lines = []
+    for name in found:
+        cells = [shape, name]
+        for times in (steps, forwards):
+            cells.append(f"{times[OURS][1] / times[name][1]:.2f}" if name in times else "")
         cells.append(f"{steps.get(name, (0.0,))[0] + forwards[name][0]:.0f}")
         off = errors.get(name)
         cells.append(f"{max(off):.1g}" if off else "")
         cells.append(f"{sum(e > 0.01 for e in off)} of {len(off)}" if off else "")
-        found.append(f"| {' | '.join(cells)} |")
-    return [*found, f"\n{shape}: {convolutions(race)}\n"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, f"\n{shape}: {convolutions(found[OURS])}\n"]
 
 
 def main() -> None:
