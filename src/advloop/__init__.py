@@ -1,1 +1,1 @@
-"""A reproducible adversarial loop for latent diffusion models."""
+"""The adversarial loop for latent diffusion models, without DVC or a command line."""

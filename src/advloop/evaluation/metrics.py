@@ -1,38 +1,34 @@
-"""Which distances between sets of features are measured, and over which sets.
+"""The metrics that compare features of samples with features of real images.
 
-To add one: write ``(fake (M, D), real (N, D)) -> {name: value}`` and list it in METRICS.
+To add one, write a module with a ``Metric`` and a function of the features of samples (M, D) and
+of real images (N, D), like kid.py, and add a line to METRICS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
 from advloop.core.errors import UserError
-from advloop.evaluation.kid import kernel_distance
-from advloop.evaluation.neighbours import neighbour_scores
-from advloop.intervals import Seeds, mean_and_interval
+from advloop.evaluation import kid, neighbours
+from advloop.evaluation.scores import Metric, Score, score_all
 from advloop.params.evaluation import MIN_IMAGES
 
-Metric = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
-
-
-def kid(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
-    return {"kid": kernel_distance(fake, real)}
-
-
-METRICS: tuple[Metric, ...] = (kid, neighbour_scores)
+METRICS: Mapping[Metric, Callable[[torch.Tensor, torch.Tensor], float]] = {
+    **kid.COMPUTE,
+    **neighbours.COMPUTE,
+}
+CLASS_KID = Metric("class_kid", "class by class, KID", better="lower")
 
 
 def measure(
-    samples: Sequence[torch.Tensor], real: Mapping[str, torch.Tensor], network: str
-) -> Seeds:
-    """``{metric}_{network}`` on real["test"], ``tune_kid_{network}`` on real["tune"].
+    samples: Sequence[torch.Tensor], real: Mapping[str, torch.Tensor], features: str
+) -> list[Score]:
+    """Every metric against real["test"]; KID also against real["tune"], for the selection.
 
-    samples: sets of features (M, D), one a sampling seed; real: (N, D) each. network names
-    the features. Raises UserError where a set is too small.
+    samples: features (M, D), one set for each sampling seed; real: (N, D). features: the network's
+    name. UserError if a set is too small, or if their widths differ.
     """
     smallest = min(len(part) for part in (*samples, *real.values()))
     if smallest < MIN_IMAGES:
@@ -44,15 +40,12 @@ def measure(
     if len(widths) > 1:
         raise UserError(
             f"evaluate: features of {' and '.join(map(str, sorted(widths)))} values cannot be "
-            "compared; remake those of the reals with `dvc repro evaluate_reals`"
+            "compared; remake those of the real images with `dvc repro evaluate_base`"
         )
-    seeds: Seeds = {}
-    for part in samples:
-        values = {name: v for metric in METRICS for name, v in metric(part, real["test"]).items()}
-        values["tune_kid"] = kernel_distance(part, real["tune"])
-        for name, value in values.items():
-            seeds.setdefault(f"{name}_{network}", []).append(value)
-    return seeds
+    test = {m: [compute(part, real["test"]) for part in samples] for m, compute in METRICS.items()}
+    tune = {kid.KID: [kid.kernel_distance(part, real["tune"]) for part in samples]}
+    first, *others = score_all(test, features)
+    return [first, *score_all(tune, features, split="tune"), *others]
 
 
 def measure_classes(
@@ -60,14 +53,14 @@ def measure_classes(
     labels: Sequence[torch.Tensor],
     real: torch.Tensor,
     real_labels: torch.Tensor,
-    network: str,
-) -> Seeds:
-    """``class_kid_{network}``: the KID of each class alone, in the mean over the real images.
+    features: str,
+) -> list[Score]:
+    """KID within each class, averaged over the real images.
 
-    It says whether samples are of the class that they were asked for, which the KID of all
-    together cannot. samples: features (M, D), and labels (M,), one a sampling seed; real: (N, D)
-    with real_labels (N,). Classes with fewer than two rows of either count nowhere; without any
-    other class there is no such figure.
+    Unlike the KID of all images together, it rises if samples belong to other classes than they
+    were asked for. samples: features (M, D) with labels (M,), for each sampling seed; real: (N, D)
+    with real_labels (N,). Classes with fewer than two rows of either are left out; if none is
+    left, so is the score.
     """
     values = []
     for part, own in zip(samples, labels, strict=True):
@@ -75,31 +68,9 @@ def measure_classes(
         for label in real_labels.unique().tolist():
             ours, theirs = part[own == label], real[real_labels == label]
             if min(len(ours), len(theirs)) >= 2:
-                total += len(theirs) * kernel_distance(ours, theirs)
+                total += len(theirs) * kid.kernel_distance(ours, theirs)
                 weight += len(theirs)
         if not weight:
-            return {}
+            return []
         values.append(total / weight)
-    return {f"class_kid_{network}": values}
-
-
-def make_row(seeds: Seeds, **single: float) -> dict[str, Any]:
-    """Mean of each metric, half the width of its 95 % interval as ``_ci95``, and ``seeds``.
-
-    single: figures of which there is but one value. Rounded to six decimals, finer than any
-    interval here.
-    """
-    row: dict[str, Any] = {name: round(value, 6) for name, value in single.items()}
-    for name, values in seeds.items():
-        for column, value in zip((name, f"{name}_ci95"), mean_and_interval(values), strict=True):
-            row[column] = round(value, 6)
-    return row | {"seeds": {name: [round(v, 6) for v in values] for name, values in seeds.items()}}
-
-
-def describe(row: Mapping[str, Any]) -> str:
-    """One line of a row: each value, with its interval where it has one."""
-    shown = {k: v for k, v in row.items() if k != "seeds" and not k.endswith("_ci95")}
-    return ", ".join(
-        f"{name}={value}" + (f"±{row[f'{name}_ci95']}" if f"{name}_ci95" in row else "")
-        for name, value in shown.items()
-    )
+    return score_all({CLASS_KID: values}, features)

@@ -1,116 +1,153 @@
-"""Judge a diffusion model on evaluation-only reals."""
+"""The scores of one diffusion model: sample it, and compare with evaluation-only reals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from advloop.autoencoder import Codec
-from advloop.classes import Classes
-from advloop.core.runtime import autocast, batches, eval_mode
-from advloop.criterion import Criterion, held_out
+from advloop.core.device import autocast, eval_mode
+from advloop.core.random import batches, noise_for
+from advloop.data.classes import Classes
+from advloop.diffusion.criterion import Criterion, held_out
+from advloop.diffusion.sampling import condition_on_labels, sample_ddim
 from advloop.evaluation.critic import null_errors, two_sample_test
 from advloop.evaluation.features import Features
-from advloop.evaluation.metrics import make_row, measure, measure_classes
-from advloop.evaluation.neighbours import nearest_distances
+from advloop.evaluation.metrics import measure, measure_classes
+from advloop.evaluation.neighbours import nearest_rows
 from advloop.evaluation.reals import Reals
-from advloop.intervals import Seeds
+from advloop.evaluation.scores import Metric, Scores, score_all
+from advloop.models.codec import Codec
+from advloop.models.denoiser import Denoiser
 from advloop.params.evaluation import EvaluateParams
-from advloop.sampling import noise_for, sample_ddim
-from advloop.unet import Denoiser, told
 
 Images = npt.NDArray[np.uint8]
-Drawn = tuple[torch.Tensor, Images]
-"""Latents (N, C, H, W), and the images (N, S, S, 3) that they decode to."""
+
+MEMORISATION = Metric("memorisation_ratio", "memorisation ratio")
+NOISE_LOSS = Metric("test_noise_loss", "noise loss", better="lower")
+VIABILITY = Metric("viability_score", "viability", listed="table")
 
 
-def draw_samples(
-    denoiser: Denoiser,
-    criterion: Criterion,
-    codec: Codec,
-    params: EvaluateParams,
-    seed: int,
-    round_index: int,
-    labels: torch.Tensor | None = None,
-) -> Drawn:
-    """DDIM samples, (N, C, H, W) and decoded, whose noise is the same for every model.
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one sampling seed. latents: (N, C, H, W); images: (N, S, S, 3).
 
-    Keyed by (seed, "evaluate", round_index, k): noise that no discriminator has seen. labels:
-    (N,) their classes, of a model that is told of them.
+    labels: (N,) or None. distances, neighbours: (N,), the distance to the nearest training latent
+    and its row. viability: (N,), sigmoid(D) in (0, 1), or None if no discriminator judged them.
     """
-    drawn, images = [], []
+
+    latents: torch.Tensor
+    images: Images
+    labels: torch.Tensor | None
+    distances: torch.Tensor
+    neighbours: torch.Tensor
+    viability: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What every model of a run is measured with.
+
+    train_latents: (M, C, H, W), with augmentation. classes: samples get the classes of the test
+    images, in the same shares; None if unconditional.
+    """
+
+    criterion: Criterion
+    codec: Codec
+    features: Features
+    train_latents: torch.Tensor
+    reals: Reals
+    params: EvaluateParams
+    seed: int
+    classes: Classes | None = None
+
+
+def sample_model(denoiser: Denoiser, judge: Judge, sampling_seed: int) -> Samples:
+    """DDIM samples of one sampling seed, from the same noise for every model.
+
+    Sample k's noise is keyed by (seed, "evaluate", sampling_seed, k): no discriminator has
+    trained on it.
+    """
+    params, criterion = judge.params, judge.criterion
+    labels = None
+    if judge.classes is not None:
+        labels = judge.classes.sample_labels(
+            "test", params.num_samples, judge.seed, "evaluate", sampling_seed
+        )
+    latents, images = [], []
     for part in batches(params.num_samples, params.batch_size):
-        shape = denoiser.latent_shape
-        noise = noise_for(part, shape, seed, "evaluate", round_index).to(criterion.where)
-        own = None if labels is None else labels[part.start : part.stop].to(criterion.where)
-        with eval_mode(denoiser), autocast(criterion.precision, criterion.where):
-            latents = sample_ddim(
-                told(denoiser, own),
-                noise,
+        noise = noise_for(part, denoiser.latent_shape, judge.seed, "evaluate", sampling_seed)
+        own = None if labels is None else labels[part.start : part.stop].to(criterion.device)
+        with eval_mode(denoiser), autocast(criterion.precision, criterion.device):
+            sampled = sample_ddim(
+                condition_on_labels(denoiser, own),
+                noise.to(criterion.device),
                 criterion.alphas_cumprod,
                 criterion.diffusion.prediction_type,
                 params.num_inference_steps,
             )
-        drawn.append(latents.float())
-        images.append(codec.decode(drawn[-1]))  # in fp32, as the floor is
-    return torch.cat(drawn), np.concatenate(images)
+        latents.append(sampled.float())
+        images.append(judge.codec.decode(latents[-1]))  # in fp32, like the floor's images
+    joined = torch.cat(latents)
+    nearest = nearest_rows(joined, judge.train_latents, params.batch_size)
+    return Samples(joined, np.concatenate(images), labels, *nearest)
 
 
-def sample_labels(
-    classes: Classes, params: EvaluateParams, seed: int, round_index: int
+def viability(
+    discriminator: nn.Module, latents: torch.Tensor, labels: torch.Tensor | None, batch_size: int
 ) -> torch.Tensor:
-    """The classes (N,) of what ``draw_samples`` draws: each has its share of the test images."""
-    return classes.drawn("test", params.num_samples, seed, "evaluate", round_index)
+    """sigmoid(D) in (0, 1), (N,), of samples (N, C, H, W).
+
+    discriminator: in evaluation mode. labels: (N,), if it is conditional.
+    """
+    parts = []
+    with torch.no_grad():
+        for part in batches(len(latents), batch_size):
+            rows = slice(part.start, part.stop)
+            own = None if labels is None else labels[rows].to(latents.device)
+            parts.append(discriminator(latents[rows], labels=own))
+    return torch.cat(parts).sigmoid()
 
 
 def evaluate_model(
+    name: str,
     denoiser: Denoiser,
-    criterion: Criterion,
-    codec: Codec,
-    features: Features,
-    train_latents: torch.Tensor,
-    reals: Reals,
-    params: EvaluateParams,
-    seed: int,
+    judge: Judge,
     progress: Callable[[Iterable[int]], Iterable[int]],
-    classes: Classes | None = None,
-) -> tuple[dict[str, Any], Drawn]:
-    """The row of held-out metrics of one model, and the samples of its first sampling seed.
+    discriminator: nn.Module | None = None,
+) -> tuple[Scores, Samples]:
+    """The held-out scores of one model, and the samples of its first sampling seed.
 
-    train_latents: (M, C, H, W) with augmentation. memorisation_ratio: the median distance of
-    samples to the nearest training latent, over that of the evaluation-only reals; far
-    below 1, samples copy training images. classes: each then has its share of the test images
-    among the samples, and class_kid compares samples and images class by class.
+    memorisation_ratio: the median distance of samples to the nearest training latent, over that
+    of the evaluation-only reals; far below 1, samples copy training images. viability_score:
+    mean sigmoid(D) of the samples, by the round's discriminator. class_kid: with classes only.
     """
-    drawn, shown, nearest, labels = [], [], [], []
-    for index in progress(range(params.num_seeds)):
-        told_of = None
-        if classes is not None:
-            told_of = sample_labels(classes, params, seed, index)
-            labels.append(told_of)
-        latents, images = draw_samples(denoiser, criterion, codec, params, seed, index, told_of)
-        distances = nearest_distances(latents, train_latents, params.batch_size)
-        nearest.append(float(distances.median()) / reals.nearest)
-        drawn.append(latents)
-        shown.append(images)
-    measured = [features(images) for images in shown]
-    by_class = {}
-    if reals.labels is not None and classes is not None:
-        by_class = measure_classes(
-            measured, labels, reals.features["test"], reals.labels, features.name
+    reals, params, seed = judge.reals, judge.params, judge.seed
+    device = judge.criterion.device
+    sampled = [sample_model(denoiser, judge, k) for k in progress(range(params.num_seeds))]
+    measured = [judge.features(one.images) for one in sampled]
+    scores = measure(measured, reals.features, judge.features.name)
+    labels = [one.labels for one in sampled if one.labels is not None]
+    if reals.labels is not None and labels:
+        scores += measure_classes(
+            measured, labels, reals.features["test"], reals.labels, judge.features.name
         )
-    seeds: Seeds = {
-        **measure(measured, reals.features, features.name),
-        **by_class,
-        **two_sample_test(reals.latents, reals.groups, drawn, params, seed, criterion.where),
-        "memorisation_ratio": nearest,
-    }
+    fakes = [one.latents for one in sampled]
+    scores += two_sample_test(reals.latents, reals.groups, fakes, params, seed, device)
+    nearest = [float(one.distances.median()) / reals.nearest for one in sampled]
+    scores += score_all({MEMORISATION: nearest})
     test = reals.latents[0]
-    of_test = None if classes is None else classes.labels["test"][: len(test)]
-    losses = held_out(criterion, denoiser, test, seed, params.batch_size, labels=of_test)
-    nulls = null_errors(len(reals.groups), params.num_samples)
-    return make_row(seeds, test_noise_loss=losses["noise_loss"], **nulls), (drawn[0], shown[0])
+    of_test = None if judge.classes is None else judge.classes.labels["test"][: len(test)]
+    losses = held_out(judge.criterion, denoiser, test, seed, params.batch_size, labels=of_test)
+    scores += score_all({NOISE_LOSS: [losses["noise_loss"]]})
+    if discriminator is not None:
+        size = params.batch_size
+        judged = [viability(discriminator, one.latents, one.labels, size) for one in sampled]
+        scores += score_all({VIABILITY: [float(found.mean()) for found in judged]})
+        sampled[0] = replace(sampled[0], viability=judged[0])
+    scores += null_errors(len(reals.groups), params.num_samples)
+    return Scores(name, tuple(scores)), sampled[0]

@@ -1,45 +1,63 @@
-"""Nearest neighbours between two sets: fidelity, diversity and memorisation."""
+"""Nearest neighbours between two sets: for fidelity, diversity and memorisation."""
 
 from __future__ import annotations
 
 import torch
 
+from advloop.evaluation.scores import Metric
 from advloop.params.evaluation import NEIGHBOURS
+
+PRECISION = Metric("precision", "precision", better="higher", listed="table")
+DENSITY = Metric("density", "density", better="higher")
+RECALL = Metric("recall", "recall", better="higher")
+COVERAGE = Metric("coverage", "coverage", better="higher", listed="table")
 
 
 def radii(x: torch.Tensor) -> torch.Tensor:
-    """Distance of each row of x (N, D), N at least MIN_IMAGES, to its fifth nearest other row."""
+    """Distance from each row of x (N, D) to its fifth nearest other row; N at least MIN_IMAGES."""
     distances: torch.Tensor = torch.cdist(x, x).fill_diagonal_(0)
     return distances.kthvalue(NEIGHBOURS + 1, dim=1).values
 
 
-def neighbour_scores(fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
-    """Precision, recall, density and coverage of features fake (M, D) and real (N, D), k = 5.
+def _in_real(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """(M, N): whether fake m lies in the ball around real n that reaches its fifth neighbour."""
+    return torch.cdist(fake.double(), real.double()) <= radii(real.double())
 
-    A ball around each row reaches its fifth nearest neighbour of the same set. precision:
-    share of fakes inside some real's ball; recall: share of reals inside some fake's
-    (Kynkäänniemi et al. 2019, Eq. 1-3). density: how many reals' balls a fake lies in, over
-    k, which may exceed 1; coverage: share of reals whose ball holds a fake (Naeem et al.
-    2020, Eq. 3 and 4).
-    """
-    fake, real = fake.double(), real.double()
-    distances = torch.cdist(fake, real)
-    in_real = distances <= radii(real)
-    in_fake = distances <= radii(fake)[:, None]
-    return {
-        "precision": float(in_real.any(1).double().mean()),
-        "recall": float(in_fake.any(0).double().mean()),
-        "density": float(in_real.double().sum(1).mean() / NEIGHBOURS),
-        "coverage": float(in_real.any(0).double().mean()),
-    }
+
+def _in_fake(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """(M, N): whether real n lies in the ball around fake m."""
+    return torch.cdist(fake.double(), real.double()) <= radii(fake.double())[:, None]
+
+
+def precision(fake: torch.Tensor, real: torch.Tensor) -> float:
+    """Share of fakes (M, D) inside some real's ball, k = 5 (Kynkäänniemi et al. 2019, Eq. 1-3)."""
+    return float(_in_real(fake, real).any(1).double().mean())
+
+
+def recall(fake: torch.Tensor, real: torch.Tensor) -> float:
+    """Share of reals (N, D) inside some fake's ball, k = 5 (Kynkäänniemi et al. 2019, Eq. 1-3)."""
+    return float(_in_fake(fake, real).any(0).double().mean())
+
+
+def density(fake: torch.Tensor, real: torch.Tensor) -> float:
+    """Mean number of reals' balls over a fake, by k; may exceed 1 (Naeem et al. 2020, Eq. 3)."""
+    return float(_in_real(fake, real).double().sum(1).mean() / NEIGHBOURS)
+
+
+def coverage(fake: torch.Tensor, real: torch.Tensor) -> float:
+    """Share of reals whose ball holds a fake, k = 5 (Naeem et al. 2020, Eq. 4)."""
+    return float(_in_real(fake, real).any(0).double().mean())
+
+
+COMPUTE = {PRECISION: precision, DENSITY: density, RECALL: recall, COVERAGE: coverage}
 
 
 def nearest_rows(
     x: torch.Tensor, others: torch.Tensor, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Euclidean distance (N,) of each row of x (N, …) to the nearest of others (M, …).
+    """The nearest of others (M, …) to each row of x (N, …).
 
-    And which one that is, (N,) int64 in [0, M): of equally near ones the first.
+    Returns the Euclidean distances (N,), and the indices (N,) int64 in [0, M), the first if tied.
     """
     rows = x.flatten(1)
     nearest = torch.full((len(rows),), torch.inf, device=rows.device)
@@ -50,8 +68,3 @@ def nearest_rows(
         nearest = torch.where(closer, distances, nearest)
         found = torch.where(closer, places + index * batch_size, found)
     return nearest, found
-
-
-def nearest_distances(x: torch.Tensor, others: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """The distances of ``nearest_rows``."""
-    return nearest_rows(x, others, batch_size)[0]

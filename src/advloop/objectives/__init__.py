@@ -1,1 +1,77 @@
-"""What train_diffusion minimises: one module an objective, each a pure function of a batch."""
+"""What train_diffusion minimises: one module per objective, found by its name.
+
+To add one: a module with its parameters, its formula and a RECIPE, as in seed.py, and a file in
+conf/objective/. check_config reads the parameters in a process without torch, so these modules
+import torch inside their functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Protocol
+
+from advloop.core.errors import UserError
+from advloop.params.loader import Params
+
+if TYPE_CHECKING:
+    import torch
+
+    from advloop.diffusion.batch import Objective, Terms
+
+
+class Weighting(Protocol):
+    """Sets the weight of an objective's term at each step, from the terms of earlier steps."""
+
+    def current(self) -> float | torch.Tensor: ...
+
+    def update(self, terms: Terms) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an objective is made from its parameters, and what it needs.
+
+    params: their schema. It has a ``name``, a ``weight`` and ``uses_discriminator``: whether the
+    formula needs the round's discriminator, which train_diffusion loads and depends on only then.
+    make: parameters -> Objective.
+    adaptive: parameters -> Weighting, if the weight changes from step to step.
+    against_reference: whether it needs generated latents and the frozen starting model.
+    evaluations: network passes over one batch in an optimizer step, a backward pass counted
+    as two forward passes; the discriminator's are left out.
+    """
+
+    params: type
+    make: Callable[[Any], Objective]
+    adaptive: Callable[[Any], Weighting] | None = None
+    against_reference: bool = False
+    evaluations: int = 3
+
+
+def objective_names() -> list[str]:
+    """Every objective's name, sorted."""
+    modules = iter_modules(__path__)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe in the module of that name."""
+    recipe: Recipe = import_module(f"{__name__}.{name}").RECIPE
+    return recipe
+
+
+def read_objective(params: Params) -> Any:
+    """The section ``objective``, by the schema of the objective it names; UserError if unknown."""
+    section = params.section_node("objective")
+    if "name" not in section:
+        raise UserError(f"{params.path}: objective.name is missing; run `make params`")
+    name, known = section["name"], objective_names()
+    if not isinstance(name, str) or name not in known:
+        raise params.fail("objective.name", name, f"must be one of {', '.join(known)}")
+    return params.section("objective", recipe_of(name).params)

@@ -9,20 +9,34 @@ through any discriminator network.
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Literal
 
-from advloop.objectives.base import Batch, Objective, Terms
-from advloop.objectives.none import noise_only
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from advloop.objectives import Recipe
+from advloop.params.section import Section
+
+if TYPE_CHECKING:
+    import torch
+
+    from advloop.diffusion.batch import Batch, Objective, Terms
+
+
+class DdoParams(Section):
+    name: Literal["ddo"]
+    uses_discriminator: bool  # fakes count by the trained discriminator's certainty
+    weight: NonNegativeFloat  # of ddo_loss beside noise_loss
+    alpha: NonNegativeFloat  # weight of the fakes beside the reals
+    beta: PositiveFloat  # factor of the log-likelihood ratio
 
 
 def log_ratio(batch: Batch) -> torch.Tensor:
-    """What stands for log p_model - log p_reference of each clean latent, (B,).
+    """An estimate of log p_model - log p_reference of each clean latent, (B,).
 
-    One draw of the difference of both bounds, at the same timestep and noise, with the
-    weight that the training loss gives that timestep: the reference's mean squared error
-    minus the model's. Inside the logistic loss such draws give an upper bound of it (Jensen).
-    The paper sums over a latent's elements; of the mean, one beta means the same at every
+    The reference's mean squared error minus the model's: one sample of the difference of both
+    likelihood bounds, at the same timestep and noise, and weighted as the training loss weighs
+    that timestep. Inside the logistic loss, such samples give an upper bound of it (Jensen).
+    The paper sums over a latent's elements; with the mean, one beta means the same at every
     resolution.
     """
     assert batch.reference is not None
@@ -34,32 +48,35 @@ def log_ratio(batch: Batch) -> torch.Tensor:
 
 
 def fake_weights(batch: Batch) -> torch.Tensor:
-    """The trained discriminator's probability of being fake, scaled to mean 1, (B,).
+    """The trained discriminator's probability that each latent is fake, scaled to mean 1, (B,).
 
-    It was trained on most of these fakes, so that it is surer of them than of new ones.
+    It was trained on most of these fakes, so it is surer of them than of new ones.
     """
-    with torch.no_grad():
-        doubted = batch.judge(batch.x0).neg().sigmoid()
-    return doubted / doubted.mean().clamp(min=1e-6)
+    fakeness = batch.judge(batch.x0).detach().neg().sigmoid()
+    return fakeness / fakeness.mean().clamp(min=1e-6)
 
 
-def make_ddo(alpha: float, beta: float, *, weighted: bool = False) -> Objective:
-    """alpha: weight of the fakes beside the reals; beta: factor of the log ratio.
+def make_ddo(params: DdoParams) -> Objective:
+    """loss = noise_loss + weight * ddo_loss.
 
-    loss = noise_loss + weight * discriminator_loss, where discriminator_loss is the logistic
-    loss of the implied discriminator, softplus(-beta r(real)) + alpha softplus(beta r(fake)).
-    weighted: fakes count by how clearly the trained discriminator sees them; without it that
-    discriminator only watches. viability_score is its own in either case.
+    ddo_loss is the logistic loss of the implied discriminator,
+    softplus(-beta r(real)) + alpha softplus(beta r(fake)), with r = ``log_ratio``. With
+    ``uses_discriminator`` the term of each fake is multiplied by its ``fake_weights``.
     """
+    from torch.nn import functional as F
 
     def ddo(batch: Batch) -> tuple[torch.Tensor, Terms]:
         assert batch.fake is not None
-        noise_loss, terms = noise_only(batch)
+        noise_loss = batch.noise_loss()
         real, fake = log_ratio(batch), log_ratio(batch.fake)
-        pushed = F.softplus(beta * fake)
-        if weighted:
+        pushed = F.softplus(params.beta * fake)
+        if params.uses_discriminator:
             pushed = fake_weights(batch.fake) * pushed
-        loss = F.softplus(-beta * real).mean() + alpha * pushed.mean()
-        return noise_loss + batch.weight * loss, terms | {"discriminator_loss": loss.detach()}
+        loss = F.softplus(-params.beta * real).mean() + params.alpha * pushed.mean()
+        terms = {"noise_loss": noise_loss.detach(), "ddo_loss": loss.detach()}
+        return noise_loss + batch.weight * loss, terms
 
     return ddo
+
+
+RECIPE = Recipe(DdoParams, make_ddo, against_reference=True, evaluations=8)

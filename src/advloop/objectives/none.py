@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal
 
-from advloop.objectives.base import Batch, Terms, discriminator_terms
+from advloop.objectives import Recipe
+from advloop.params.section import Section
+
+if TYPE_CHECKING:
+    from advloop.diffusion.batch import Objective
 
 
-def noise_only(batch: Batch) -> tuple[torch.Tensor, Terms]:
-    """loss = noise_loss. A discriminator, where there is one, watches without a gradient."""
-    loss = batch.noise_loss()
-    terms = {"noise_loss": loss.detach()}
-    if batch.discriminator is not None:
-        with torch.no_grad():
-            judged = discriminator_terms(batch.judge(batch.predicted_x0()))
-        terms |= {"discriminator_loss": judged[0], "viability_score": judged[1]}
-    return loss, terms
+class NoneParams(Section):
+    name: Literal["none"]
+    uses_discriminator: Literal[False]
+
+    @property
+    def weight(self) -> float:
+        return 0.0
+
+
+def make_none(_: NoneParams) -> Objective:
+    """loss = noise_loss."""
+    from advloop.diffusion.batch import noise_only
+
+    return noise_only
+
+
+RECIPE = Recipe(NoneParams, make_none)

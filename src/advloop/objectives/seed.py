@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal
 
-from advloop.objectives.base import Batch, Terms, discriminator_terms
+from pydantic import NonNegativeFloat
+
+from advloop.objectives import Recipe
+from advloop.params.section import Section
+
+if TYPE_CHECKING:
+    import torch
+
+    from advloop.diffusion.batch import Batch, Objective, Terms
+
+
+class SeedParams(Section):
+    name: Literal["seed"]
+    uses_discriminator: Literal[True]
+    weight: NonNegativeFloat  # of discriminator_loss beside noise_loss
 
 
 def seed_objective(batch: Batch) -> tuple[torch.Tensor, Terms]:
     """loss = noise_loss + weight * discriminator_loss, at every timestep alike.
 
-    The discriminator sees the network's own prediction of x0, so that the gradient
-    reaches the network; judging the ground-truth latents would teach it nothing.
+    The discriminator sees the network's own prediction of x0, so that the gradient reaches the
+    network: judging the true latents would teach it nothing.
     """
+    from advloop.diffusion.batch import discriminator_terms
+
     noise_loss = batch.noise_loss()
     loss, viability = discriminator_terms(batch.judge(batch.predicted_x0()))
     terms = {
@@ -21,3 +37,10 @@ def seed_objective(batch: Batch) -> tuple[torch.Tensor, Terms]:
         "viability_score": viability,
     }
     return noise_loss + batch.weight * loss, terms
+
+
+def make_seed(_: SeedParams) -> Objective:
+    return seed_objective
+
+
+RECIPE = Recipe(SeedParams, make_seed)

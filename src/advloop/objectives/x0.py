@@ -1,14 +1,75 @@
-"""Objective x0: the discriminator judges the one-step prediction where it means something."""
+"""Objective x0: a frozen discriminator judges the one-step predictions that mean something."""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional as F
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from advloop.objectives.base import Batch, Objective, Terms
-from advloop.schedule import add_noise, clear_timesteps
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from advloop.objectives import Recipe
+from advloop.params.section import Section
+
+if TYPE_CHECKING:
+    import torch
+
+    from advloop.diffusion.batch import Batch, Objective, Terms
 
 MAX_SNR = 5.0  # gamma of Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting"
+
+
+class X0Params(Section):
+    name: Literal["x0"]
+    uses_discriminator: Literal[True]
+    weight: NonNegativeFloat  # of discriminator_loss beside noise_loss
+    min_alpha_bar: Annotated[float, Field(ge=0, le=1)]  # below it no prediction is judged
+    max_gradient_ratio: PositiveFloat  # adversarial over noise gradient
+    ramp_steps: NonNegativeInt  # optimizer steps until the weight is reached
+
+
+@dataclass
+class AdaptiveWeight:
+    """``weight``, ramped in over ramp_steps, and capped by a smoothed gradient-norm ratio.
+
+    The cap is max_ratio times the exponential moving average (decay) of the objective's
+    gradient_ratio: averaged over the last steps, the adversarial gradient at the network's
+    output is at most max_ratio times the noise loss's. The raw ratio of VQGAN (Esser et al.
+    2021, Eq. 7) jumps with every batch; its average does not.
+    """
+
+    weight: float
+    max_ratio: float
+    ramp_steps: int
+    decay: float = 0.9
+    step: int = 0
+    ratio: torch.Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that ``update`` changes."""
+        return {"step": self.step, "ratio": self.ratio}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.ratio = state["step"], state["ratio"]
+
+    def current(self) -> float | torch.Tensor:
+        """The weight of the next step; 0 at the first step, before any ratio is known."""
+        if self.ratio is None:
+            return 0.0
+        ramp = min(1.0, self.step / max(1, self.ramp_steps))
+        return ramp * (self.max_ratio * self.ratio).clamp(max=self.weight)
+
+    def update(self, terms: Terms) -> None:
+        """Count one step and average in its gradient_ratio, detached and at least 0."""
+        import torch
+
+        self.step += 1
+        # a batch below the gate has no adversarial gradient, so that its ratio has no bound
+        ratio = terms["gradient_ratio"].clamp(max=self.weight / self.max_ratio)
+        self.ratio = (
+            ratio
+            if self.ratio is None
+            else torch.lerp(ratio, self.ratio.to(ratio.device), self.decay)
+        )
 
 
 def prediction_weights(
@@ -16,8 +77,8 @@ def prediction_weights(
 ) -> torch.Tensor:
     """Weights (B,) in [0, 1] of one-step predictions: min(SNR, 5) / 5, and 0 below the gate.
 
-    SNR = alpha_bar / (1 - alpha_bar). An error of eps reaches x0 multiplied by SNR^-0.5, so
-    that at low alpha_bar the prediction is a blur that no model can avoid.
+    SNR = alpha_bar / (1 - alpha_bar). An error in eps reaches x0 multiplied by SNR^-0.5: at low
+    alpha_bar every model's prediction is a blur.
     """
     alpha_bar = alphas_cumprod[timesteps]
     snr = alpha_bar / (1 - alpha_bar)
@@ -27,34 +88,38 @@ def prediction_weights(
 def judge_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
     """Logits (B,) of the discriminator for the one-step predictions.
 
-    A noise-conditioned one is shown them re-noised (Sauer et al. 2024, section 3.2) to
-    timesteps above the gate, as in its own training. Noise and place of the timestep are the
-    neighbour's in the batch, whose timesteps come in no order: no further draw is needed.
+    A noise-conditioned discriminator sees them re-noised (Sauer et al. 2024, section 3.2) to
+    timesteps above the gate, as in its own training. Each prediction takes the noise and the
+    scaled timestep of its neighbour in the batch. The batch is in random order, so this needs
+    no further random numbers.
     """
+    from advloop.diffusion.process import add_noise, timestep_limit
+
     predictions = batch.predicted_x0()
     if not getattr(batch.discriminator, "noise_conditioned", False):
         return batch.judge(predictions)
-    limit = clear_timesteps(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
+    limit = timestep_limit(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
     timesteps = batch.timesteps.roll(1) * limit // len(batch.alphas_cumprod)
     noisy = add_noise(predictions, batch.eps.roll(1, 0), timesteps, batch.alphas_cumprod)
     return batch.judge(noisy, timesteps)
 
 
-def make_x0(min_alpha_bar: float) -> Objective:
+def make_x0(params: X0Params) -> Objective:
     """Gated and SNR-weighted ``seed``.
 
     loss = noise_loss + weight * discriminator_loss, the weighted mean of -log sigmoid(D) over
     the batch; viability_score is the weighted mean of sigmoid(D). Both are 0 in a batch
-    whose timesteps all lie below the gate. gradient_ratio is the norm of the noise loss's
-    gradient over that of discriminator_loss, both in the network's output; it lets the
-    training loop cap the weight (VQGAN: Esser et al. 2021, Eq. 7).
+    whose alpha_bars are all below the gate. gradient_ratio is the norm of the noise loss's
+    gradient over the norm of discriminator_loss's, both at the network's output;
+    ``AdaptiveWeight`` caps the weight with it (VQGAN: Esser et al. 2021, Eq. 7).
     """
+    from torch.nn import functional as F
 
     def x0(batch: Batch) -> tuple[torch.Tensor, Terms]:
         noise_loss = batch.noise_loss()
-        weights = prediction_weights(batch.alphas_cumprod, batch.timesteps, min_alpha_bar)
+        weights = prediction_weights(batch.alphas_cumprod, batch.timesteps, params.min_alpha_bar)
         weights = weights / weights.sum().clamp(min=1e-6)
-        logits = judge_predictions(batch, min_alpha_bar)
+        logits = judge_predictions(batch, params.min_alpha_bar)
         loss = (weights * F.softplus(-logits)).sum()
         terms = {
             "noise_loss": noise_loss.detach(),
@@ -71,5 +136,14 @@ def make_x0(min_alpha_bar: float) -> Objective:
 
 
 def _gradient_norm(loss: torch.Tensor, batch: Batch) -> torch.Tensor:
+    import torch
+
     norm: torch.Tensor = torch.autograd.grad(loss, batch.output, retain_graph=True)[0].norm()
     return norm
+
+
+RECIPE = Recipe(
+    X0Params,
+    make_x0,
+    adaptive=lambda p: AdaptiveWeight(p.weight, p.max_gradient_ratio, p.ramp_steps),
+)

@@ -1,1 +1,1 @@
-"""Typed views of params.yaml, one module an area, so that a stage depends on few of them."""
+"""Schemas of params.yaml, one module per area, and the checks that span areas."""

@@ -1,23 +1,24 @@
-"""Parameters of the held-out evaluation."""
+"""Parameters of the evaluation on held-out images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from advloop.params.loader import choice, number
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from advloop.params.section import Section
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
-MIN_IMAGES = NEIGHBOURS + 1  # a set in which every image has that many others
+MIN_IMAGES = NEIGHBOURS + 1  # the smallest set in which every image has k others
 
 
-@dataclass
-class EvaluateParams:
-    features: str = choice("lite0", "inception", "encoder")  # network of the image features
-    feature_size: int = number(32, 512)  # pixels a side that lite0 sees; the others need none
-    num_samples: int = number(MIN_IMAGES)  # for each sampling seed
-    num_seeds: int = number(3)  # sampling seeds, and as many initialisations of the critics
-    num_inference_steps: int = number(1)
-    batch_size: int = number(1)
-    critic_widths: list[int] = number(1)  # hidden layers of a fresh critic; [] is linear
-    critic_epochs: int = number(1)  # one full batch each
-    critic_learning_rate: float = number(0, open_low=True)
+class EvaluateParams(Section):
+    features: Literal["lite0", "inception", "encoder"]  # network of the image features
+    feature_size: Annotated[int, Field(ge=32, le=512)]  # pixels a side for lite0; others ignore it
+    num_samples: Annotated[int, Field(ge=MIN_IMAGES)]  # for each sampling seed
+    num_seeds: Annotated[int, Field(ge=3)]  # sampling seeds, and initialisations of the critics
+    num_inference_steps: PositiveInt
+    batch_size: PositiveInt
+    critic_widths: list[PositiveInt]  # hidden layers of a fresh critic; [] is linear
+    critic_epochs: PositiveInt  # one full batch each
+    critic_learning_rate: PositiveFloat

@@ -1,40 +1,47 @@
-"""Top-level values that belong to no section."""
+"""Top-level values of params.yaml, which belong to no section."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from advloop.core.errors import UserError
-from advloop.core.naming import check_exp_name
+from advloop.core.rounds import check_exp_name
 from advloop.params.loader import Params
 
-PRECISIONS = ("fp32", "bf16")
-# The type of each value that is no text of any form, and what it may be.
-RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "num_iterations": ("int", {"low": 1, "high": 1000, "open_low": False}),
-    "seed": ("int", {"low": 0, "high": 2**31 - 1, "open_low": False}),
-    "precision": ("str", {"choices": PRECISIONS}),
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+VALUES: dict[str, Any] = {  # the type of each
+    "scale": str,
+    "num_iterations": Annotated[int, Field(ge=1, le=1000)],
+    "seed": Annotated[int, Field(ge=0, le=2**31 - 1)],
+    "precision": Precision,
+    "exp_name": str,
 }
 
 
 def read_seed(params: Params) -> int:
     """Root of every random draw, an integer in [0, 2^31)."""
-    return params.value("seed", int, RULES["seed"][1])
+    seed: int = params.value("seed", VALUES["seed"])
+    return seed
 
 
 def read_num_iterations(params: Params) -> int:
-    """Number of rounds of generate, encode, train_disc, train_diffusion; at least 1."""
-    return params.value("num_iterations", int, RULES["num_iterations"][1])
+    """Number of rounds of generate, encode, train_disc and train_diffusion, in [1, 1000]."""
+    count: int = params.value("num_iterations", VALUES["num_iterations"])
+    return count
 
 
 def read_precision(params: Params) -> str:
     """``fp32``, or ``bf16`` for bfloat16 autocast over fp32 weights."""
-    return params.value("precision", str, RULES["precision"][1])
+    precision: str = params.value("precision", VALUES["precision"])
+    return precision
 
 
 def read_exp_name(params: Params) -> str:
     """The experiment's name, which becomes part of file names."""
     try:
-        return check_exp_name(params.value("exp_name", str))
+        return check_exp_name(params.value("exp_name", VALUES["exp_name"]))
     except ValueError as error:
         raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None

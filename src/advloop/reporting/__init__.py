@@ -1,1 +1,1 @@
-"""The page and the pictures that say what a run has come to."""
+"""The page of a run, and its verdict."""

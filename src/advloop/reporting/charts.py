@@ -1,6 +1,6 @@
-"""Where the marks of a chart stand; the page's template draws them, so that nothing is markup here.
+"""The coordinates of a chart's marks. The template turns them into markup.
 
-Coordinates are SVG user units in a box of WIDTH × HEIGHT, one unit a CSS pixel on a phone.
+They are SVG user units in a box of WIDTH × HEIGHT; on a phone, a unit is a CSS pixel.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from advloop.reporting.curves import Curve
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 30, 36  # margins
-TICKS = 5  # on the vertical axis, give or take
-
+TICKS = 5  # wanted on the vertical axis
 Point = tuple[float, float]
 
 
@@ -26,7 +25,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """One line, in pieces where it is interrupted."""
+    """One line of a chart, with one piece for each round."""
 
     label: str
     pieces: list[list[Point]]
@@ -34,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A mean with its interval, the ends of it from top to bottom."""
+    """A mean at a point, and the y of its interval's ends."""
 
     at: Point
     top: float
@@ -43,7 +42,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Chart:
-    """text: what the chart shows, in words. edges: x of the lines between rounds."""
+    """text: the chart in words. edges: x of the lines between rounds."""
 
     title: str
     text: str
@@ -55,8 +54,8 @@ class Chart:
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Round numbers that span [low, high], at most TICKS + 3 of them."""
-    if not high > low:  # a line that is flat
+    """At most TICKS + 3 round numbers that span [low, high]."""
+    if not high > low:  # a flat line
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
@@ -66,12 +65,12 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def short(value: float) -> str:
-    """Four significant digits at most."""
+    """At most four significant digits."""
     return f"{value:.4g}" if value else "0"
 
 
 class _Axis:
-    """Values on the vertical axis."""
+    """The vertical axis: maps values to y."""
 
     def __init__(self, values: Sequence[float]) -> None:
         self.values = nice_ticks(min(values), max(values))
@@ -85,9 +84,9 @@ class _Axis:
 
 
 def line_chart(title: str, rounds: Mapping[str, Mapping[str, Curve]]) -> Chart:
-    """Curves of one round after another, left to right, the same lines in each.
+    """The curves of one round after another, from left to right, with the same lines in each.
 
-    rounds: by name, curves by label; those without a value are left out.
+    rounds: for each round, curves by label. Curves without a value are left out.
     """
     spans = {
         name: max((x for curve in curves.values() for x, _ in curve), default=0.0)
@@ -127,15 +126,15 @@ def _in_words(name: str, curves: Mapping[str, Curve]) -> str:
 
 
 def interval_chart(title: str, values: Mapping[str, tuple[float, float]]) -> Chart:
-    """A mean with its 95 % interval a model, from zero on."""
+    """For each model, a mean and half its 95 % interval. The axis includes zero."""
     ends = [mean + side * half for mean, half in values.values() for side in (-1, 1)]
     axis = _Axis([0.0, *ends])
     step = (WIDTH - LEFT - RIGHT) / len(values)
     places = [round(LEFT + (k + 0.5) * step, 2) for k in range(len(values))]
-    said = ", ".join(f"{name} {short(m)} ± {short(h)}" for name, (m, h) in values.items())
+    words = ", ".join(f"{name} {short(m)} ± {short(h)}" for name, (m, h) in values.items())
     return Chart(
         title,
-        f"{title}, with 95 % intervals: {said}.",
+        f"{title}, with 95 % intervals: {words}.",
         [Tick(x, name) for x, name in zip(places, values, strict=True)],
         axis.ticks(),
         whiskers=[

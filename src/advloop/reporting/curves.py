@@ -1,4 +1,4 @@
-"""Read the per-epoch CSV files that stages write, without pandas."""
+"""Read the CSV files of training histories, without pandas: it takes seconds to import."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from advloop.core.errors import UserError
 
 Curve = list[tuple[float, float]]
-"""(epoch, value) of one column; epochs without a value have no entry."""
+"""The (epoch, value) pairs of one column. Epochs without a value are left out."""
 
 
 def read_curves(path: Path, *needed: str) -> dict[str, Curve]:
-    """Every column but ``epoch``, by name; UserError where one that is ``needed`` is missing.
+    """All columns but ``epoch``, by name.
 
-    Also where a value is no finite number.
+    UserError if a ``needed`` column is missing, or if a value is not a finite number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -41,5 +41,5 @@ def read_curves(path: Path, *needed: str) -> dict[str, Curve]:
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value

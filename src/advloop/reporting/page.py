@@ -1,4 +1,4 @@
-"""reports/report.html: all of a run on one page that needs nothing beside it."""
+"""reports/report.html: a whole run on one page, in one file."""
 
 from __future__ import annotations
 
@@ -9,83 +9,67 @@ from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
-from advloop.reporting import charts, graph, page_pictures
+from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.evaluation.gallery import FACTS, read_facts
+from advloop.evaluation.results import JUDGED_BY, KID, Results
+from advloop.evaluation.scores import names
+from advloop.evaluation.summary import TITLES, accuracy, cell
+from advloop.reporting import charts, pictures
 from advloop.reporting.curves import Curve, read_curves
-from advloop.reporting.report import NAMES, cell, in_order, summary
 from advloop.reporting.template import render
 from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, judge
-from advloop.selection import Rows, iteration_of, kid_name, models_in_order
-from advloop.shown import DIFFUSION, DISCRIMINATOR, FACTS, read_facts
+from advloop.training.history import NO_TERMS
 
-FIGURES = {  # of the metrics' table if a model has it, by its name without that of the features
-    "kid": "KID ↓",
-    "tune_kid": "tune KID ↓ (selects)",
-    "class_kid": "class by class, KID ↓",
-    "critic_gap": "critic gap ↓",
-    "critic_auc": "critic AUC ↓",
-    "critic_accuracy": "critic accuracy ↓",
-    "precision": "precision ↑",
-    "density": "density ↑",
-    "recall": "recall ↑",
-    "coverage": "coverage ↑",
-    "memorisation_ratio": "memorisation ratio",
-    "test_noise_loss": "noise loss ↓",
-    "disc_val_accuracy": "D accuracy",
-    "diffusion_val_viability_score": "viability",
+DISCRIMINATOR_CURVES = {  # title: columns of training and of validation
+    "Discriminator loss (BCE)": ("train_loss", "val_loss"),
+    "Discriminator accuracy": ("train_accuracy", "val_accuracy"),
 }
-CURVES = {  # title: the file, and its columns by label
-    "Discriminator loss (BCE)": (DISCRIMINATOR, "train_loss", "val_loss"),
-    "Discriminator accuracy": (DISCRIMINATOR, "train_accuracy", "val_accuracy"),
-    "Noise loss (MSE)": (DIFFUSION, "noise_loss", "val_noise_loss"),
-    "Discriminator loss of the diffusion model": (
-        DIFFUSION,
-        "discriminator_loss",
-        "val_discriminator_loss",
-    ),
-    "Viability score": (DIFFUSION, "viability_score", "val_viability_score"),
+TERMS = {  # any other term of an objective has its own name for a title
+    "noise_loss": "Noise loss (MSE)",
+    "discriminator_loss": "Discriminator loss of the diffusion model",
+    "ddo_loss": "DDO loss",
+    "viability_score": "Viability score of one-step predictions",
 }
 TONES = {BETTER: "better", WORSE: "worse", UNCLEAR: ""}
 
 
-def page(rows: Rows, shown: Path, params: Mapping[str, Any]) -> str:
-    """The page of an evaluation's ``rows``; the same bytes for the same arguments.
+def page(
+    results: Results, reals: Path, base: Path, rounds: Sequence[Round], params: Mapping[str, Any]
+) -> str:
+    """The page of a run: the same bytes for the same run.
 
-    shown: what stage evaluate wrote of each model. params: values and sections of params.yaml.
-    Raises UserError where one of the files is not as that stage writes it.
+    reals, base: folders of the real images' scores and of the base model. params: values and
+    sections of params.yaml. UserError if a file of the run is missing or damaged.
     """
-    content = summary(rows)
-    verdict = judge(rows)
-    models = models_in_order(rows)
-    facts = {name: read_facts(shown / name) for name in models}
+    verdict = judge(results)
+    folders = {BASE: base / EVALUATION, **{one.name: one.evaluation for one in rounds}}
+    facts = {name: read_facts(folder) for name, folder in folders.items()}
     judged = {name: f.viability for name, f in facts.items() if f.viability}
-    for name in models:
-        if iteration_of(name) != -1 and name not in judged:
-            path = shown / name / FACTS
-            raise UserError(f"{path}: no discriminator judged {name}; remake it with `dvc repro`")
-    stages = graph.draw_graph(len(models) - 1)
+    for one in rounds:
+        if one.name not in judged:
+            raise UserError(
+                f"{one.evaluation / FACTS}: no discriminator judged {one.name}; remake it with "
+                "`dvc repro`"
+            )
     return render(
         "report.html",
         run=_run(params),
         verdict=_verdict(verdict),
-        metrics=_metrics(content, verdict.selected),
+        metrics=_metrics(results, verdict.selected),
         rounds=_rounds(verdict),
-        intervals=_intervals(content),
-        curves=_curves(shown, list(judged)),
-        samples=[page_pictures.samples(shown, name) for name in ("reals", *models)],
-        neighbours=[
-            page_pictures.neighbours(shown, name, facts[name].neighbours) for name in models
+        intervals=_intervals(results),
+        curves=_curves(rounds),
+        samples=[
+            pictures.reals(reals),
+            *(pictures.samples(folder, name) for name, folder in folders.items()),
         ],
-        viability=[page_pictures.viability(shown, name, found) for name, found in judged.items()],
-        stages={
-            "width": stages.width,
-            "height": stages.height,
-            "boxes": stages.boxes,
-            "arrows": stages.arrows,
-            "text": "Stages and the main ways between them: "
-            + "; ".join(f"{a.source} to {a.target}" for a in stages.arrows)
-            + ".",
-        },
-        stage_box={"width": graph.WIDTH, "height": graph.HEIGHT},
+        neighbours=[
+            pictures.neighbours(folder, name, facts[name].neighbours)
+            for name, folder in folders.items()
+        ],
+        viability=[
+            pictures.viability(folders[name], name, found) for name, found in judged.items()
+        ],
         box={
             "width": charts.WIDTH,
             "height": charts.HEIGHT,
@@ -100,19 +84,21 @@ def page(rows: Rows, shown: Path, params: Mapping[str, Any]) -> str:
 
 
 def _run(params: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("exp_name", "scale", "num_iterations", "seed")
-    return {name: params[name] for name in names} | {"objective": params["objective"]["name"]}
+    run = ("exp_name", "scale", "num_iterations", "seed")
+    objective = params["objective"]
+    role = "moves the model" if objective["uses_discriminator"] else "only watches"
+    return {name: params[name] for name in run} | {"objective": objective["name"], "role": role}
 
 
 def decimals(half: float) -> int:
-    """How many show three digits of an interval's half, and 4 of one that is 0."""
+    """The decimals that leave three digits of half an interval, at most 4; 4 if it is 0."""
     return min(4, max(0, 2 - math.floor(math.log10(half)))) if half else 4
 
 
 def _finding(found: Finding) -> dict[str, str]:
     places = decimals(found.half)
     return {
-        "figure": found.figure,
+        "title": found.title,
         "before": f"{found.before:.{places}f}",
         "after": f"{found.after:.{places}f}",
         "change": f"{found.change:+.{places}f} ± {found.half:.{places}f}",
@@ -123,35 +109,29 @@ def _finding(found: Finding) -> dict[str, str]:
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     says = {found.says for found in verdict.found}
-    tone = BETTER if BETTER in says and WORSE not in says else WORSE if WORSE in says else UNCLEAR
+    helped = BETTER in says and verdict.selected != BASE
     return {
         "headline": verdict.headline,
-        "tone": TONES[tone],
+        "tone": TONES[WORSE if WORSE in says else BETTER if helped else UNCLEAR],
         "found": [_finding(found) for found in verdict.found],
-        "compared": NAMES.get(verdict.compared, verdict.compared),
-        "selected": NAMES.get(verdict.selected, verdict.selected),
+        "compared": TITLES.get(verdict.compared, verdict.compared),
+        "selected": TITLES.get(verdict.selected, verdict.selected),
         "seeds": verdict.seeds,
         "warnings": verdict.warnings,
     }
 
 
-def _metrics(content: Mapping[str, Any], selected: str) -> dict[str, Any]:
-    held_out = {name: row for name, row in content["held_out"].items() if name != "final"}
-    network = kid_name(held_out["base"]).removeprefix("kid_")
-    # The models first: a phone shows the first columns alone.
-    models = {
-        name: {**held_out[name], **content["training"].get(name, {})}
-        for name in (*models_in_order(held_out), "reals", "autoencoder")
-    }
+def _metrics(results: Results, selected: str) -> dict[str, Any]:
+    # The models come first, because a phone shows only the first columns.
+    columns = (*results.models, results.reals, results.autoencoder)
+    scores = [score for score in names(results.all) if score.metric.listed != "file"]
+    rows = [(score.title, *(cell(one, score) for one in columns)) for score in scores]
+    rows.append(("D accuracy", *(accuracy(results, one.model) for one in columns)))
     return {
-        "network": network,
-        "heads": ["figure", *(NAMES.get(name, name) for name in models)],
-        "rows": [
-            (title, *cells)
-            for column, title in FIGURES.items()
-            if any(cells := [cell(row, column, network) for row in models.values()])
-        ],
-        "shaded": 1 + list(models).index(selected),
+        "network": results.base.get(KID).features,
+        "heads": ["score", *(TITLES.get(one.model, one.model) for one in columns)],
+        "rows": rows,
+        "shaded": 1 + [one.model for one in columns].index(selected),
     }
 
 
@@ -159,36 +139,53 @@ def _rounds(verdict: Verdict) -> dict[str, Any]:
     heads = ["round", "KID, change", "says", "critic gap, change", "says"]
     rows = []
     for name, found in verdict.rounds.items():
-        shown = map(_finding, found)
-        rows.append((name, *(part for f in shown for part in (f["change"], f["says"]))))
+        cells = map(_finding, found)
+        rows.append((name, *(part for f in cells for part in (f["change"], f["says"]))))
     return {"heads": heads, "rows": rows}
 
 
-def _intervals(content: Mapping[str, Any]) -> list[charts.Chart]:
-    rows = in_order({k: v for k, v in content["held_out"].items() if k != "final"})
-    titles = {kid_name(rows["base"]): "KID by model", "critic_gap": "Critic gap by model"}
-    drawn = []
-    for figure, title in titles.items():
-        ends = f"{figure}_ci95"
-        measured = {name: row for name, row in rows.items() if {figure, ends} <= set(row)}
-        values = {name: (row[figure], row[ends]) for name, row in measured.items()}
-        drawn.append(charts.interval_chart(title, values))
-    return drawn
+def _intervals(results: Results) -> list[charts.Chart]:
+    made = []
+    for metric in JUDGED_BY:
+        found = {one.model: one.find(metric) for one in results.all}
+        values = {
+            name: (score.mean, score.half)
+            for name, score in found.items()
+            if score is not None and score.half is not None
+        }
+        title = results.base.get(metric).metric.title
+        made.append(charts.interval_chart(f"{title[0].upper()}{title[1:]} by model", values))
+    return made
 
 
-def _curves(shown: Path, names: Sequence[str]) -> list[charts.Chart]:
-    drawn = []
-    for title, (file, train, val) in CURVES.items():
-        rounds: dict[str, dict[str, Curve]] = {}
-        for name in names:
-            found = read_curves(shown / name / file, train, val)
-            rounds[name] = {"training": found[train], "validation": found[val]}
-        drawn.append(charts.line_chart(title, rounds))
-    return drawn
+def _curves(rounds: Sequence[Round]) -> list[charts.Chart]:
+    """Charts of the discriminator's training, and of each term of the objective."""
+    made = []
+    for title, (train, val) in DISCRIMINATOR_CURVES.items():
+        found = {one.name: read_curves(one.discriminator_history, train, val) for one in rounds}
+        made.append(_chart(title, found, train, val))
+    found = {one.name: read_curves(one.history, "noise_loss", "val_noise_loss") for one in rounds}
+    columns = dict.fromkeys(column for curves in found.values() for column in curves)
+    for column in columns:
+        if column not in NO_TERMS and not column.startswith("val_"):
+            made.append(_chart(TERMS.get(column, column), found, column, f"val_{column}"))
+    return made
+
+
+def _chart(
+    title: str, found: Mapping[str, Mapping[str, Curve]], train: str, val: str
+) -> charts.Chart:
+    return charts.line_chart(
+        title,
+        {
+            name: {"training": curves.get(train, []), "validation": curves.get(val, [])}
+            for name, curves in found.items()
+        },
+    )
 
 
 def _parameters(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Values that belong to no section first."""
+    """By section; values outside any section come first, under ``run``."""
     single = {key: value for key, value in params.items() if not isinstance(value, Mapping)}
     sections = {key: value for key, value in params.items() if isinstance(value, Mapping)}
     return [
@@ -198,5 +195,5 @@ def _parameters(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> str:
-    """As YAML has it."""
+    """As in YAML."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

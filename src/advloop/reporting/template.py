@@ -1,4 +1,4 @@
-"""The report's templates, and the one block of its page that is not of its results."""
+"""Fill in the templates, and put timings, the one part that is not a result, into a page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import jinja2
 
 from advloop.core.errors import UserError
-from advloop.core.timings import Timing
+from advloop.infra.timings import Timing
 
 TEMPLATES = Path(__file__).with_name("templates")
 BEGIN, END = "<!-- timings: begin -->", "<!-- timings: end -->"
 
 
 def render(name: str, **values: Any) -> str:
-    """The template with these values, each escaped; one that it wants and has not is an error."""
+    """The template with these values, all escaped; a missing value is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -29,9 +29,9 @@ def render(name: str, **values: Any) -> str:
 
 
 def with_timings(text: str, timings: Sequence[Timing]) -> str:
-    """The page ``text`` with these times in the block that is left for them.
+    """The page ``text`` with these timings in the block reserved for them.
 
-    All other bytes stay. Raises UserError where the page has no such block.
+    All other bytes stay the same. UserError if the page has no such block.
     """
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)

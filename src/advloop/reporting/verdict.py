@@ -1,27 +1,28 @@
-"""What a run says: whether its rounds helped, by how much, and what to be wary of."""
+"""The verdict on a run: whether its rounds helped, by how much, and what to beware of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from advloop.health import health_warning
-from advloop.reporting.report import worse_rounds
-from advloop.selection import START, Rows, change, kid_name, models_in_order, select
+from advloop.core.rounds import BASE
+from advloop.evaluation.results import JUDGED_BY, KID, Results, change, changes, select
+from advloop.evaluation.scores import Scores
+from advloop.evaluation.summary import ACCURACY
+from advloop.training.history import health_warning
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "no change shown"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Change of a figure from one model to another, paired by sampling seed; lower is better.
+    """The change of a score between two models, paired by sampling seed. Lower is better.
 
-    half: of its 95 % interval.
+    half: half the 95 % interval of the change.
     """
 
-    figure: str
+    title: str
     before: float
     after: float
     change: float
@@ -36,8 +37,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """headline: one sentence. found: from the base model to the selected one, or where that is
-    the base model itself, to the last. rounds: of each round against the one before.
+    """headline: one sentence. found: the changes from the base model to ``compared``, which is the
+    selected model, or the last one if the base model is selected. rounds: the changes from the
+    model before each round.
     """
 
     headline: str
@@ -49,55 +51,65 @@ class Verdict:
     seeds: int
 
 
-def compare(rows: Rows, after: str, before: str) -> list[Finding]:
-    """KID and the critics' gap."""
+def compare(before: Scores, after: Scores) -> list[Finding]:
+    """The changes of the scores that models are judged by."""
     return [
         Finding(
-            title,
-            float(rows[before][figure]),
-            float(rows[after][figure]),
-            *change(rows, after, before, figure),
+            after.get(metric).metric.title,
+            before.get(metric).mean,
+            after.get(metric).mean,
+            *change(before, after, metric),
         )
-        for title, figure in (("KID", kid_name(rows[after])), ("critic gap", "critic_gap"))
+        for metric in JUDGED_BY
     ]
 
 
-def judge(rows: Rows) -> Verdict:
-    """The verdict on the rows of an evaluation, at least one round among them."""
-    models = models_in_order(rows)
-    selected = select(rows)
-    compared = models[-1] if selected == START else selected
-    found = compare(rows, compared, START)
+def judge(results: Results) -> Verdict:
+    """The verdict on a run, which has at least one round."""
+    models = results.models
+    selected = select(models)
+    compared = models[-1].model if selected == BASE else selected
+    found = compare(results.base, results.model(compared))
     return Verdict(
         headline=_headline(selected, {finding.says for finding in found}),
         selected=selected,
         compared=compared,
         found=found,
-        rounds={name: compare(rows, name, before) for before, name in pairwise(models)},
-        warnings=_warnings(rows, models[-1], selected),
-        seeds=len(rows[START]["seeds"][kid_name(rows[START])]),
+        rounds={after.model: compare(before, after) for before, after in pairwise(models)},
+        warnings=_warnings(results, selected),
+        seeds=len(results.base.get(KID).values),
     )
 
 
 def _headline(selected: str, says: set[str]) -> str:
-    if selected == START:
-        return "The rounds did not help: the base model stays the best."
+    if selected == BASE:
+        return "The rounds did not help: the base model is still the best."
     if BETTER in says and WORSE in says:
-        return f"The rounds helped in part: {selected} is better in one figure, worse in another."
+        return f"The rounds helped in part: {selected} is better in one score, worse in the other."
     if BETTER in says:
         return f"The rounds helped: {selected} is better than the base model."
     if WORSE in says:
         return f"The rounds made things worse: {selected} is worse than the base model."
-    return f"It is not shown that the rounds helped: {selected} is within chance of the base model."
+    return f"It is unclear whether the rounds helped: {selected} may only differ by chance."
 
 
-def _warnings(rows: Rows, last: str, selected: str) -> list[str]:
-    lines = [f"{line}; the final model goes by the tune images" for line in worse_rounds(rows)]
-    for name in models_in_order(rows):
-        row: Mapping[str, Any] = rows[name]
-        accuracy = row.get("disc_val_accuracy")
+def worse_rounds(results: Results) -> list[str]:
+    """A line for each round that raised a score by more than half its paired 95 % interval."""
+    return [
+        f"{model} made {name} of the test images worse by {mean:.4f} ± {half:.4f} "
+        "(paired by sampling seed)"
+        for model, found in changes(results).items()
+        for name, (mean, half) in found.items()
+        if mean > half
+    ]
+
+
+def _warnings(results: Results, selected: str) -> list[str]:
+    lines = [f"{line}; the tune images choose the final model" for line in worse_rounds(results)]
+    for model, training in results.training.items():
+        accuracy = training.get(ACCURACY)
         if accuracy is not None and (warning := health_warning(accuracy)):
-            lines.append(f"{name}: {warning}")
-    if selected != last:
+            lines.append(f"{model}: {warning}")
+    if selected != (last := results.models[-1].model):
         lines.append(f"the last round is not the best: {selected} is selected, not {last}")
     return lines

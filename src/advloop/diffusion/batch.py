@@ -1,0 +1,83 @@
+"""Batch -> (loss, terms): what an objective gets, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from advloop.diffusion.process import predict_x0, training_target
+
+Terms = dict[str, torch.Tensor]
+"""Detached scalars to report, by name: noise_loss and the objective's own."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch after the forward pass of the diffusion networks. B samples.
+
+    ``fake`` holds generated latents in the place of real ones; ``reference`` and ``fake`` are
+    None unless the objective asks for them.
+    """
+
+    x0: torch.Tensor  # (B, C, H, W) clean latents
+    eps: torch.Tensor  # (B, C, H, W) their noise, standard normal
+    noisy: torch.Tensor  # (B, C, H, W) x0 noised with eps to timesteps
+    timesteps: torch.Tensor  # (B,) int in [0, T)
+    output: torch.Tensor  # (B, C, H, W) float32, predicted from noisy, with a gradient
+    alphas_cumprod: torch.Tensor  # (T,)
+    prediction_type: str  # of output: epsilon, v_prediction or sample
+    discriminator: nn.Module | None  # frozen; None when training the base model
+    weight: float | torch.Tensor  # of discriminator_loss relative to noise_loss
+    reference: torch.Tensor | None = None  # (B, C, H, W) output of the frozen starting model
+    fake: Batch | None = None
+    labels: torch.Tensor | None = None  # (B,) classes; None: unconditional
+
+    def target(self) -> torch.Tensor:
+        """The regression target of ``output``, (B, C, H, W)."""
+        return training_target(
+            self.x0, self.eps, self.timesteps, self.alphas_cumprod, self.prediction_type
+        )
+
+    def noise_loss(self) -> torch.Tensor:
+        """MSE between output and target (DDPM, Eq. 14), a scalar."""
+        return F.mse_loss(self.output, self.target())
+
+    def predicted_x0(self) -> torch.Tensor:
+        """One-step prediction of the clean latents (B, C, H, W), differentiable in ``output``."""
+        return predict_x0(
+            self.output, self.noisy, self.timesteps, self.alphas_cumprod, self.prediction_type
+        )
+
+    def judge(self, latents: torch.Tensor, *timesteps: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) of the discriminator for ``latents`` of this batch's classes; positive: real.
+
+        timesteps: (B,) noise level of the latents, for a noise-conditioned discriminator alone.
+        """
+        assert self.discriminator is not None
+        labels = {} if self.labels is None else {"labels": self.labels}
+        logits: torch.Tensor = self.discriminator(latents, *timesteps, **labels)
+        return logits
+
+
+Objective = Callable[[Batch], tuple[torch.Tensor, Terms]]
+"""Batch -> (loss, terms); loss is a scalar with a gradient in ``batch.output``."""
+
+
+def discriminator_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(discriminator_loss, viability_score), scalars, of the logits (B,) of predicted latents.
+
+    discriminator_loss is the non-saturating generator loss (Goodfellow et al. 2014, section 3):
+    the mean of -log sigmoid(D), not -log of the mean. viability_score is the mean of sigmoid(D),
+    without a gradient.
+    """
+    return F.softplus(-logits).mean(), logits.detach().sigmoid().mean()
+
+
+def noise_only(batch: Batch) -> tuple[torch.Tensor, Terms]:
+    """loss = noise_loss, that of the base model and of every control."""
+    loss = batch.noise_loss()
+    return loss, {"noise_loss": loss.detach()}

@@ -1,0 +1,148 @@
+"""From clean latents to the loss of an objective, in training and on held-out latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from advloop.core.device import autocast, eval_mode
+from advloop.core.distributed import split_across_processes
+from advloop.core.random import batches, generator, noise_for
+from advloop.diffusion.batch import Batch, Objective, Terms, noise_only
+from advloop.diffusion.process import add_noise, alphas_cumprod_of, midpoint_timesteps
+from advloop.params.diffusion import DiffusionParams
+
+
+class Noised(NamedTuple):
+    """Clean latents, and the noise and timesteps to noise them with."""
+
+    x0: torch.Tensor  # (B, C, H, W)
+    eps: torch.Tensor  # (B, C, H, W)
+    timesteps: torch.Tensor  # (B,) int in [0, T)
+    labels: torch.Tensor | None = None  # (B,) classes; None: unconditional
+
+
+@dataclass
+class Criterion:
+    """The loss of a batch: noise the latents, predict, and ask the objective."""
+
+    objective: Objective
+    weight: float  # of discriminator_loss relative to noise_loss
+    discriminator: nn.Module | None  # frozen, in evaluation mode; None: base model
+    diffusion: DiffusionParams
+    precision: str  # of the diffusion networks: fp32 or bf16; the loss is always float32
+    device: torch.device
+    reference: nn.Module | None = None  # the starting model, frozen, if the objective needs it
+
+    def __post_init__(self) -> None:
+        self.alphas_cumprod = alphas_cumprod_of(self.diffusion).to(self.device)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x0: torch.Tensor,
+        eps: torch.Tensor,
+        timesteps: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        *,
+        fake: Noised | None = None,
+        weight: float | torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Terms]:
+        """(loss, terms) of one batch on ``device``; loss has a gradient in the model's weights.
+
+        x0, eps, timesteps, labels: as in ``Noised``. fake: generated latents, for an objective
+        that needs them. weight: overrides ``self.weight``, for this batch.
+        """
+        weight = self.weight if weight is None else weight
+        batch = self._forward(model, Noised(x0, eps, timesteps, labels), weight)
+        if fake is not None:
+            batch = replace(batch, fake=self._forward(model, Noised(*fake), weight))
+        return self.objective(batch)
+
+    def _forward(self, model: nn.Module, noised: Noised, weight: float | torch.Tensor) -> Batch:
+        x0, eps, timesteps, labels = noised
+        noisy = add_noise(x0, eps, timesteps, self.alphas_cumprod)
+        inputs = (noisy, timesteps) if labels is None else (noisy, timesteps, labels)
+        reference = None
+        with autocast(self.precision, self.device):
+            output = split_across_processes(model, *inputs)
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = split_across_processes(self.reference, *inputs).float()
+        return Batch(
+            x0=x0,
+            eps=eps,
+            noisy=noisy,
+            timesteps=timesteps,
+            output=output.float(),
+            alphas_cumprod=self.alphas_cumprod,
+            prediction_type=self.diffusion.prediction_type,
+            discriminator=self.discriminator,
+            weight=weight,
+            reference=reference,
+            labels=labels,
+        )
+
+
+def held_out(
+    criterion: Criterion,
+    model: nn.Module,
+    latents: torch.Tensor,
+    seed: int,
+    batch_size: int,
+    fakes: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    fake_labels: torch.Tensor | None = None,
+) -> dict[str, float]:
+    """Mean loss and terms over held-out ``latents`` (N, C, H, W), for ``model`` in evaluation mode.
+
+    Noise and timesteps of each row depend on the seed alone, so that every epoch and every round
+    is measured on the same problem. fakes: generated latents (M, C, H, W), repeated or cut to N
+    rows, for an objective that needs them. labels (N,), fake_labels (M,): classes, if conditional.
+    """
+    count = len(latents)
+    real, fake = _noised_rows(criterion, latents, labels, count, seed), None
+    if fakes is not None:
+        fake = _noised_rows(criterion, fakes, fake_labels, count, seed, "fake")
+    sums: dict[str, torch.Tensor] = {}
+    with eval_mode(model):
+        for rows in batches(count, batch_size):
+            loss, terms = criterion(model, *real(rows), fake=fake(rows) if fake else None)
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(rows)
+    return {name: float(total) / count for name, total in sums.items()}
+
+
+def _noised_rows(
+    criterion: Criterion,
+    latents: torch.Tensor,
+    labels: torch.Tensor | None,
+    count: int,
+    seed: int,
+    *key: str,
+) -> Callable[[range], Noised]:
+    """Rows of [0, count) -> that part of ``latents``, repeated as needed, with fixed noise."""
+    limit, device = criterion.diffusion.num_train_timesteps, criterion.device
+    timesteps = midpoint_timesteps(count, limit, generator(seed, "validation", "timesteps", *key))
+
+    def noised(rows: range) -> Noised:
+        chosen = torch.tensor(rows) % len(latents)
+        x0 = latents[chosen]
+        eps = noise_for(rows, tuple(x0.shape[1:]), seed, "validation", *key)
+        return Noised(
+            x0.to(device),
+            eps.to(device),
+            timesteps[rows.start : rows.stop].to(device),
+            None if labels is None else labels[chosen].to(device),
+        )
+
+    return noised
+
+
+def noise_criterion(diffusion: DiffusionParams, precision: str, device: torch.device) -> Criterion:
+    """The noise loss alone, with no discriminator and no reference."""
+    return Criterion(noise_only, 0.0, None, diffusion, precision, device)

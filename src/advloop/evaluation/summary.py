@@ -1,0 +1,94 @@
+"""The scores of a run as metrics.json, as rounds.csv, and as a Markdown table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advloop.core.rounds import BASE
+from advloop.evaluation.results import (
+    AUTOENCODER,
+    JUDGED_BY,
+    REALS,
+    Results,
+    changes,
+    index_of,
+    select,
+)
+from advloop.evaluation.scores import DECIMALS, Score, Scores, names
+
+TITLES = {
+    REALS: "real against real (floor)",
+    AUTOENCODER: "real through the autoencoder (bound)",
+    BASE: "base model",
+}
+ACCURACY = "disc_val_accuracy"
+VIABILITY = "viability_score"
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """What ``dvc metrics`` shows: ``held_out`` scores of all models, then ``training``.
+
+    held_out.final is the selected model, held_out.final.iteration its number (-1: the base
+    model). Each round also has its paired changes, change_{score} with _ci95.
+    """
+    final = select(results.models)
+    held_out: dict[str, dict[str, float]] = {one.model: one.flat() for one in results.all}
+    held_out["final"] = held_out[final] | {"iteration": index_of(final)}
+    for model, found in changes(results).items():
+        for name, (mean, half) in found.items():
+            column = f"change_{name}"
+            held_out[model] |= {
+                column: round(mean, DECIMALS),
+                f"{column}_ci95": round(half, DECIMALS),
+            }
+    return {
+        "held_out": held_out,
+        "training": {model: dict(found) for model, found in results.training.items()},
+    }
+
+
+def rounds_csv(results: Results) -> str:
+    """What ``dvc plots`` draws: one line for each model, -1 for the base model.
+
+    The scores that models are judged by, each with its interval and its floor, then the
+    viability. Missing values stay empty.
+    """
+    heads = (f"{metric},{metric}_ci95,{metric}_floor" for metric in JUDGED_BY)
+    lines = [f"iteration,{','.join(heads)},{VIABILITY}"]
+    for model in results.models:
+        cells = [str(index_of(model.model))]
+        for metric in JUDGED_BY:
+            flat = model.flat()
+            name = model.get(metric).name
+            floor = results.reals.find(metric)
+            cells += [str(flat[name]), str(flat[f"{name}_ci95"])]
+            cells.append("" if floor is None else str(floor.mean))
+        viability = model.find(VIABILITY)
+        cells.append("" if viability is None else str(viability.mean))
+        lines.append(",".join(cells))
+    return "\n".join([*lines, ""])
+
+
+def cell(scores: Scores, wanted: Score) -> str:
+    """A model's score of that name, with its interval if it has one; "" if it was not measured."""
+    found = next((score for score in scores.scores if score.name == wanted.name), None)
+    return "" if found is None else found.text()
+
+
+def accuracy(results: Results, model: str) -> str:
+    """The validation accuracy of a round's discriminator; "" for any other model."""
+    found = results.training.get(model, {}).get(ACCURACY)
+    return "" if found is None else f"{found:.4f}"
+
+
+def markdown_table(results: Results) -> str:
+    """The short table: the main scores on test images, then each round's discriminator accuracy."""
+    scores = [score for score in names(results.models) if score.split == "test"]
+    columns = [score for score in scores if score.metric.listed == "table"]
+    heads = [score.title for score in columns]
+    lines = [f"| model | {' | '.join(heads)} | D accuracy |", "|---|" + "---|" * (len(heads) + 1)]
+    for one in results.all:
+        cells = [cell(one, score) for score in columns]
+        title = TITLES.get(one.model, one.model)
+        lines.append(f"| {title} | {' | '.join(cells)} | {accuracy(results, one.model)} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The selected model as the folder of a diffusers pipeline, with its card."""

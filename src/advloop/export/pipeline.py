@@ -1,0 +1,114 @@
+"""Export a checkpoint as the folder of a diffusers pipeline.
+
+The folder is laid out for ``LDMPipeline``, diffusers' pipeline for unconditional latent diffusion:
+unet/, scheduler/ and vqvae/, its name for any autoencoder. The pipeline can load the folder only if
+it samples the same images as this project, which needs latents without a shift. PatchAutoencoder
+is not a class of diffusers, which runs foreign code only with ``trust_remote_code``; so the folder
+holds the file that defines it, for the user to import and to pass to the pipeline.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from advloop.core.files import atomic_path, load_model, write_json
+from advloop.models import patch_autoencoder
+from advloop.models.autoencoder import save_autoencoder
+from advloop.models.folders import CLASSES, save_model_folder
+from advloop.models.patch_autoencoder import PatchAutoencoder
+from advloop.params.diffusion import BETAS, DiffusionParams
+from advloop.params.imported import SCHEDULER
+
+AUTOENCODER = "vqvae"
+
+
+class Export(NamedTuple):
+    """All parts of a model, read and checked before anything is written."""
+
+    config: dict[str, Any]  # of the UNet2DModel
+    weights: dict[str, torch.Tensor]  # EMA
+    autoencoder: nn.Module
+    scale: float
+    shift: float
+    diffusion: DiffusionParams
+    classes: tuple[str, ...] = ()  # names in the order of their labels
+
+    @property
+    def autoencoder_class(self) -> str:
+        return type(self.autoencoder).__name__
+
+    @property
+    def own_autoencoder(self) -> bool:
+        return isinstance(self.autoencoder, PatchAutoencoder)
+
+    @property
+    def names_scale(self) -> bool:
+        """Whether the autoencoder's config can hold the scale, as scaling_factor."""
+        config: Any = self.autoencoder.config
+        return self.own_autoencoder or "scaling_factor" in config
+
+    @property
+    def has_pipeline(self) -> bool:
+        """Whether LDMPipeline samples the same images: it knows a scale, no shift, no class."""
+        return self.names_scale and self.shift == 0 and not self.classes
+
+    @property
+    def loads_by_itself(self) -> bool:
+        """Whether LDMPipeline needs no autoencoder from the user."""
+        return self.has_pipeline and not self.own_autoencoder
+
+
+def read_unet(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Configuration and EMA weights; UserError if the file is not a checkpoint."""
+
+    def parts(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        return dict(content["config"]), {k: v.contiguous() for k, v in content["ema"].items()}
+
+    return load_model(checkpoint, "checkpoint", parts)
+
+
+def scheduler_config(params: DiffusionParams) -> dict[str, Any]:
+    """The configuration of a DDIMScheduler that takes the steps of ``sample_ddim``."""
+    start, end = params.betas() or BETAS["linear"]  # ignored by schedules without betas
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": params.num_train_timesteps,
+        "beta_schedule": params.beta_schedule,
+        "beta_start": start,
+        "beta_end": end,
+        "prediction_type": params.prediction_type,
+        "timestep_spacing": "trailing",
+        "steps_offset": 0,
+        "set_alpha_to_one": True,
+        "clip_sample": False,
+        "thresholding": False,
+        "rescale_betas_zero_snr": False,
+    }
+
+
+def export_pipeline(model: Export, folder: Path, card: str) -> None:
+    """Write the folder: the same bytes for the same model.
+
+    The folder or its parts can be another run's ``base.pretrained`` and ``autoencoder.pretrained``.
+    """
+    save_model_folder(folder / "unet", "UNet2DModel", model.config, model.weights)
+    write_json(folder / "scheduler" / SCHEDULER, scheduler_config(model.diffusion))
+    place = folder / AUTOENCODER
+    save_autoencoder(place, model.autoencoder, model.scale, model.shift)
+    if model.own_autoencoder:
+        source = Path(patch_autoencoder.__file__)
+        with atomic_path(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    if model.loads_by_itself:  # without this entry, LDMPipeline asks the user for an autoencoder
+        parts[AUTOENCODER] = ["diffusers", model.autoencoder_class]
+    write_json(folder / "model_index.json", {"_class_name": "LDMPipeline", **parts})
+    if model.classes:
+        write_json(folder / CLASSES, list(model.classes))
+    with atomic_path(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")

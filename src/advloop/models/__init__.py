@@ -1,0 +1,1 @@
+"""Networks, and the folders and checkpoints that hold them."""

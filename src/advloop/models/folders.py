@@ -1,0 +1,109 @@
+"""Model folders in the form of diffusers (config.json, safetensors), and files of state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advloop.core.errors import UserError
+from advloop.core.files import all_finite, atomic_path, load_torch, read_json, write_json
+from advloop.models.patch_autoencoder import WEIGHTS
+
+CLASSES = "classes.json"  # in an exported model's folder: class names in the order of their labels
+
+
+def save_model_folder(
+    folder: Path, class_name: str, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+) -> None:
+    """Write ``folder`` as diffusers would, without importing it, which takes longer than the work.
+
+    class_name: of the network, for config.json, whose other keys are ``config``.
+    """
+    from safetensors.torch import save
+
+    content = save({name: t.detach().cpu().contiguous() for name, t in weights.items()})
+    write_json(folder / "config.json", {"_class_name": class_name, **config})
+    with atomic_path(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_diffusers(network: Any, folder: Path) -> nn.Module:
+    """The network of diffusers' class ``network`` in a local folder of config.json and safetensors.
+
+    Never asks a hub and never unpickles. Raises ValueError if the weights do not match
+    config.json, and whatever diffusers raises if it cannot read the folder.
+    """
+    loaded, report = network.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        low_cpu_mem_usage=False,  # otherwise it asks for accelerate in four lines
+    )
+    if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
+        raise ValueError("its weights do not match its config.json")
+    assert isinstance(loaded, nn.Module)
+    return loaded
+
+
+def component(folder: Path, *names: str) -> Path:
+    """The folder of a model: ``folder`` itself or, in a pipeline's, the first of ``names``."""
+    if (folder / "config.json").is_file():
+        return folder
+    inside = [folder / name for name in names if (folder / name / "config.json").is_file()]
+    return inside[0] if inside else folder
+
+
+def check_class_names(model: Path, classes: Sequence[str]) -> None:
+    """Raise UserError if the model's folder, or the pipeline's around it, names other classes.
+
+    As many classes in another order have the same shapes, and only this file tells. A model
+    without it is taken to have them in alphabetical order, as this project does.
+    """
+    found = next((p for p in (model / CLASSES, model.parent / CLASSES) if p.is_file()), None)
+    if found is not None and read_json(found) != list(classes):
+        raise UserError(
+            f"{found}: the model's classes are not those of this run's images "
+            f"({', '.join(classes) or 'none'}); set data.classes, rename the classes to match, or "
+            "set base.pretrained=null"
+        )
+
+
+def load_weights(path: Path, model: nn.Module, section: str) -> None:
+    """Load into ``model`` a state dict from ``torch.save``; UserError unless it fits exactly.
+
+    section: the section of params.yaml that describes the model, for the message.
+    """
+    content = load_torch(path)
+    problem = _mismatch(content, model.state_dict())
+    if problem is None and not all_finite(content):
+        problem = "it holds NaN or infinity"
+    if problem:
+        raise UserError(
+            f"{section}.pretrained={path}: not a state dict of the network that params.yaml "
+            f"describes ({problem}); adapt the parameters, or name a folder with config.json"
+        )
+    model.load_state_dict(content)
+
+
+def _mismatch(content: Any, expected: Mapping[str, torch.Tensor]) -> str | None:
+    """Why ``content`` is not a state dict with the names and shapes of ``expected``, or None."""
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    for name, tensor in content.items():
+        if not isinstance(tensor, torch.Tensor):
+            return f"{str(name)[:60]} is a {type(tensor).__name__}; save the state dict alone"
+    missing = [name for name in expected if name not in content]
+    unknown = [f"{name}"[:60] for name in content if name not in expected]
+    if missing or unknown:
+        first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
+        return f"{first}; {len(missing)} missing and {len(unknown)} unknown of {len(expected)}"
+    for name, tensor in expected.items():
+        if content[name].shape != tensor.shape:
+            found, wanted = list(content[name].shape), list(tensor.shape)
+            return f"{name} has the shape {found}, not {wanted}"
+    return None

@@ -1,0 +1,139 @@
+"""Every section of params.yaml, and the checks that span several of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, get_type_hints
+
+from advloop.core.errors import UserError
+from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
+from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.evaluation import EvaluateParams
+from advloop.params.loader import Params
+from advloop.params.run import VALUES
+from advloop.params.section import Section
+from advloop.params.training import (
+    MAX_OTHER_FAKES,
+    BaseParams,
+    DiscriminatorParams,
+    GenerateParams,
+    TrainDiffusionParams,
+    TrainDiscParams,
+)
+
+
+class Sections(NamedTuple):
+    """The sections of params.yaml, but for ``objective``, whose class depends on its name."""
+
+    data: DataParams
+    autoencoder: AutoencoderParams
+    encode_dataset: EncodeDatasetParams
+    diffusion: DiffusionParams
+    unet: UNetParams
+    base: BaseParams
+    generate: GenerateParams
+    discriminator: DiscriminatorParams
+    train_disc: TrainDiscParams
+    train_diffusion: TrainDiffusionParams
+    evaluate: EvaluateParams
+
+
+SECTIONS: dict[str, type[Section]] = get_type_hints(Sections)
+KEYS = {*VALUES, *SECTIONS, "objective", "derived"}
+
+
+def check_params(params: Params) -> None:
+    """Raise UserError if a value is unknown, missing, out of range or contradicts another."""
+    for key in map(str, params.content):
+        if key not in KEYS:
+            raise UserError(f"{params.path}: {key} is not a parameter; run `make params`")
+    for name, kind in VALUES.items():
+        params.value(name, kind)
+    loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
+    sections = Sections(**loaded)
+    _check_source(params, sections)
+    _check_latents(params, sections)
+    _check_unet(params, sections)
+    _check_discriminator(params, sections)
+    _check_steps(params, sections)
+    _check_betas(params, sections)
+    _check_fakes(params, sections)
+
+
+def _check_source(params: Params, sections: Sections) -> None:
+    if not sections.data.source.strip():  # which would be the project's own folder
+        raise params.fail("data.source", "", "must name a folder or an archive")
+
+
+def _check_latents(params: Params, sections: Sections) -> None:
+    size, factor = sections.data.image_size, sections.autoencoder.factor
+    if size % factor:
+        raise params.fail("data.image_size", size, f"must be a multiple of the factor {factor}")
+    channels, most = sections.autoencoder.latent_channels, 3 * factor**2
+    if channels > most:
+        problem = f"exceeds the {most} values of a patch of factor {factor}"
+        raise params.fail("autoencoder.latent_channels", channels, problem)
+
+
+def _latent_size(sections: Sections) -> int:
+    return sections.data.image_size // sections.autoencoder.factor
+
+
+def _check_unet(params: Params, sections: Sections) -> None:
+    unet, size = sections.unet, _latent_size(sections)
+    levels = len(unet.block_out_channels)
+    if size % 2 ** (levels - 1):
+        raise params.fail(
+            "unet.block_out_channels",
+            unet.block_out_channels,
+            f"has {levels} levels, but latents of {size} cells a side cannot be halved "
+            f"{levels - 1} times",
+        )
+    for channels in unet.block_out_channels:
+        if channels % unet.norm_num_groups:
+            problem = f"must divide {channels} channels"
+            raise params.fail("unet.norm_num_groups", unet.norm_num_groups, problem)
+    for level in unet.attention_levels:
+        if level >= levels:
+            problem = f"is not a level: the last is {levels - 1}"
+            raise params.fail("unet.attention_levels", level, problem)
+
+
+def _check_discriminator(params: Params, sections: Sections) -> None:
+    channels, size = sections.discriminator.channels, _latent_size(sections)
+    if 2 ** len(channels) > size:
+        problem = f"halves {len(channels)} times, but latents are {size} cells a side"
+        raise params.fail("discriminator.channels", channels, problem)
+
+
+def _check_steps(params: Params, sections: Sections) -> None:
+    limit = sections.diffusion.num_train_timesteps
+    for key, steps in (
+        ("generate.num_inference_steps", sections.generate.num_inference_steps),
+        ("evaluate.num_inference_steps", sections.evaluate.num_inference_steps),
+        ("train_diffusion.preview_steps", sections.train_diffusion.preview_steps),
+    ):
+        if steps > limit:
+            raise params.fail(key, steps, f"exceeds the {limit} training timesteps")
+
+
+def _check_betas(params: Params, sections: Sections) -> None:
+    process = sections.diffusion
+    betas = process.betas()
+    for name, value in (("beta_start", process.beta_start), ("beta_end", process.beta_end)):
+        if value is not None and betas is None:
+            problem = f"has no meaning in {process.beta_schedule}; use null"
+            raise params.fail(f"diffusion.{name}", value, problem)
+    if betas is not None and betas[0] > betas[1]:
+        raise params.fail("diffusion.beta_start", betas[0], f"exceeds beta_end={betas[1]}")
+
+
+def _check_fakes(params: Params, sections: Sections) -> None:
+    predicted = sections.train_disc.predicted_fraction
+    replayed = sections.train_disc.replay_fraction
+    if predicted + replayed > MAX_OTHER_FAKES + 1e-9:  # 0.7 + 0.2 is rounded
+        raise params.fail(
+            "train_disc.replay_fraction",
+            replayed,
+            f"and train_disc.predicted_fraction={predicted} make more than {MAX_OTHER_FAKES} "
+            "of the fakes together",
+        )

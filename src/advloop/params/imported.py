@@ -1,0 +1,141 @@
+"""Refuse an imported model that was trained for something else than this run.
+
+A U-Net of another diffusion process predicts another quantity, and a model of another split has
+seen images that are held out here. The shapes of the weights show neither, but two files beside
+a model do: diffusers writes the process to ``scheduler_config.json``, and data/stage1/export.py
+all parameters of a training to ``stage1.json``. A model with neither file is accepted as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from advloop.core.errors import UserError
+from advloop.params.data import AutoencoderParams, DataParams
+from advloop.params.diffusion import BETAS, BetaSchedule, DiffusionParams, PredictionType
+from advloop.params.loader import Params
+from advloop.params.training import BaseParams
+
+SCHEDULER = "scheduler_config.json"
+RECORD = "stage1.json"
+DEFAULTS = {  # of diffusers' schedulers, for values that the file leaves out
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "beta_start": BETAS["linear"][0],
+    "beta_end": BETAS["linear"][1],
+}
+CHOICES = {"beta_schedule": get_args(BetaSchedule), "prediction_type": get_args(PredictionType)}
+UNSUPPORTED = ("trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")  # no such parameter
+SPLIT = ("val_fraction", "test_fraction", "split_seed")
+
+
+def check_provenance(params: Params) -> None:
+    """Raise UserError if an imported model contradicts this run's parameters."""
+    diffusion = params.section("diffusion", DiffusionParams)
+    autoencoder = params.section("autoencoder", AutoencoderParams).pretrained
+    base = params.section("base", BaseParams).pretrained
+    if base:
+        check_scheduler(Path(base), diffusion)
+    for section, model in (("autoencoder", autoencoder), ("base", base)):
+        if not model or not (file := Path(model).parent / RECORD).is_file():
+            continue
+        trained = _read_record(file)
+        _check_data(params, section, model, file, trained["data"])
+        if section == "base":
+            _check_process(model, file, trained["diffusion"], diffusion)
+
+
+def check_scheduler(model: Path, ours: DiffusionParams) -> None:
+    """Raise UserError if the model's scheduler has another diffusion process than this run.
+
+    model: the path in ``base.pretrained``. The message names the parameter to set.
+    """
+    if file := find_scheduler(model):
+        _check_process(str(model), file, _read_scheduler(file), ours)
+
+
+def find_scheduler(model: Path) -> Path | None:
+    """The scheduler of a pipeline's folder, or of a U-Net in one; None if there is none."""
+    folders = (model, model / "scheduler", model.parent / "scheduler", model.parent)
+    return next((folder / SCHEDULER for folder in folders if (folder / SCHEDULER).is_file()), None)
+
+
+def _read_scheduler(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict) or "beta_schedule" not in content:
+            raise ValueError("it has no beta_schedule")
+        if unsupported := [key for key in UNSUPPORTED if content.get(key)]:
+            raise ValueError(f"it sets {unsupported[0]}")
+        process = DEFAULTS | content
+        for key, choices in CHOICES.items():
+            if process[key] not in choices:
+                raise ValueError(f"{key}={process[key]} is none of {', '.join(choices)}")
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(
+            f"{file}: not a diffusion process of this pipeline ({error}); set base.pretrained to "
+            "another U-Net, or to null to train one"
+        ) from None
+    return process
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    """All parameters of a training; ``data`` and ``diffusion`` are sections for certain."""
+    try:
+        content = json.loads(file.read_text())
+        trained = content.get("params") if isinstance(content, dict) else None
+        if not isinstance(trained, dict):
+            raise ValueError("it has no params")
+        for section in ("data", "diffusion"):
+            if not isinstance(trained.get(section), dict):
+                raise ValueError(f"it has no section params.{section}")
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{file}: not a record of a training ({error}); remove it") from None
+    return trained
+
+
+def _check_data(
+    params: Params, section: str, model: str, file: Path, theirs: Mapping[str, Any]
+) -> None:
+    """Raise UserError if the image size differs, or the split of the same source."""
+    ours = params.section("data", DataParams)
+    split = SPLIT if ours.source == theirs.get("source") else ()
+    for name in (*split, "image_size"):
+        if (our := getattr(ours, name)) != (their := theirs.get(name)):
+            raise UserError(
+                f"{params.path}: data.{name}={our}, but {model} was trained with {their} "
+                f"({file}); set it back, or {section}.pretrained=null to train one"
+            )
+
+
+def _check_process(
+    model: str, file: Path, theirs: Mapping[str, Any], ours: DiffusionParams
+) -> None:
+    """Raise UserError if a value in ``theirs``, named as in DiffusionParams, is not ``ours``.
+
+    A beta of null is the usual one, so that naming the usual one makes no difference.
+    """
+    theirs = dict(theirs)
+    wanted = {name: getattr(ours, name) for name in ("num_train_timesteps", *CHOICES)}
+    if ours.beta_schedule == theirs.get("beta_schedule") and (betas := ours.betas()):
+        usual = BETAS[ours.beta_schedule]
+        for name, our, default in zip(("beta_start", "beta_end"), betas, usual, strict=True):
+            wanted[name] = our
+            theirs[name] = default if theirs.get(name) is None else theirs[name]
+    for name, our in wanted.items():
+        if name in theirs and not _same(our, their := theirs[name]):
+            raise UserError(
+                f"params.yaml: diffusion.{name}={our}, but {model} was trained with {their} "
+                f"({file}); set diffusion.{name}={their} in conf/config.yaml, or "
+                "base.pretrained=null to train one"
+            )
+
+
+def _same(our: object, their: object) -> bool:
+    if isinstance(our, float) and isinstance(their, float):
+        return math.isclose(our, their, rel_tol=1e-6)  # float32 or a rounded decimal is the same
+    return our == their

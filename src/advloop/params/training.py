@@ -1,0 +1,68 @@
+"""Parameters of the base model, of the rounds and of the discriminator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from advloop.params.section import Section
+
+AlphaBar = Annotated[float, Field(gt=0, le=0.999)]
+
+
+class TrainingParams(Section):
+    """A training of the diffusion model: the base model's, or a round's."""
+
+    epochs: PositiveInt
+    samples_per_epoch: PositiveInt | None  # None: every training latent once
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup_steps: NonNegativeInt
+    ema_decay: Annotated[float, Field(ge=0, le=0.99999)]
+    grad_clip: PositiveFloat  # largest global gradient norm
+    eval_interval: PositiveInt  # epochs between two validations
+
+
+class BaseParams(TrainingParams):
+    pretrained: str | None  # local diffusers folder or state dict, or None to train
+
+
+class TrainDiffusionParams(TrainingParams):
+    sample_interval: PositiveInt  # epochs between two sample grids
+    num_preview_samples: PositiveInt
+    preview_steps: PositiveInt  # DDPM steps, spaced over num_train_timesteps
+
+
+class DiscriminatorParams(Section):
+    noise_conditioned: bool  # judges re-noised latents, given their timestep
+    # one entry per level; each level halves the resolution
+    channels: Annotated[list[PositiveInt], Field(min_length=1)]
+    dropout: Annotated[float, Field(ge=0, le=0.99)]
+
+
+MAX_OTHER_FAKES = 0.9  # of the fake class: at least a tenth are the current model's own samples
+FakeFraction = Annotated[float, Field(ge=0, le=MAX_OTHER_FAKES)]
+
+
+class TrainDiscParams(Section):
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    plateau_factor: Annotated[float, Field(gt=0, le=0.99)]
+    plateau_patience: NonNegativeInt  # epochs without a better validation loss
+    predicted_fraction: FakeFraction  # fakes that are one-step predictions
+    replay_fraction: FakeFraction  # training fakes of earlier iterations
+    r1_weight: NonNegativeFloat  # of the squared gradient at the reals, beside the BCE
+    r1_sigma: PositiveFloat  # its finite difference, in scaled units
+    # accuracy on validation data that ends the training; None: train every epoch
+    stop_accuracy: Annotated[float, Field(gt=0.5, le=1)] | None
+    renoise_min_alpha_bar: AlphaBar  # noise_conditioned: re-noises no further
+
+
+class GenerateParams(Section):
+    num_samples: Annotated[int, Field(ge=2)]
+    num_inference_steps: PositiveInt
+    batch_size: PositiveInt
+    predicted_min_alpha_bar: AlphaBar  # of one-step predictions

@@ -1,1 +1,0 @@
-"""A user's images, checked, split by group and stored as arrays."""

@@ -1,0 +1,98 @@
+"""The pictures of the report, each with a description in words."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from advloop.core.errors import UserError
+from advloop.data.pictures import load_png
+from advloop.evaluation.gallery import NEIGHBOURS, SAMPLES, STRIP, VIABILITY, Neighbour, Viability
+from advloop.evaluation.summary import TITLES
+
+GAP = 6  # white pixels between two rows
+WIDTH = 1000  # pixels that a row of images has at least
+LABEL, LABEL_SIZE = 140, 20  # pixels: width of the column of labels, height of a letter
+
+
+@dataclass(frozen=True)
+class Picture:
+    """data: a PNG in base64."""
+
+    data: str
+    width: int
+    height: int
+
+
+def picture(path: Path) -> Picture:
+    height, width, _ = load_png(path).shape
+    return Picture(base64.b64encode(path.read_bytes()).decode(), width, height)
+
+
+def samples_picture(strips: Mapping[str, Path]) -> npt.NDArray[np.uint8]:
+    """The strips in these folders below each other, each beside its label, (H, W, 3).
+
+    strips: folders by label. Pixels are enlarged by a whole number, so that the strips are at
+    least WIDTH pixels wide. UserError if their widths differ: they then belong to different runs.
+    """
+    rows = {label: load_png(folder / STRIP) for label, folder in strips.items()}
+    width = next(iter(rows.values())).shape[1]
+    for label, row in rows.items():
+        if row.shape[1] != width:
+            raise UserError(
+                f"{strips[label] / STRIP}: is {row.shape[1]} pixels wide, not {width} like the "
+                "others; remake it with `dvc repro`"
+            )
+    factor = -(-WIDTH // width)
+    heights = [row.shape[0] * factor for row in rows.values()]
+    size = LABEL + width * factor, sum(heights) + GAP * (len(rows) - 1)
+    picture, top = Image.new("RGB", size, "white"), 0
+    writer, font = ImageDraw.Draw(picture), ImageFont.load_default(LABEL_SIZE)
+    for (label, row), height in zip(rows.items(), heights, strict=True):
+        writer.text((GAP, top + height // 2), label, "black", font, anchor="lm")
+        enlarged = row.repeat(factor, 0).repeat(factor, 1)
+        picture.paste(Image.fromarray(enlarged), (LABEL, top))
+        top += height + GAP
+    return np.asarray(picture)
+
+
+def reals(folder: Path) -> dict[str, Any]:
+    title, alt = "Real test images", "A grid of real test images."
+    return {"name": title, "alt": alt, "picture": picture(folder / SAMPLES)}
+
+
+def samples(folder: Path, name: str) -> dict[str, Any]:
+    title = TITLES.get(name, name)
+    alt = f"A grid of samples of {title}, from the same noise as the grids of the other models."
+    return {"name": title, "alt": alt, "picture": picture(folder / SAMPLES)}
+
+
+def neighbours(folder: Path, name: str, found: Sequence[Neighbour]) -> dict[str, Any]:
+    title = TITLES.get(name, name)
+    return {
+        "name": title,
+        "picture": picture(folder / NEIGHBOURS),
+        "alt": f"{len(found)} samples of {title}, each above its nearest training image, which the "
+        "table below names.",
+        "rows": [{"file": n.file, "distance": f"{n.distance:.3f}"} for n in found],
+    }
+
+
+def viability(folder: Path, name: str, found: Viability) -> dict[str, Any]:
+    most, least = (
+        ", ".join(f"{value:.3f}" for value in side) for side in (found.most, found.least)
+    )
+    return {
+        "name": name,
+        "picture": picture(folder / VIABILITY),
+        "alt": f"The {len(found.most)} samples of {name} that look most real to its discriminator, "
+        "above the same number that look least real.",
+        "caption": f"Most viable, above: {most}. Least viable, below: {least}.",
+    }

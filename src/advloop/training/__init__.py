@@ -1,0 +1,1 @@
+"""The training loops: diffusion model, discriminator, autoencoder."""

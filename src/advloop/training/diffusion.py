@@ -1,0 +1,214 @@
+"""The training loop of the diffusion model, for the base model and for every round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from advloop.core.distributed import sum_gradients
+from advloop.core.errors import UserError
+from advloop.core.processes import is_main_process
+from advloop.core.random import generator
+from advloop.diffusion.criterion import Criterion, Noised, held_out
+from advloop.infra.snapshots import NoResume, Resume, Stateful, restore, states
+from advloop.models.denoiser import Denoiser
+from advloop.params.training import TrainingParams
+from advloop.training.batches import Epoch, Side
+from advloop.training.history import Row
+
+if TYPE_CHECKING:
+    from advloop.objectives import Weighting
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one training of the diffusion model is made of.
+
+    fakes, val_fakes: generated latents, for an objective that needs them. seed, stage and
+    iteration key the random streams. adaptive: sets the weight of each training step. Validation
+    always uses the criterion's own weight, so that its losses are comparable between epochs.
+    """
+
+    params: TrainingParams
+    criterion: Criterion
+    train: Side
+    val: Side
+    seed: int
+    stage: str
+    iteration: int
+    fakes: Side | None = None
+    val_fakes: Side | None = None
+    adaptive: Weighting | None = None
+
+    @property
+    def rows_per_epoch(self) -> int:
+        return self.params.samples_per_epoch or len(self.train)
+
+    @property
+    def total_steps(self) -> int:
+        return self.params.epochs * math.ceil(self.rows_per_epoch / self.params.batch_size)
+
+    def epoch(self, number: int, side: Side, *key: str) -> Epoch:
+        """The batches of ``side`` in epoch ``number``; key: of its random streams."""
+        streams = [
+            generator(self.seed, self.stage, self.iteration, kind, number, *key)
+            for kind in ("rows", "noise")
+        ]
+        criterion = self.criterion
+        return Epoch(
+            side,
+            self.rows_per_epoch,
+            self.params.batch_size,
+            criterion.diffusion.num_train_timesteps,
+            criterion.device,
+            *streams,
+        )
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up to 1, then a cosine to 0 at ``total_steps``; counted in optimizer steps."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train_diffusion(
+    setup: Setup,
+    denoiser: Denoiser,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+    on_epoch: Callable[[list[Row], Denoiser, Denoiser], None],
+    resume: Resume | None = None,
+) -> list[Row]:
+    """Train ``denoiser`` in place, and call ``on_epoch(history, model, ema)`` after every epoch.
+
+    Returns the history, one row per epoch: epoch, learning_rate, loss, the objective's terms,
+    grad_norm. Every eval_interval epochs, and in the last one, a row also has the ``val_`` values
+    of ``ema``, the moving average of the weights, which all later stages use (Ho et al. 2020,
+    appendix B). Raises UserError on a non-finite value, before ``on_epoch`` sees that epoch;
+    ``on_epoch`` runs in the main process only. resume: takes a snapshot after each epoch, and
+    gives the one to go on from; ``on_epoch`` is then called for the remaining epochs.
+    """
+    resume = resume or NoResume()
+    params = setup.params
+    average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+    optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
+        denoiser.parameters(),
+        params.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: learning_rate_factor(s, params.warmup_steps, setup.total_steps)
+    )
+    parts: dict[str, Stateful] = {
+        "model": denoiser,
+        "average": average,
+        "optimizer": optimizer,
+        "schedule": schedule,
+    }
+    if setup.adaptive:
+        parts["adaptive"] = setup.adaptive
+    history: list[Row] = []
+    if content := resume.load():
+        history = content["history"]
+        restore(parts, content)
+    for epoch in progress(range(len(history) + 1, params.epochs + 1)):
+        row: Row = {"epoch": epoch, "learning_rate": float(optimizer.param_groups[0]["lr"])}
+        row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
+        if epoch % params.eval_interval == 0 or epoch == params.epochs:
+            row |= validate(setup, average.module, epoch)
+        history.append(row)
+        if is_main_process():
+            on_epoch(history, denoiser, cast(Denoiser, average.module))
+        resume.offer(lambda: {"history": history, **states(parts)})
+    return history
+
+
+def _train_epoch(
+    setup: Setup,
+    denoiser: Denoiser,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    epoch: int,
+) -> Row:
+    """One epoch: the mean of every column over its steps."""
+    fakes: Iterable[Noised | None] = repeat(None)
+    if setup.fakes is not None:
+        fakes = setup.epoch(epoch, setup.fakes, "fake")
+    steps: list[dict[str, torch.Tensor]] = []
+    weights = list(denoiser.parameters())  # walking through the modules takes milliseconds
+    denoiser.train()
+    # 1. Take a batch of noised reals, and one of noised fakes if the objective needs them.
+    for real, fake in zip(setup.epoch(epoch, setup.train), fakes, strict=False):
+        # 2. Predict, and let the objective judge the predictions.
+        weight = setup.adaptive.current() if setup.adaptive else None
+        loss, terms = setup.criterion(denoiser, *real, fake=fake, weight=weight)
+        if setup.adaptive:
+            setup.adaptive.update(terms)
+        # 3. Step.
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        sum_gradients(weights)
+        norm = nn.utils.clip_grad_norm_(weights, setup.params.grad_clip)
+        optimizer.step()
+        schedule.step()
+        # 4. Average the weights.
+        average.update_parameters(denoiser)
+        # 5. Log, without waiting for the device.
+        steps.append({"loss": loss.detach(), **terms, "grad_norm": norm})
+    columns = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+    _refuse_non_finite(setup, epoch, columns)
+    return {name: float(values.mean()) for name, values in columns.items()}
+
+
+def validate(setup: Setup, model: nn.Module, epoch: int) -> Row:
+    """The ``val_`` values of ``model`` on the validation side; UserError on a non-finite loss."""
+    fakes = setup.val_fakes
+    measured = held_out(
+        setup.criterion,
+        model,
+        setup.val.latents,
+        setup.seed,
+        setup.params.batch_size,
+        fakes.latents if fakes else None,
+        setup.val.labels,
+        fakes.labels if fakes else None,
+    )
+    if not math.isfinite(measured["loss"]):
+        raise _diverged(setup, f"val_loss is {measured['loss']} in epoch {epoch}")
+    return {f"val_{name}": value for name, value in measured.items()}
+
+
+def _refuse_non_finite(setup: Setup, epoch: int, columns: dict[str, torch.Tensor]) -> None:
+    """Raise UserError that names the first step with a non-finite value; columns: (steps,).
+
+    It looks once per epoch, so that no step waits for the device. A term that spoils the loss
+    is named rather than the loss.
+    """
+    names = sorted(columns, key=("loss", "grad_norm").__contains__)
+    bad = torch.stack([~torch.isfinite(columns[name]) for name in names])
+    if not bad.any():
+        return
+    step = int(bad.any(0).nonzero()[0])
+    name = names[int(bad[:, step].nonzero()[0])]
+    value = float(columns[name][step])
+    raise _diverged(setup, f"{name} is {value} in epoch {epoch}, step {step + 1}")
+
+
+def _diverged(setup: Setup, problem: str) -> UserError:
+    weight = setup.criterion.weight
+    return UserError(
+        f"{setup.stage}: {problem}; checkpoints of earlier epochs are kept; lower its "
+        f"learning_rate ({setup.params.learning_rate})"
+        + (f" or objective.weight ({weight})" if weight else "")
+    )
