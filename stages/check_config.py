@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common import load_params, parse_args, run_stage
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
 from omegaconf import DictConfig, OmegaConf
 
 from advloop.core.errors import UserError
-from advloop.core.io import atomic_path
+from advloop.core.files import atomic_path
+from advloop.objectives import read_objective
+from advloop.params.checks import check_params
+from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
-from advloop.params.provenance import check_provenance
-from advloop.params.schema import check_params
 from hydra_plugins.advloop_derived import CONF, derive
 
-SHOWN = 8  # values that are named where params.yaml differs from conf/
+NAMED = 8  # values to name where params.yaml differs from conf/
 
 
 def check_derived(params: Params) -> None:
@@ -25,8 +27,9 @@ def check_derived(params: Params) -> None:
         expected = derive(
             content.exp_name,
             content.num_iterations,
-            content.train_diffusion.epochs,
-            content.train_diffusion.sample_interval,
+            content.objective.uses_discriminator,
+            content.train_disc.predicted_fraction,
+            content.train_disc.replay_fraction,
             content.autoencoder.pretrained,
             content.base.pretrained,
         )
@@ -44,8 +47,8 @@ def check_derived(params: Params) -> None:
     keys = sorted({*expected, *found}, key=str)
     stale = [key for key in keys if found.get(key) != expected.get(key)]
     raise UserError(
-        f"{params.path}: derived.{stale[0]} does not follow from exp_name={content.exp_name}, "
-        f"num_iterations={content.num_iterations}; edit conf/ instead and run `make params`, "
+        f"{params.path}: derived.{stale[0]} does not follow from num_iterations="
+        f"{content.num_iterations} and the other values; edit conf/ instead and run `make params`, "
         f"or run `dvc exp run -S num_iterations={content.num_iterations}`"
     )
 
@@ -57,7 +60,7 @@ def check_paths(params: Params) -> None:
         try:
             found = path is None or Path(path).exists()
         except OSError as error:
-            raise params.fail(key, path, f"cannot be looked for ({error.strerror})") from None
+            raise params.fail(key, path, f"cannot be checked ({error.strerror})") from None
         if not found and Path(f"{path}.dvc").is_file():
             raise UserError(
                 f"{params.path}: {key}={path} is not here, but DVC has it; `dvc pull {path}.dvc`"
@@ -97,13 +100,14 @@ def main() -> None:
     args = parse_args(__doc__, out=Path)
     params = load_params("check_config")
     check_params(params)
+    read_objective(params)
     check_derived(params)
     check_paths(params)
     check_provenance(params)
     if changed := differences(params):
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         print(
-            f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:SHOWN])}{more}"
+            f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:NAMED])}{more}"
         )
     with atomic_path(args.out) as temporary:
         temporary.write_text("params.yaml follows from conf/\n")

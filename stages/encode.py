@@ -1,65 +1,61 @@
-"""Stage encode@i: draw real images without augmentation and encode them."""
+"""Stage encode@i: draw real images without augmentation and gather their latents.
+
+encode_dataset has encoded every image that may be drawn: nothing is encoded twice.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args
-from processes import run_shared_stage
-from resuming import resumable
+import torch
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
 
-from advloop.autoencoder import Codec, load_autoencoder
-from advloop.core.leader import leads
-from advloop.core.progress import bar
-from advloop.core.resume import RowProgress
-from advloop.core.runtime import deterministic, device
-from advloop.dataset import load_dataset
-from advloop.draw import draw_reals
-from advloop.latent_files import read_scale
-from advloop.latents import encode_rows
-from advloop.manifest import write_manifest
-from advloop.params.run import read_precision, read_seed
-from advloop.params.sampling import EncodeParams, GenerateParams
+from advloop.core.errors import UserError
+from advloop.core.random import batches
+from advloop.data.dataset import Dataset, load_dataset, write_manifest
+from advloop.data.draws import draw_reals, gather_reals
+from advloop.data.latents import TensorWriter, load_latents
+from advloop.params.run import read_seed
+from advloop.params.training import GenerateParams
+
+BATCH = 256  # latents copied at once; bounds memory, changes nothing
+
+
+def load_split(
+    folder: Path, dataset: Dataset, split: str, shape: tuple[int, int, int] | None = None
+) -> torch.Tensor:
+    """Latents of a split, variant by variant of its images; UserError if they do not match."""
+    path, count = folder / f"{split}.pt", len(dataset.rows(split))
+    latents = load_latents(path, shape)
+    if len(latents) % count:
+        raise UserError(
+            f"{path}: {len(latents)} latents of {count} images; remake it with `dvc repro`"
+        )
+    return latents
 
 
 def main() -> None:
-    args = parse_args(
-        __doc__, iteration=int, data=Path, autoencoder=Path, stats=Path, out=Path, manifest=Path
-    )
+    args = parse_args(__doc__, iteration=int, data=Path, latents=Path, out=Path, manifest=Path)
     params = load_params("encode", args.iteration)
     wanted = params.section("generate", GenerateParams).num_samples
     dataset = load_dataset(args.data)
     rows = draw_reals(dataset, wanted, read_seed(params), args.iteration)
     if len(rows) < wanted:
         print(
-            f"{wanted} real images wanted, {len(rows)} drawn: train has no more (and val gives its "
-            "fifth); each is used once and train_disc balances the classes"
+            f"{len(rows)} real images instead of {wanted}: train has no more, and val gives at "
+            "most a fifth; train_disc uses as many fakes as reals"
         )
-    deterministic()
-    codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()),
-        *read_scale(args.stats),
-        precision=read_precision(params),
-    )
-    batch_size = params.section("encode", EncodeParams).batch_size
-    with resumable(args, params, "out", "manifest") as resume:
-        shape = encode_rows(
-            codec,
-            dataset.images,
-            rows,
-            batch_size,
-            args.out,
-            bar("encode"),
-            done=RowProgress(resume),
-        )
-    if not leads():
-        return
-    write_manifest(
-        args.manifest,
-        [dataset.manifest_row(r) for r in rows],
-    )
-    print(f"{shape[0]} latents {list(shape[1:])}")
+    train = load_split(args.latents, dataset, "train")
+    channels, height, width = train.shape[1:]
+    val = load_split(args.latents, dataset, "val", (channels, height, width))
+    latents = gather_reals(dataset, rows, train, val)
+    with TensorWriter(args.out, latents.shape) as writer:
+        for part in batches(len(latents), BATCH):
+            writer.append(latents[part.start : part.stop])
+    write_manifest(args.manifest, [dataset.manifest_row(row) for row in rows])
+    print(f"{len(latents)} latents {list(latents.shape[1:])}")
 
 
 if __name__ == "__main__":
-    run_shared_stage(main, memory="encode.batch_size")
+    run_stage(main, memory="generate.num_samples")

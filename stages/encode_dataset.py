@@ -6,20 +6,20 @@ import math
 import sys
 from pathlib import Path
 
-from common import load_params, parse_args
-from processes import run_shared_stage
-from resuming import resumable
+from _runtime.arguments import load_params, parse_args
+from _runtime.processes import run_shared_stage
+from _runtime.snapshots import resumable
 
-from advloop.augment import VARIANTS
-from advloop.autoencoder import Codec, load_autoencoder, read_scaling
-from advloop.classes import label_rows, save_classes
-from advloop.core.io import write_json
-from advloop.core.leader import leads
-from advloop.core.progress import bar
-from advloop.core.resume import RowProgress
-from advloop.core.runtime import deterministic, device
-from advloop.dataset import load_dataset
-from advloop.latents import encode_rows, latent_scale
+from advloop.core.device import deterministic, pick_device
+from advloop.core.files import write_json
+from advloop.core.processes import is_main_process
+from advloop.data.augmentation import VARIANTS
+from advloop.data.classes import label_latents, save_classes
+from advloop.data.dataset import load_dataset
+from advloop.infra.progress import bar
+from advloop.infra.snapshots import RowProgress
+from advloop.models.autoencoder import load_autoencoder, read_scaling
+from advloop.models.codec import Codec, encode_rows, latent_scale
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.run import read_precision
 
@@ -32,14 +32,14 @@ def main() -> None:
     deterministic()
     own, shift = read_scaling(args.autoencoder)
     codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()),
+        load_autoencoder(args.autoencoder).to(pick_device()),
         shift=shift,
         precision=read_precision(params),
     )
     measured = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
     codec.scale = measured if own is None else own
-    # Critics see test reals as the model saw the training set: in every orientation. Tune is
-    # judged by its images alone.
+    # Critics see the test images as the model sees its training set, in every orientation. Only
+    # the images of tune are compared, never their latents.
     augmentations = {"train": settings.augment, "val": "none", "test": settings.augment}
     sizes = {s: math.ceil(len(dataset.rows(s)) / settings.batch_size) for s in augmentations}
     total = sum(VARIANTS[kind] * sizes[split] for split, kind in augmentations.items())
@@ -57,10 +57,10 @@ def main() -> None:
                 augmentation,
                 done,
             )
-    if not leads():
+    if not is_main_process():
         return
     if dataset.classes:
-        save_classes(args.out, label_rows(dataset, {name: n[0] for name, n in shapes.items()}))
+        save_classes(args.out, label_latents(dataset, {name: n[0] for name, n in shapes.items()}))
     stats = {
         "latent_scale": codec.scale,
         "latent_shift": codec.shift,
@@ -72,7 +72,7 @@ def main() -> None:
     if not 0.5 < size < 2:
         print(
             f"warning: with the autoencoder's own scaling_factor the latents of these images have "
-            f"a root mean square of {size:.3f}, not about 1; where the base model is trained here, "
+            f"a root mean square of {size:.3f}, not about 1; if the base model is trained here, "
             "set scaling_factor to null in the autoencoder's config.json",
             file=sys.stderr,
         )

@@ -6,14 +6,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
 
-from advloop.core.progress import bar, say
-from advloop.manifest import SPLITS
+from advloop.data.dataset import SPLITS
+from advloop.data.listing import list_items
+from advloop.data.prepare import prepare
+from advloop.data.sources import open_source
+from advloop.data.splits import class_lines
+from advloop.infra.progress import bar, say
 from advloop.params.data import DataParams
-from advloop.preparation.prepare import prepare
-from advloop.preparation.sources import list_items, open_source
-from advloop.preparation.splits import class_lines
 
 
 def main() -> None:

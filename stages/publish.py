@@ -1,25 +1,33 @@
-"""Stage publish@i: this iteration's checkpoints and metrics under the experiment's name."""
+"""Stage publish: what the rounds wrote, under the experiment's name."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
 
-from advloop.core.io import copy_file
-from advloop.params.run import read_exp_name
+from advloop.core.errors import UserError
+from advloop.core.files import copy_file
+from advloop.core.rounds import rounds_of
+from advloop.params.run import read_exp_name, read_num_iterations
 
 
 def main() -> None:
-    args = parse_args(__doc__, iteration=int, training=Path, out=Path)
-    name = read_exp_name(load_params("publish", args.iteration))
-    prefix = f"{name}_iter_{args.iteration}"
-    for kind in ("best", "latest"):
-        copy_file(
-            args.training / f"checkpoint_{kind}.pt",
-            args.out / "checkpoints" / f"{prefix}_checkpoint_{kind}.pt",
-        )
-    copy_file(args.training / "metrics.csv", args.out / f"{name}_metrics_iter_{args.iteration}.csv")
+    args = parse_args(__doc__, rounds=Path, out=Path)
+    params = load_params("publish")
+    name = read_exp_name(params)
+    rounds = rounds_of(args.rounds, read_num_iterations(params))
+    files = {target: source for one in rounds for source, target in one.published(name)}
+    for source in files.values():
+        if not source.is_file():
+            raise UserError(f"{source}: not found; make it with `dvc repro`")
+    if args.out.is_dir():
+        shutil.rmtree(args.out)  # files of an earlier name, or of rounds that are gone
+    for target, source in files.items():
+        copy_file(source, args.out / target)
+    print(f"{args.out}: {len(files)} files of {len(rounds)} rounds")
 
 
 if __name__ == "__main__":

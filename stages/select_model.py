@@ -1,35 +1,79 @@
-"""Stage select@i (and select_base): the best model so far by the tune images' KID."""
+"""Stage select: the best model by the tune images, as a diffusers folder with a model card."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
-from advloop.core.io import copy_file
-from advloop.rows import read_rows
-from advloop.selection import select
+from advloop.core.rounds import BASE, CHECKPOINT, rounds_of
+from advloop.data.dataset import classes_of, read_manifest
+from advloop.data.latents import read_scale
+from advloop.evaluation.results import read_results, select
+from advloop.export.card import model_card
+from advloop.export.pipeline import Export, export_pipeline, read_unet
+from advloop.models.autoencoder import load_autoencoder
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.run import read_num_iterations
+
+
+def sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror
+        raise UserError(f"{path}: cannot be read ({reason}); make it with `dvc repro`") from None
 
 
 def main() -> None:
     args = parse_args(
         __doc__,
-        optional=("previous",),
-        name=str,
-        evaluation=Path,
-        model=Path,
-        previous=Path,
+        base=Path,
+        rounds=Path,
+        reals=Path,
+        autoencoder=Path,
+        stats=Path,
+        data=Path,
         out=Path,
     )
-    load_params(f"select {args.name}")
-    chosen = select(read_rows(args.evaluation, args.name))
-    if chosen != args.name and args.previous is None:
+    params = load_params("select")
+    rounds = rounds_of(args.rounds, read_num_iterations(params))
+    results = read_results(args.reals, args.base, rounds)
+    chosen = select(results.models)
+    checkpoints = {BASE: args.base / CHECKPOINT}
+    checkpoints |= {one.name: one.checkpoint("best") for one in rounds}
+    checkpoint = checkpoints[chosen]
+    manifest = read_manifest(args.data / "manifest.csv")
+    classes = tuple(sorted(set(classes_of(manifest))))
+    config, weights = read_unet(checkpoint)
+    if (config.get("num_class_embeds") or 0) != len(classes):
         raise UserError(
-            f"{args.evaluation}: {chosen} is best, which comes after {args.name}; run `dvc repro`"
+            f"{checkpoint}: knows {config.get('num_class_embeds') or 0} classes, but the images "
+            f"have {len(classes)}; remake it with `dvc repro`"
         )
-    copy_file(args.model if chosen == args.name else args.previous, args.out)
-    print(f"best so far: {chosen}")
+    model = Export(
+        config,
+        weights,
+        load_autoencoder(args.autoencoder),
+        *read_scale(args.stats),
+        params.section("diffusion", DiffusionParams),
+        classes,
+    )
+    files = {
+        "images.npy": args.data / "images.npy",
+        "manifest.csv": args.data / "manifest.csv",
+        "checkpoint": checkpoint,
+    }
+    hashes = {name: sha256(path) for name, path in files.items()}
+    settings = {name: value for name, value in params.everything().items() if name != "exp_name"}
+    splits = [row[2] for row in manifest]
+    export_pipeline(model, args.out, model_card(model, settings, results, splits, hashes))
+    print(f"selected: {chosen}")
+    print(f"{args.out}: a diffusers pipeline; its README.md says how to sample from it")
 
 
 if __name__ == "__main__":

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args, run_stage
-from resuming import resumable
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
+from _runtime.snapshots import resumable
 
-from advloop.autoencoder import (
-    Codec,
-    check_autoencoder,
-    import_autoencoder,
-    save_autoencoder,
-)
-from advloop.autoencoder_training import psnr, train_autoencoder
-from advloop.core.io import write_json
-from advloop.core.progress import bar, say
-from advloop.core.runtime import deterministic, device
-from advloop.dataset import load_dataset
+from advloop.core.device import deterministic, pick_device
+from advloop.core.files import write_json
+from advloop.data.dataset import load_dataset
+from advloop.infra.progress import bar, say
+from advloop.models.autoencoder import check_autoencoder, import_autoencoder, save_autoencoder
+from advloop.models.codec import Codec
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.run import read_seed
+from advloop.training.autoencoder import psnr, train_autoencoder
 
 
 def main() -> None:
@@ -32,7 +29,7 @@ def main() -> None:
     if settings.pretrained:
         path = Path(settings.pretrained)
         model, scale, shift = import_autoencoder(path, settings)
-        check_autoencoder(path, model.to(device()), settings, size)
+        check_autoencoder(path, model.to(pick_device()), settings, size)
     else:
         augmentation = params.section("encode_dataset", EncodeDatasetParams).augment
         seed, scale, shift = read_seed(params), None, 0.0
@@ -43,7 +40,7 @@ def main() -> None:
                 dataset.images,
                 dataset.rows("train"),
                 seed,
-                device(),
+                pick_device(),
                 bar("train_autoencoder"),
                 lambda epoch, loss: say(f"Epoch {epoch}/{settings.epochs}: Train Loss={loss:.6f}"),
                 resume,

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import load_params, parse_args
-from processes import run_shared_stage
-from resuming import resumable
+import torch
+from _runtime.arguments import load_params, parse_args
+from _runtime.processes import run_shared_stage
+from _runtime.snapshots import resumable
 
-from advloop.classes import load_classes, number_of
-from advloop.core.io import write_json
-from advloop.core.leader import leads
-from advloop.core.progress import bar, say
-from advloop.core.runtime import deterministic, device
-from advloop.criterion import Criterion, held_out
-from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
-from advloop.history import diffusion_report, write_history
-from advloop.latent_files import load_latents
-from advloop.objectives.none import noise_only
-from advloop.params.diffusion import BaseParams, DiffusionParams, UNetParams
+from advloop.core.device import deterministic, pick_device
+from advloop.core.files import write_json
+from advloop.core.processes import is_main_process
+from advloop.data.classes import count_classes, load_classes
+from advloop.data.latents import load_latents
+from advloop.diffusion.criterion import noise_criterion
+from advloop.infra.progress import bar, say
+from advloop.infra.tracking import track
+from advloop.models.base_model import import_base
+from advloop.models.denoiser import Denoiser, build_unet, save_checkpoint, unet_config
+from advloop.params.diffusion import DiffusionParams, UNetParams
 from advloop.params.run import read_precision, read_seed
-from advloop.tracking import track
-from advloop.unet import (
-    Denoiser,
-    build_unet,
-    import_base,
-    save_checkpoint,
-    unet_config,
-)
+from advloop.params.training import BaseParams
+from advloop.training.batches import Side
+from advloop.training.diffusion import Setup, train_diffusion, validate
+from advloop.training.history import Row, best_row, diffusion_report, write_history
 
 
 def main() -> None:
@@ -40,18 +37,24 @@ def main() -> None:
     shape = (channels, size, size)
     val = load_latents(args.latents / "val.pt", shape)
     classes = load_classes(args.latents)
-    labels = None
-    if classes is not None:
-        labels = Labels(classes.of_rows("train", train), classes.of_rows("val", val))
-    criterion = Criterion(
-        objective=noise_only,
-        weight=0.0,
-        discriminator=None,
-        diffusion=params.section("diffusion", DiffusionParams),
-        precision=read_precision(params),
-        where=device(),
-    )
+
+    def side(split: str, latents: torch.Tensor) -> Side:
+        return Side(latents, classes.labels_of(split, latents) if classes else None)
+
+    device = pick_device()
+    diffusion = params.section("diffusion", DiffusionParams)
+    criterion = noise_criterion(diffusion, read_precision(params), device)
+    unet = params.section("unet", UNetParams)
     seed = read_seed(params)
+    setup = Setup(
+        params=settings,
+        criterion=criterion,
+        train=side("train", train),
+        val=side("val", val),
+        seed=seed,
+        stage="train_base",
+        iteration=-1,
+    )
 
     def on_epoch(history: list[Row], _: Denoiser, ema: Denoiser) -> None:
         if best_row(history) is history[-1]:
@@ -61,32 +64,19 @@ def main() -> None:
         say(diffusion_report(history[-1], settings.epochs))
 
     if settings.pretrained:
-        unet = params.section("unet", UNetParams)
-        path, process = Path(settings.pretrained), criterion.diffusion
         names = classes.names if classes else ()
-        denoiser = import_base(path, shape, unet, process, names).placed(device())
-        measured = held_out(
-            criterion,
-            denoiser,
-            val,
-            seed,
-            settings.batch_size,
-            labels=labels.val if labels else None,
-        )
-        history: list[Row] = [{"epoch": 0} | {f"val_{k}": v for k, v in measured.items()}]
-        if leads():
+        path = Path(settings.pretrained)
+        denoiser = import_base(path, shape, unet, diffusion, names).moved_to(device)
+        history: list[Row] = [{"epoch": 0} | validate(setup, denoiser, epoch=0)]
+        if is_main_process():
             save_checkpoint(args.out, denoiser)
             write_history(args.history, history)
     else:
-        unet = params.section("unet", UNetParams)
-        config = unet_config(unet, channels, size, number_of(classes))
-        denoiser = build_unet(config, seed).placed(device())
-        setup = Setup(
-            settings, criterion, train, val, seed, "train_base", iteration=-1, labels=labels
-        )
+        config = unet_config(unet, channels, size, count_classes(classes))
+        denoiser = build_unet(config, seed).moved_to(device)
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
-    if leads():
+    if is_main_process():
         best = best_row(history)["val_noise_loss"]
         write_json(args.metrics, {"val_noise_loss": round(best, 6)})
 

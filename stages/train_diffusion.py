@@ -1,58 +1,61 @@
-"""Stage train_diffusion@i: fine-tune the current model on noise and discriminator loss."""
+"""Stage train_diffusion@i: fine-tune the current model on noise loss and the objective's term."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from common import load_params, parse_args
-from processes import run_shared_stage
-from resuming import resumable
+from _runtime.arguments import load_params, parse_args
+from _runtime.processes import run_shared_stage
+from _runtime.snapshots import resumable
 
-from advloop.autoencoder import Codec, load_autoencoder
-from advloop.classes import load_classes, number_of
-from advloop.core.io import write_json
-from advloop.core.leader import leads
-from advloop.core.progress import bar, say
-from advloop.core.runtime import autocast, deterministic, device, eval_mode, generator
-from advloop.criterion import Criterion
-from advloop.diffusion_training import Labels, Row, Setup, best_row, train_diffusion
-from advloop.discriminator import load_discriminator
-from advloop.grids import image_grid, save_png
-from advloop.history import diffusion_report, write_history
-from advloop.latent_files import load_latents, read_scale
-from advloop.objectives.registry import OBJECTIVES
-from advloop.params.adversarial import TrainDiffusionParams
-from advloop.params.diffusion import DiffusionParams
-from advloop.params.objectives import read_objective
-from advloop.params.run import read_precision, read_seed
-from advloop.sampling import noise_for, sample_ddpm
-from advloop.tracking import track
-from advloop.unet import (
+from advloop.core.device import autocast, deterministic, eval_mode, pick_device
+from advloop.core.errors import UserError
+from advloop.core.files import write_json
+from advloop.core.processes import is_main_process
+from advloop.core.random import generator, noise_for
+from advloop.core.rounds import CHECKPOINT, HISTORY, LATEST, METRICS, SAMPLES
+from advloop.data.classes import count_classes, load_classes
+from advloop.data.draws import held_out_fakes
+from advloop.data.latents import load_latents
+from advloop.data.pictures import image_grid, save_png
+from advloop.diffusion.criterion import Criterion
+from advloop.diffusion.sampling import condition_on_labels, sample_ddpm
+from advloop.infra.progress import bar, say
+from advloop.infra.tracking import track
+from advloop.models.autoencoder import load_codec
+from advloop.models.denoiser import (
     Denoiser,
     check_classes,
     frozen_copy,
     load_checkpoint,
     save_checkpoint,
-    told,
 )
+from advloop.models.discriminator import load_discriminator
+from advloop.objectives import read_objective, recipe_of
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.run import read_precision, read_seed
+from advloop.params.training import TrainDiffusionParams
+from advloop.training.batches import Side
+from advloop.training.diffusion import Setup, train_diffusion
+from advloop.training.history import Row, best_row, diffusion_report, write_history
 
 
-def draw_preview(
+def sample_preview(
     criterion: Criterion, settings: TrainDiffusionParams, model: Denoiser, seed: int
 ) -> torch.Tensor:
-    """DDPM samples from noise that is the same at every epoch and iteration.
+    """DDPM samples (N, C, H, W) from the same noise at every epoch and iteration.
 
-    Of a model with classes one of each in turn.
+    A model with classes samples each of them in turn.
     """
     count = settings.num_preview_samples
     labels = None
     if model.num_classes:
-        labels = (torch.arange(count) % model.num_classes).to(criterion.where)
-    noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.where)
-    with eval_mode(model), autocast(criterion.precision, criterion.where):
+        labels = (torch.arange(count) % model.num_classes).to(criterion.device)
+    noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.device)
+    with eval_mode(model), autocast(criterion.precision, criterion.device):
         return sample_ddpm(
-            told(model, labels),
+            condition_on_labels(model, labels),
             noise,
             criterion.alphas_cumprod,
             criterion.diffusion.prediction_type,
@@ -61,9 +64,20 @@ def draw_preview(
         )
 
 
+def split_fakes(fakes: Side) -> tuple[Side, Side]:
+    """The fakes to train on, and those to validate with."""
+    count = held_out_fakes(len(fakes))
+    labels = fakes.labels
+    return (
+        Side(fakes.latents[count:], None if labels is None else labels[count:]),
+        Side(fakes.latents[:count], None if labels is None else labels[:count]),
+    )
+
+
 def main() -> None:
     args = parse_args(
         __doc__,
+        optional=("discriminator",),
         iteration=int,
         model=Path,
         discriminator=Path,
@@ -71,76 +85,80 @@ def main() -> None:
         latents=Path,
         autoencoder=Path,
         out=Path,
-        metrics=Path,
     )
     params = load_params("train_diffusion", args.iteration)
     settings = params.section("train_diffusion", TrainDiffusionParams)
     objective = read_objective(params)
-    recipe = OBJECTIVES[objective.name]
+    recipe = recipe_of(objective.name)
+    seed = read_seed(params)
     deterministic()
-    denoiser = load_checkpoint(args.model).placed(device())
+    device = pick_device()
+    denoiser = load_checkpoint(args.model).moved_to(device)
     shape = denoiser.latent_shape
-    codec = Codec(
-        load_autoencoder(args.autoencoder).to(device()), *read_scale(args.latents / "stats.json")
-    )
+    codec = load_codec(args.autoencoder, args.latents, device)
     classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, number_of(classes))
+    check_classes(args.model, denoiser, count_classes(classes))
+    discriminator = None
+    if objective.uses_discriminator:
+        if args.discriminator is None:
+            raise UserError(
+                "params.yaml: objective.uses_discriminator=true needs --discriminator, which its "
+                "command lacks; run `make params`, then `dvc repro`"
+            )
+        discriminator = load_discriminator(args.discriminator, shape[0], count_classes(classes))
+        discriminator.to(device)
     criterion = Criterion(
         objective=recipe.make(objective),
         weight=objective.weight,
-        discriminator=load_discriminator(args.discriminator, shape[0], number_of(classes)).to(
-            device()
-        ),
+        discriminator=discriminator,
         diffusion=params.section("diffusion", DiffusionParams),
         precision=read_precision(params),
-        where=device(),
+        device=device,
         reference=frozen_copy(denoiser) if recipe.against_reference else None,
     )
-    fakes = load_latents(args.fakes, shape) if recipe.against_reference else None
-    held = 0 if fakes is None else max(1, len(fakes) // 5)
-    seed = read_seed(params)
-    train = load_latents(args.latents / "train.pt", shape)
-    val = load_latents(args.latents / "val.pt", shape)
-    labels = None
-    if classes is not None:
-        drawn = classes.of_fakes(0 if fakes is None else len(fakes), seed, args.iteration)
-        labels = Labels(
-            classes.of_rows("train", train), classes.of_rows("val", val), drawn[held:], drawn[:held]
-        )
+
+    def load_side(split: str) -> Side:
+        latents = load_latents(args.latents / f"{split}.pt", shape)
+        return Side(latents, classes.labels_of(split, latents) if classes else None)
+
+    fakes = val_fakes = None
+    if recipe.against_reference:
+        latents = load_latents(args.fakes, shape)
+        labels = classes.fake_labels(len(latents), seed, args.iteration) if classes else None
+        fakes, val_fakes = split_fakes(Side(latents, labels))
     setup = Setup(
         params=settings,
         criterion=criterion,
-        train=train,
-        val=val,
+        train=load_side("train"),
+        val=load_side("val"),
         seed=seed,
         stage="train_diffusion",
         iteration=args.iteration,
-        fakes=None if fakes is None else fakes[held:],
-        val_fakes=None if fakes is None else fakes[:held],
+        fakes=fakes,
+        val_fakes=val_fakes,
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
-        labels=labels,
     )
 
     def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:
         row = history[-1]
-        write_history(args.out / "metrics.csv", history)
-        track(history[-1])
-        save_checkpoint(args.out / "checkpoint_latest.pt", ema, model)
+        write_history(args.out / HISTORY, history)
+        track(row)
+        save_checkpoint(args.out / LATEST, ema, model)
         if best_row(history) is row:
-            save_checkpoint(args.out / "checkpoint_best.pt", ema)
+            save_checkpoint(args.out / CHECKPOINT, ema)
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
         if epoch % settings.sample_interval == 0 or epoch == settings.epochs:
-            images = codec.decode(draw_preview(criterion, settings, ema, seed))
+            images = codec.decode(sample_preview(criterion, settings, ema, seed))
             name = f"epoch_{epoch:03d}_samples.png"
-            save_png(args.out / "samples" / name, image_grid(images, columns=8))
+            save_png(args.out / SAMPLES / name, image_grid(images, columns=8))
             say("  Saved samples to samples/")
 
-    with resumable(args, params, "out", "metrics") as resume:
+    with resumable(args, params, "out") as resume:
         best = best_row(train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume))
         summary = {name: round(value, 6) for name, value in best.items()}
-        if leads():
-            write_json(args.metrics, summary | {"epoch": int(best["epoch"])})
+        if is_main_process():
+            write_json(args.out / METRICS, summary | {"epoch": int(best["epoch"])})
 
 
 if __name__ == "__main__":

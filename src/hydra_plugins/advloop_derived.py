@@ -12,10 +12,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from advloop.core.naming import check_exp_name
+from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-NO_MODEL = "outputs/config.ok"  # what a stage depends on where it has no such input
+ROUNDS = Path("outputs/rounds")
+BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
+DATA = "outputs/data"
 
 
 def conf_digest(folder: Path = CONF) -> str:
@@ -27,58 +29,75 @@ def conf_digest(folder: Path = CONF) -> str:
     return digest.hexdigest()[:16]
 
 
-def _whole(name: str, value: Any) -> int:
+def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}={value} must be a whole number of at least 1")
     return value
 
 
+def _iteration(index: int, predicts: bool, replays: bool, judges: bool) -> dict[str, str]:
+    """The paths of iteration ``index`` that depend on the settings.
+
+    DVC's templates know no conditions, but accept a dependency twice: where a stage does not
+    need an input, its entry repeats one that the stage has anyway, and its option is empty.
+    """
+    current, before = Round(ROUNDS, index), Round(ROUNDS, index - 1)
+    fakes = {"predicted": str(current.fakes), "replay": str(current.fakes)}
+    options = []
+    if predicts:
+        fakes["predicted"] = str(current.predicted)
+        options.append(f"--predicted {current.predicted}")
+    if replays and index:
+        fakes["replay"] = str(before.replay)
+        options.append(f"--replay {before.replay}")
+    return {
+        "model": str(before.checkpoint("best") if index else BASE_MODEL),
+        **fakes,
+        "more_fakes": " ".join(options),
+        "discriminator": str(current.discriminator("best") if judges else current.fakes),
+        "judge": f"--discriminator {current.discriminator('best')}" if judges else "",
+    }
+
+
 def derive(
     exp_name: Any,
     num_iterations: Any,
-    epochs: Any,
-    sample_interval: Any,
+    uses_discriminator: Any,
+    predicted_fraction: Any,
+    replay_fraction: Any,
     autoencoder: Any,
     base: Any,
 ) -> dict[str, Any]:
     """Everything under ``derived`` in params.yaml.
 
-    exp_name: names published files; num_iterations, epochs, sample_interval: whole
-    numbers of at least 1; autoencoder, base: folders of imported models, or None.
-    Raises ValueError on anything else.
+    exp_name: names published files. num_iterations: a whole number of at least 1.
+    uses_discriminator: whether train_diffusion needs the discriminator. predicted_fraction,
+    replay_fraction: of the discriminator's fakes, what are no fresh samples. autoencoder,
+    base: folders of imported models, or None. Raises ValueError on anything else.
     """
-    name = check_exp_name(exp_name)
-    count = _whole("num_iterations", num_iterations)
-    last_epoch = _whole("train_diffusion.epochs", epochs)
-    every = _whole("train_diffusion.sample_interval", sample_interval)
-    sampled = sorted({*range(every, last_epoch, every), last_epoch})
-    histories = [f"outputs/discriminator_iter_{i}/discriminator_history.csv" for i in range(count)]
-    metrics = [f"outputs/{name}_metrics_iter_{i}.csv" for i in range(count)]
+    check_exp_name(exp_name)
+    count = _count("num_iterations", num_iterations)
+    indices = range(count)
+    predicts, replays = bool(predicted_fraction), bool(replay_fraction)
+    items = {str(i): _iteration(i, predicts, replays, bool(uses_discriminator)) for i in indices}
+    rounds = [Round(ROUNDS, i) for i in indices]
 
-    def chart(files: list[str], *columns: str) -> dict[str, list[str]]:
-        return {file: list(columns) for file in files}
+    def chart(files: list[Path], *columns: str) -> dict[str, list[str]]:
+        return {str(file): list(columns) for file in files}
 
+    histories = [one.discriminator_history for one in rounds]
+    metrics = [one.history for one in rounds]
     return {
-        # The model that iteration i starts from: `generate@i` and `train_diffusion@i` read it.
-        "iterations": {str(i): f"iter_{i - 1}" if i else "base" for i in range(count)},
-        # The earlier fakes that `train_disc@i` may replay; the first iteration has none.
-        "replays": {
-            str(i): f"outputs/discriminator_iter_{i - 1}/replay_latents.pt" if i else NO_MODEL
-            for i in range(count)
-        },
-        "indices": list(range(count)),
-        "last": f"iter_{count - 1}",
-        "sample_epochs": [f"{epoch:03d}" for epoch in sampled],
-        "autoencoder_source": autoencoder or NO_MODEL,
-        "base_source": base or NO_MODEL,
+        "iterations": items,
+        # Stage predict exists only where a discriminator is shown one-step predictions.
+        "predictions": items if predicts else {},
+        "autoencoder_source": autoencoder or DATA,
+        "base_source": base or "outputs/latents",
         "plots": {
             "discriminator_loss": chart(histories, "train_loss", "val_loss"),
             "discriminator_accuracy": chart(histories, "train_accuracy", "val_accuracy"),
-            "diffusion_loss": chart(metrics, "noise_loss", "val_noise_loss"),
-            "diffusion_discriminator_loss": chart(
-                metrics, "discriminator_loss", "val_discriminator_loss"
-            ),
-            "viability": chart(metrics, "viability_score", "val_viability_score"),
+            "noise_loss": chart(metrics, "noise_loss", "val_noise_loss"),
+            "loss": chart(metrics, "loss", "val_loss"),
         },
         "conf_digest": conf_digest(),
     }

@@ -1,0 +1,101 @@
+"""Stage evaluate_base: score what the rounds are compared with.
+
+The floor (real images against others), the bound (reconstructions by the autoencoder) and the base
+model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from _runtime.arguments import load_params, parse_args
+from _runtime.errors import run_stage
+
+from advloop.core.device import deterministic, pick_device
+from advloop.core.rounds import BASE
+from advloop.data.classes import count_classes, load_classes
+from advloop.data.dataset import load_dataset
+from advloop.data.latents import load_latents
+from advloop.diffusion.criterion import noise_criterion
+from advloop.evaluation.features import load_features
+from advloop.evaluation.floor import Sources, example_reals, make_reals, measure_reals
+from advloop.evaluation.model import Judge, evaluate_model
+from advloop.evaluation.pictures import save_gallery, save_samples
+from advloop.evaluation.reals import FILE, save_reals
+from advloop.evaluation.scores import FILE as SCORES
+from advloop.evaluation.scores import write_scores
+from advloop.infra.progress import bar
+from advloop.models.autoencoder import load_codec
+from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.params.data import EncodeDatasetParams
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.evaluation import EvaluateParams
+from advloop.params.run import read_precision, read_seed
+
+
+def main() -> None:
+    args = parse_args(
+        __doc__,
+        data=Path,
+        model=Path,
+        latents=Path,
+        autoencoder=Path,
+        reals=Path,
+        out=Path,
+    )
+    params = load_params("evaluate_base")
+    settings = params.section("evaluate", EvaluateParams)
+    augmentation = params.section("encode_dataset", EncodeDatasetParams).augment
+    seed = read_seed(params)
+    dataset = load_dataset(args.data)
+    deterministic()
+    device = pick_device()
+    denoiser = load_checkpoint(args.model).moved_to(device)
+    classes = load_classes(args.latents)
+    check_classes(args.model, denoiser, count_classes(classes))
+    codec = load_codec(args.autoencoder, args.latents, device)
+    features = load_features(settings.features, codec, settings.feature_size, device)
+    train = load_latents(args.latents / "train.pt", denoiser.latent_shape)
+    test = load_latents(args.latents / "test.pt", denoiser.latent_shape)
+    sources = Sources(
+        args.data,
+        args.latents,
+        dataset,
+        augmentation,
+        features,
+        codec,
+        train,
+        test,
+        classes,
+        settings,
+        seed,
+        device,
+    )
+    reals = make_reals(sources)
+    floors = measure_reals(sources, reals, bar("reals"))
+    for scores in floors:
+        print(f"{scores.model}: {scores.describe()}")
+        write_scores(args.reals / f"{scores.model}.json", scores)
+    save_samples(args.reals, example_reals(dataset, seed))
+    save_reals(args.reals / FILE, reals)
+    judge = Judge(
+        noise_criterion(
+            params.section("diffusion", DiffusionParams), read_precision(params), device
+        ),
+        codec,
+        features,
+        train,
+        reals,
+        settings,
+        seed,
+        classes,
+    )
+    scores, samples = evaluate_model(BASE, denoiser, judge, bar("evaluate"))
+    print(scores.describe())
+    files = [dataset.files[row] for row in dataset.rows("train")]
+    save_gallery(args.out, samples, train, files, codec, reals.nearest)
+    write_scores(args.out / SCORES, scores)
+
+
+if __name__ == "__main__":
+    run_stage(main, memory="evaluate.batch_size")
