@@ -1,0 +1,100 @@
+"""Preparation: one array in the manifest's order, and what a bad image does to it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from bad_files import encoded, refusal
+from PIL import Image
+from small_params import DATA
+
+from advloop.data.dataset import load_dataset
+from advloop.data.listing import Item
+from advloop.data.prepare import prepare
+from advloop.data.splits import assign_splits
+
+SIZE = 8
+GOOD = encoded(Image.new("RGB", (SIZE, SIZE), "red"))
+BAD = "042/007.png"
+
+
+class Fake:
+    """A source without a disk: red images, but for the ``bad`` ones."""
+
+    name = "fake"
+
+    def __init__(self, groups, each, bad=lambda _: False):
+        names = [(f"{g:03d}", f"{k:03d}") for g in range(groups) for k in range(each)]
+        self.items = [Item(f"{group}/{name}.png", group) for group, name in names]
+        self.bad = bad
+
+    def read(self, file):
+        return GOOD[:45] if self.bad(file) else GOOD
+
+
+def run(source, on_error, folder):
+    """What prepare says about the images that it leaves out."""
+    said = []
+    params = DATA.model_copy(update={"source": "fake", "on_error": on_error, "image_size": SIZE})
+    prepare(source, source.items, params, folder, lambda items: items, said.append)
+    return said
+
+
+def test_array_is_the_one_that_numpy_saves_whatever_is_left_out(tmp_path):
+    rest = Fake(10, 8, lambda file: file in ("000/000.png", "003/001.png"))
+    for on_error, source in (("stop", Fake(10, 8)), ("skip", rest)):
+        run(source, on_error, tmp_path / on_error)
+        images = load_dataset(tmp_path / on_error).images
+        np.save(tmp_path / "expected.npy", np.array(images))
+        expected = (tmp_path / "expected.npy").read_bytes()
+        assert (tmp_path / on_error / "images.npy").read_bytes() == expected
+        assert (images == (255, 0, 0)).all()
+
+
+def test_one_bad_image_in_ten_thousand_stops_the_run_by_name(tmp_path):
+    message = refusal(run, Fake(100, 100, BAD.__eq__), "stop", tmp_path)
+    assert message.startswith(f"fake: {BAD}: not a readable image")
+    assert message.endswith("replace or remove it, or set data.on_error=skip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_bad_image_in_ten_thousand_is_left_out_named_and_counted(tmp_path):
+    source = Fake(100, 100, BAD.__eq__)
+    (said,) = run(source, "skip", tmp_path)
+    assert said.startswith(f"fake: {BAD}: not a readable image")
+    record = json.loads((tmp_path / "skipped.json").read_text())
+    assert record == {"count": 1, "of": 10_000, "images": {BAD: said}}
+    dataset = load_dataset(tmp_path)
+    kept = [item for item in source.items if item.file != BAD]
+    assert dataset.files == [item.file for item in kept]
+    assert dataset.splits == assign_splits(kept, 0.2, 0.2, 0.4, 0)
+
+
+def test_group_without_a_readable_image_is_in_no_split_and_the_others_stay_whole(tmp_path):
+    source = Fake(20, 8, lambda file: file.startswith("004/") or file == "005/003.png")
+    assert len(run(source, "skip", tmp_path)) == 9
+    dataset = load_dataset(tmp_path)
+    assert len(dataset.files) == 20 * 8 - 9
+    assert "004" not in dataset.groups
+    assert len({*zip(dataset.groups, dataset.splits, strict=True)}) == len({*dataset.groups}) == 19
+
+
+def test_record_is_kept_under_skip_alone(tmp_path):
+    for on_error in ("stop", "skip"):
+        run(Fake(10, 8), on_error, tmp_path / on_error)
+    assert not (tmp_path / "stop/skipped.json").exists()
+    record = json.loads((tmp_path / "skip/skipped.json").read_text())
+    assert record == {"count": 0, "of": 80, "images": {}}
+    for file in ("images.npy", "manifest.csv"):
+        assert (tmp_path / "stop" / file).read_bytes() == (tmp_path / "skip" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("good", "says"), [("none", "fake: none of 80 images is readable"), ("000/", "1 group(s) of")]
+)
+def test_too_few_readable_images_are_an_error_under_skip_and_leave_nothing(tmp_path, good, says):
+    source = Fake(10, 8, lambda file: not file.startswith(good))
+    assert says in refusal(run, source, "skip", tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,68 @@
+"""README and Concepts quote figures: they are those of the committed files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from conftest import REPO
+from omegaconf import OmegaConf
+
+import readme_table
+from advloop.models.denoiser import Denoiser, unet_config
+from advloop.params.diffusion import UNetParams
+from advloop.params.loader import Params
+
+README = (REPO / "README.md").read_text()
+
+
+def test_readme_has_at_most_900_words():
+    assert len(README.split()) <= 900
+
+
+def test_readme_shows_the_scores_of_the_committed_run():
+    scores = json.loads((REPO / "reports/metrics.json").read_text())
+    assert readme_table.table(scores) in README, "run `python tools/readme_table.py`"
+
+
+def test_table_leaves_out_what_was_not_measured_and_sorts_rounds_by_number():
+    names = ("reals", "autoencoder", "base", "iter_2", "iter_10")
+    held_out = {name: {"kid_lite0": 1.0, "kid_lite0_ci95": 0.125} for name in names}
+    training = {name: {"disc_val_accuracy": 0.5} for name in ("iter_10", "iter_2")}
+    lines = readme_table.table({"held_out": held_out, "training": training}).splitlines()
+    assert lines[4:] == [
+        "| base model | 1.00 ± 0.12 |  |  |  |  |",
+        "| after round 2 | 1.00 ± 0.12 |  |  |  | 0.50 |",
+        "| after round 10 | 1.00 ± 0.12 |  |  |  | 0.50 |",
+    ]
+
+
+def test_readme_quotes_the_differences_of_the_comparison():
+    page = (REPO / "docs/results.md").read_text().partition("## Difference to `none`")[2]
+    heads, row = (
+        re.search(rf"^\| {name} \|.*$", page, re.M)[0].split(" | ")
+        for name in ("minus.*?", "`ddo`")
+    )
+    for title in ("KID", "critic gap"):
+        (cell,) = [c for head, c in zip(heads, row, strict=True) if head.startswith(title)]
+        mean, half = map(float, cell.strip("*").split(" ± "))
+        assert f"by {mean:.2f} ± {half:.2f} in" in README, title
+
+
+@pytest.mark.parametrize("scale", ["demo", "full"])
+def test_concepts_describe_the_scales_as_they_are_in_conf(scale):
+    path = REPO / f"conf/scale/{scale}.yaml"
+    conf, params = OmegaConf.load(path), Params.load(path).section("unet", UNetParams)
+    size, factor = conf.data.image_size, conf.autoencoder.factor
+    channels, cells = conf.autoencoder.latent_channels, size // factor
+    with torch.device("meta"):
+        unet = Denoiser(unet_config(params, channels, cells))
+    millions = sum(p.numel() for p in unet.parameters()) / 1e6
+    levels = "/".join(map(str, conf.unet.block_out_channels))
+    row = (
+        f"| `{scale}` | {size}×{size} | [{channels}, {cells}, {cells}] | {levels}, "
+        f"{millions:.2g} M | {conf.num_iterations} | {conf.generate.num_samples} |"
+    )
+    assert row in (REPO / "docs/concepts.md").read_text()

@@ -1,0 +1,139 @@
+"""The evaluation of one model: samples that pair across models, and every score of theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_evaluation import evaluate_params, small_codec
+from small_params import diffusion_params
+from tiny_unet import CONFIG
+
+from advloop.data.classes import Classes
+from advloop.diffusion.criterion import noise_criterion
+from advloop.evaluation import metrics, model
+from advloop.evaluation.features import load_features
+from advloop.evaluation.model import Judge, Samples, evaluate_model, sample_model, viability
+from advloop.evaluation.reals import Reals, nearest_training
+from advloop.evaluation.scores import Scores
+from advloop.models.denoiser import build_unet
+from advloop.models.discriminator import Discriminator
+
+CPU = torch.device("cpu")
+LABELS = torch.tensor([0, 1] * 4)
+CLASSES = Classes(("a", "b"), {"train": LABELS, "test": LABELS.repeat(2)})
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """Eight evaluation-only reals of three groups in two variants, beside 20 training latents."""
+    stream, codec = torch.Generator().manual_seed(0), small_codec()
+    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 16))
+    features = load_features("encoder", codec, 32, CPU)
+    images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
+    measured = features(images)
+    reals = Reals(
+        features={"tune": measured, "test": measured},
+        latents=test.unflatten(0, (2, 8)),
+        groups=["a", "a", "a", "b", "b", "b", "c", "c"],
+        nearest=nearest_training(test[:8], train, 6),
+    )
+    criterion = noise_criterion(diffusion_params(), "fp32", CPU)
+    return Judge(criterion, codec, features, train, reals, evaluate_params(), seed=0)
+
+
+def sampled(judge: Judge, sampling_seed: int = 0) -> Samples:
+    return sample_model(build_unet(CONFIG, seed=0), judge, sampling_seed)
+
+
+def evaluate(judge: Judge, discriminator=None) -> tuple[Scores, Samples]:
+    return evaluate_model(
+        "base", build_unet(CONFIG, seed=0), judge, lambda seeds: seeds, discriminator
+    )
+
+
+def test_samples_follow_from_the_seeds_and_not_from_the_batch(judge):
+    first = sampled(judge)
+    assert first.images.shape == (6, 32, 32, 3)
+    parts = sampled(replace(judge, params=evaluate_params(batch_size=4)))
+    assert np.abs(first.images.astype(int) - parts.images).max() <= 1  # a grey level of rounding
+    assert torch.equal(sampled(judge).latents, first.latents)
+    for other in (sampled(judge, 1), sampled(replace(judge, seed=1))):
+        assert not torch.equal(first.latents, other.latents)
+
+
+def test_samples_are_decoded_in_fp32_like_the_floor(judge, monkeypatch):
+    seen, decode = [], judge.codec.decode
+
+    def spy(latents):
+        seen.append((latents.dtype, torch.is_autocast_enabled("cpu")))
+        return decode(latents)
+
+    monkeypatch.setattr(judge.codec, "decode", spy)
+    sampled(replace(judge, criterion=noise_criterion(diffusion_params(), "bf16", CPU)))
+    assert seen == [(torch.float32, False)]
+
+
+def test_a_model_has_every_score_by_sampling_seed(judge):
+    scores, samples = evaluate(judge)
+    assert (scores.model, samples.viability) == ("base", None)
+    by_seed = {score.name for score in scores.scores if len(score.values) == 3}
+    assert by_seed == {
+        *(f"{metric.name}_encoder" for metric in metrics.METRICS),
+        *("tune_kid_encoder", "critic_accuracy", "critic_auc", "critic_gap", "memorisation_ratio"),
+    }
+    single = {score.name for score in scores.scores if len(score.values) == 1}
+    assert single == {"test_noise_loss", "critic_accuracy_null_se", "critic_auc_null_se"}
+    assert torch.equal(samples.latents, sampled(judge).latents)
+
+
+def test_memorisation_ratio_is_zero_if_samples_are_training_latents(judge, monkeypatch):
+    assert evaluate(judge)[0].get("memorisation_ratio").mean > 0.1
+
+    def copies(*_):
+        nothing = torch.zeros(6)
+        images = np.zeros((6, 32, 32, 3), dtype=np.uint8)
+        return Samples(judge.train_latents[:6], images, None, nothing, nothing.long())
+
+    monkeypatch.setattr(model, "sample_model", copies)
+    assert evaluate(judge)[0].get("memorisation_ratio").mean == 0
+
+
+def test_the_noise_loss_is_that_of_the_images_without_augmentation(judge):
+    expected = evaluate(judge)[0].get("test_noise_loss")
+    latents = judge.reals.latents.clone()
+    latents[1] = 7.0
+    changed = replace(judge, reals=replace(judge.reals, latents=latents))
+    assert evaluate(changed)[0].get("test_noise_loss") == expected
+
+
+def test_viability_is_the_mean_sigmoid_of_the_samples_logits(judge):
+    torch.manual_seed(0)
+    discriminator = Discriminator(4, [8], 0.3).eval()
+    scores, samples = evaluate(judge, discriminator)
+    latents = [sampled(judge, index).latents for index in range(3)]
+    with torch.no_grad():
+        expected = [discriminator(x).sigmoid() for x in latents]
+    torch.testing.assert_close(samples.viability, expected[0])
+    found = scores.get("viability_score").values
+    assert found == pytest.approx([float(value.mean()) for value in expected])
+    assert len(set(found)) == 3
+    parts = viability(discriminator, latents[0], None, 4)
+    torch.testing.assert_close(parts, expected[0])  # in any batch
+
+
+def test_samples_of_classes_are_judged_as_such(judge):
+    torch.manual_seed(0)
+    conditional = replace(judge, classes=CLASSES, reals=replace(judge.reals, labels=LABELS))
+    unet = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
+    discriminator = Discriminator(4, [8], 0.0, num_classes=2)
+    torch.nn.init.normal_(discriminator.class_vectors.weight)
+    scores, samples = evaluate_model("iter_0", unet, conditional, lambda x: x, discriminator.eval())
+    assert samples.labels.bincount().tolist() == [3, 3]
+    assert len(scores.get("class_kid").values) == 3
+    with torch.no_grad():
+        expected = discriminator(samples.latents, labels=samples.labels).sigmoid()
+    torch.testing.assert_close(samples.viability, expected)
+    assert evaluate(judge)[0].find("class_kid") is None

@@ -1,0 +1,163 @@
+"""Autoencoders in folders and files: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from refusal import refusal
+from safetensors.torch import load_file, save_file
+from small_params import AUTOENCODER
+from tiny_autoencoders import KINDS, PARAMS, autoencoder_params, tiny_autoencoder
+from torch import nn
+
+from advloop.models.autoencoder import (
+    build_autoencoder,
+    check_autoencoder,
+    import_autoencoder,
+    load_autoencoder,
+    read_scaling,
+    save_autoencoder,
+)
+from advloop.models.codec import Codec
+from advloop.models.folders import WEIGHTS
+from advloop.models.patch_autoencoder import PatchAutoencoder
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+
+
+def edit_json(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_the_network_is_built_as_the_params_say():
+    keys = {"latent_channels", "factor", "width", "encoder_blocks", "decoder_blocks"}
+    assert build_autoencoder(PARAMS).config == {key: getattr(PARAMS, key) for key in keys}
+
+
+def test_a_saved_autoencoder_comes_back_and_its_bytes_repeat(tmp_path):
+    model = PatchAutoencoder(4, 4, 8, 1, 2)
+    nn.init.normal_(model.decoder[-1].weight)
+    save_autoencoder(tmp_path / "a", model)
+    loaded = load_autoencoder(tmp_path / "a")
+    assert isinstance(loaded, PatchAutoencoder)
+    assert loaded.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    save_autoencoder(tmp_path / "b", loaded)
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {"config.json", WEIGHTS}
+    for file in ("config.json", WEIGHTS):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_autoencoder_of_every_kind_is_imported_with_its_scale_alone_or_in_a_pipeline(
+    tmp_path, kind
+):
+    model = tiny_autoencoder(kind)
+    save_autoencoder(tmp_path / "vae", model, 0.75)
+    for path in (tmp_path, tmp_path / "vae"):
+        loaded, scale, shift = import_autoencoder(path, AUTOENCODER)
+        assert type(loaded) is type(model)
+        assert (scale, shift) == (0.75, 0.0)
+        assert torch.equal(Codec(loaded).encode(IMAGES), Codec(model).encode(IMAGES))
+
+
+def test_a_scale_that_is_null_is_measured_and_stays_null(tmp_path):
+    tiny_autoencoder("AutoencoderKL", scaling_factor=None).save_pretrained(tmp_path / "theirs")
+    assert import_autoencoder(tmp_path / "theirs", AUTOENCODER)[1:] == (None, 0.0)
+    save_autoencoder(tmp_path / "ours", load_autoencoder(tmp_path / "theirs"))
+    assert read_scaling(tmp_path / "ours") == (None, 0.0)
+    assert json.loads((tmp_path / "ours/config.json").read_text())["scaling_factor"] is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scaling_factor", 0),
+        ("scaling_factor", -1.0),
+        ("scaling_factor", "x"),
+        ("scaling_factor", float("nan")),
+        ("shift_factor", "x"),
+        ("shift_factor", float("inf")),
+        ("latents_mean", [0.0] * 4),
+    ],
+)
+def test_a_scale_or_shift_that_cannot_be_applied_is_refused(tmp_path, key, value):
+    save_autoencoder(tmp_path, PatchAutoencoder(4, 2, 8, 0, 0), 1.0)
+    edit_json(tmp_path / "config.json", **{key: value})
+    message = refusal(read_scaling, tmp_path)
+    assert message.startswith(f"{tmp_path / 'config.json'}: {key}")
+
+
+DAMAGE: dict[str, Callable[[Path, Path], object]] = {
+    "no folder": lambda config, _: shutil.rmtree(config.parent),
+    "no config": lambda config, _: config.unlink(),
+    "no weights": lambda _, weights: weights.unlink(),
+    "truncated": lambda _, weights: weights.write_bytes(weights.read_bytes()[:-100]),
+    "empty weights": lambda _, weights: weights.write_bytes(b""),
+    "text": lambda config, _: config.write_text("no json"),
+    "list": lambda config, _: config.write_text("[]"),
+    "no class": lambda config, _: config.write_text("{}"),
+    "a U-Net": lambda config, _: edit_json(config, _class_name="UNet2DModel"),
+    "a class that is not there": lambda config, _: edit_json(config, _class_name="AutoencoderX"),
+    "other width": lambda config, _: edit_json(config, width=16),
+    "text width": lambda config, _: edit_json(config, width="x"),
+    "unknown key": lambda config, _: edit_json(config, depth=3),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_folder_that_is_no_autoencoder_is_refused(tmp_path, how):
+    save_autoencoder(tmp_path, PatchAutoencoder(4, 4, 8, 0, 0))
+    load_autoencoder(tmp_path)
+    DAMAGE[how](tmp_path / "config.json", tmp_path / WEIGHTS)
+    message = refusal(load_autoencoder, tmp_path)
+    assert message.startswith(f"{tmp_path}: cannot be loaded")
+    assert "autoencoder.pretrained=null" in message
+
+
+@pytest.mark.parametrize("change", ["drop", "add"])
+def test_diffusers_weights_that_do_not_match_their_config_are_refused(tmp_path, change):
+    save_autoencoder(tmp_path, tiny_autoencoder("AutoencoderKL"))
+    weights = load_file(tmp_path / WEIGHTS)
+    if change == "drop":
+        del weights["encoder.conv_in.weight"]
+    else:
+        weights["stranger.weight"] = torch.ones(3)
+    save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    assert "do not match its config.json" in refusal(load_autoencoder, tmp_path)
+
+
+def test_a_state_dict_is_the_network_that_the_params_describe_and_its_scale_is_measured(tmp_path):
+    model = tiny_autoencoder("PatchAutoencoder")
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    loaded, scale, shift = import_autoencoder(tmp_path / "a.pt", AUTOENCODER)
+    assert (scale, shift) == (None, 0.0)
+    assert torch.equal(Codec(loaded).encode(IMAGES), Codec(model).encode(IMAGES))
+    wider = autoencoder_params(factor=2, width=16)
+    message = refusal(import_autoencoder, tmp_path / "a.pt", wider)
+    assert message.startswith(f"autoencoder.pretrained={tmp_path / 'a.pt'}")
+    assert "encoder.0.weight has the shape [8, 12, 3, 3], not [16, 12, 3, 3]" in message
+
+
+def test_an_autoencoder_must_have_the_channels_and_the_factor_of_the_params():
+    folder = Path("models/mine")
+    check_autoencoder(folder, PatchAutoencoder(4, 4, 8, 0, 0), PARAMS, 16)
+    for channels, factor in ((8, 4), (4, 2), (4, 8)):
+        model = PatchAutoencoder(channels, factor, 8, 0, 0)
+        message = refusal(check_autoencoder, folder, model, PARAMS, 16)
+        assert message.startswith("models/mine: ")
+        assert f"latents {[channels, 16 // factor, 16 // factor]}" in message
+        assert "[4, 4, 4]; set autoencoder.latent_channels" in message
+
+
+def test_a_size_that_the_autoencoder_cannot_encode_is_refused():
+    model = PatchAutoencoder(4, 4, 8, 0, 0)
+    message = refusal(check_autoencoder, Path("models/mine"), model, PARAMS, 18)
+    assert message.startswith("models/mine: cannot encode 18×18 images")

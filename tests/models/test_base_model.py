@@ -1,0 +1,290 @@
+"""The base model that a user brings: what is taken from its folder or file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_project
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
+from omegaconf import OmegaConf
+from refusal import refusal
+from small_params import UNET, diffusion_params
+from stage_runner import ROUND, START, run_stage
+from tiny_autoencoders import UNET_LIKE
+from tiny_unet import CONFIG
+
+from advloop.diffusion.process import alphas_cumprod_of
+from advloop.diffusion.sampling import sample_ddim
+from advloop.models.autoencoder import load_autoencoder
+from advloop.models.base_model import import_base
+from advloop.models.codec import Codec
+from advloop.models.denoiser import Denoiser, build_unet, load_checkpoint, save_checkpoint
+from advloop.models.discriminator import load_discriminator
+from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.imported import check_scheduler, find_scheduler
+
+SHAPE = (4, 8, 8)
+V = diffusion_params("v_prediction")
+LINEAR = diffusion_params("epsilon", "linear")
+PROCESSES = [
+    V,
+    LINEAR,
+    diffusion_params("sample", "scaled_linear", num_train_timesteps=200),
+    diffusion_params("epsilon", "scaled_linear", beta_start=0.0015, beta_end=0.0195),
+]
+
+
+def scheduler_of(process: DiffusionParams) -> DDIMScheduler:
+    start, end = process.betas() or (1e-4, 0.02)
+    return DDIMScheduler(
+        num_train_timesteps=process.num_train_timesteps,
+        beta_schedule=process.beta_schedule,
+        prediction_type=process.prediction_type,
+        beta_start=start,
+        beta_end=end,
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+
+
+@pytest.fixture
+def unet() -> UNet2DModel:
+    return build_unet(CONFIG, seed=3).unet
+
+
+@pytest.fixture
+def pipeline(tmp_path, unet) -> Path:
+    """The folder of a diffusers pipeline with v-prediction and the cosine schedule."""
+    unet.save_pretrained(tmp_path / "unet")
+    scheduler_of(V).save_pretrained(tmp_path / "scheduler")
+    return tmp_path
+
+
+def load(path: Path, process: DiffusionParams = V, unet: UNetParams = UNET) -> Denoiser:
+    return import_base(path, SHAPE, unet, process)
+
+
+def same_weights(denoiser: Denoiser, unet: UNet2DModel) -> bool:
+    ours = denoiser.unet.state_dict()
+    return all(torch.equal(value, ours[name]) for name, value in unet.state_dict().items())
+
+
+# --- The diffusion process ---
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: f"{p.prediction_type}-{p.betas()}")
+def test_an_imported_unet_samples_what_diffusers_samples_with_its_own_scheduler(process, pipeline):
+    scheduler_of(process).save_pretrained(pipeline / "scheduler")
+    noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    denoiser, alphas_cumprod = load(pipeline, process).eval(), alphas_cumprod_of(process)
+    ours = sample_ddim(denoiser, noise, alphas_cumprod, process.prediction_type, 4)
+    unet = UNet2DModel.from_pretrained(pipeline / "unet", low_cpu_mem_usage=False).eval()
+    scheduler = DDIMScheduler.from_pretrained(pipeline / "scheduler")
+    scheduler.set_timesteps(4)
+    theirs = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            theirs = scheduler.step(unet(theirs, t).sample, t, theirs).prev_sample
+    torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "fix"),
+    [
+        (diffusion_params("epsilon"), V, "prediction_type=epsilon"),
+        (diffusion_params(num_train_timesteps=500), V, "num_train_timesteps=500"),
+        (diffusion_params(beta_schedule="linear"), V, "beta_schedule=linear"),
+        (diffusion_params(beta_schedule="scaled_linear"), V, "beta_schedule=scaled_linear"),
+        (diffusion_params("epsilon", "linear", beta_start=0.01), LINEAR, "beta_start=0.01"),
+        (diffusion_params("epsilon", "linear", beta_end=0.01), LINEAR, "beta_end=0.01"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_scheduler_of_another_process_is_refused_with_the_parameter_to_set(
+    pipeline, theirs, ours, fix
+):
+    scheduler_of(theirs).save_pretrained(pipeline / "scheduler")
+    message = refusal(load, pipeline, ours)
+    assert f"set diffusion.{fix} in conf/config.yaml" in message
+    assert f"{pipeline / 'scheduler/scheduler_config.json'}" in message
+    load(pipeline, theirs)
+
+
+@pytest.mark.parametrize("betas", [{}, {"beta_start": 1e-4, "beta_end": 0.02}, {"beta_end": 0.02}])
+def test_the_usual_betas_are_the_same_named_or_not(pipeline, betas):
+    scheduler_of(LINEAR).save_pretrained(pipeline / "scheduler")
+    check_scheduler(pipeline, diffusion_params("epsilon", "linear", **betas))
+
+
+@pytest.mark.parametrize("place", ["pipeline", "unet", "state dict", "beside the unet"])
+def test_the_scheduler_is_found_wherever_the_model_is_named(pipeline, unet, place):
+    model = pipeline if place == "pipeline" else pipeline / "unet"
+    if place == "state dict":
+        model = pipeline / "unet.pt"
+        torch.save(unet.state_dict(), model)
+    elif place == "beside the unet":
+        (pipeline / "scheduler/scheduler_config.json").rename(model / "scheduler_config.json")
+        (pipeline / "scheduler").rmdir()
+    assert find_scheduler(model) is not None
+    load(model)
+    message = refusal(load, model, diffusion_params("sample"))
+    assert "set diffusion.prediction_type=v_prediction" in message
+
+
+def test_a_model_without_a_scheduler_is_accepted_for_any_process(tmp_path, unet):
+    unet.save_pretrained(tmp_path / "unet")
+    for process in PROCESSES:
+        load(tmp_path / "unet", process)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", ""),
+        ("[]", "no beta_schedule"),
+        ('{"_class_name": "FlowMatchEulerDiscreteScheduler"}', "no beta_schedule"),
+        ('{"beta_schedule": "sigmoid"}', "beta_schedule=sigmoid"),
+        ('{"beta_schedule": ["linear"]}', "beta_schedule="),
+        ('{"beta_schedule": "linear", "prediction_type": "flow_prediction"}', "flow_prediction"),
+        ('{"beta_schedule": "linear", "trained_betas": [0.1, 0.2]}', "trained_betas"),
+        ('{"beta_schedule": "linear", "rescale_betas_zero_snr": true}', "rescale_betas_zero_snr"),
+        ("[" * 100_000, ""),
+        ("\udcff", ""),
+    ],
+    ids=lambda text: text[:50].encode(errors="replace"),
+)
+def test_a_scheduler_that_no_parameter_expresses_is_refused(tmp_path, content, says):
+    file = tmp_path / "scheduler_config.json"
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    message = refusal(check_scheduler, tmp_path, V)
+    assert message.startswith(f"{file}: ")
+    assert says in message
+
+
+def test_values_that_a_scheduler_leaves_out_are_those_of_diffusers(tmp_path):
+    (tmp_path / "scheduler_config.json").write_text('{"beta_schedule": "linear"}')
+    default = DDPMScheduler().config
+    check_scheduler(
+        tmp_path,
+        diffusion_params(
+            default.prediction_type, "linear", num_train_timesteps=default.num_train_timesteps
+        ),
+    )
+
+
+# --- Folders ---
+
+
+@pytest.mark.parametrize("sample_size", [None, 8, [8, 8]])
+def test_a_unet_fits_the_run_however_it_names_its_size_and_survives_a_checkpoint(
+    tmp_path, sample_size
+):
+    unet = UNet2DModel(**CONFIG | {"sample_size": sample_size})
+    unet.save_pretrained(tmp_path / "unet")
+    denoiser = load(tmp_path / "unet")
+    assert denoiser.latent_shape == SHAPE
+    save_checkpoint(tmp_path / "base.pt", denoiser)
+    assert same_weights(load_checkpoint(tmp_path / "base.pt"), unet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sample_size": 16}, "[4, 16, 16]"),
+        ({"in_channels": 16, "out_channels": 16}, "[16, 8, 8]"),
+        ({"out_channels": 8}, "out_channels"),
+        ({"num_class_embeds": 10, "class_embed_type": "timestep"}, "takes classes as timestep"),
+        ({"time_embedding_type": "fourier"}, "takes noise levels (fourier), not timesteps"),
+    ],
+    ids=str,
+)
+def test_a_unet_for_other_inputs_or_outputs_is_refused(tmp_path, changes, says):
+    UNet2DModel(**CONFIG | changes).save_pretrained(tmp_path)
+    message = refusal(load, tmp_path)
+    assert message.startswith(f"base.pretrained={tmp_path}: ")
+    assert says in message
+
+
+def test_a_unet_that_was_trained_on_other_timesteps_is_refused(tmp_path):
+    unet = UNet2DModel(**CONFIG, time_embedding_type="learned", num_train_timesteps=50)
+    unet.save_pretrained(tmp_path)
+    assert "diffusion.num_train_timesteps" in refusal(load, tmp_path)
+    load(tmp_path, diffusion_params(num_train_timesteps=50))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_out_channels": [8, 32]},  # other shapes
+        {"layers_per_block": 2},
+        {"norm_num_groups": 3},  # does not divide the channels
+        {"down_block_types": ["NoSuchBlock", "DownBlock2D"]},
+        None,  # no folder at all
+    ],
+    ids=str,
+)
+def test_a_folder_whose_weights_do_not_match_its_configuration_is_refused(pipeline, changes):
+    file = pipeline / "unet/config.json"
+    if changes is None:
+        shutil.rmtree(pipeline / "unet")
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    message = refusal(load, pipeline / "unet")
+    assert message.startswith(f"base.pretrained={pipeline / 'unet'}: cannot be loaded")
+
+
+# --- Files ---
+
+
+def test_a_state_dict_is_the_network_that_the_params_describe(tmp_path, unet):
+    torch.save(unet.state_dict(), tmp_path / "unet.pt")
+    assert same_weights(load(tmp_path / "unet.pt"), unet)
+
+
+def test_a_checkpoint_of_this_project_is_a_base_model_whatever_the_params_say(tmp_path):
+    path, denoiser = tmp_path / "best.pt", build_unet(CONFIG, seed=3)
+    save_checkpoint(path, denoiser)
+    other = UNetParams(
+        block_out_channels=[32], layers_per_block=1, attention_levels=[], norm_num_groups=4
+    )
+    assert same_weights(load(path, unet=other), denoiser.unet)
+    assert "[4, 16, 16]" in refusal(import_base, path, (4, 16, 16), UNET, V)
+
+
+# --- A run ---
+
+
+def test_a_round_starts_from_a_pipeline_of_three_channels_with_its_scale_and_shift(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(make_project(tmp_path))
+    monkeypatch.setenv("ADVLOOP_DEVICE", "cpu")
+    autoencoder = UNET_LIKE | {"latent_channels": 3, "scaling_factor": 0.01, "shift_factor": 0.125}
+    AutoencoderKL(**autoencoder).save_pretrained("mine/vae")
+    unet = UNet2DModel(**CONFIG | {"in_channels": 3, "out_channels": 3})
+    unet.save_pretrained("mine/unet")
+    scheduler_of(LINEAR).save_pretrained("mine/scheduler")
+    content = OmegaConf.load("params.yaml")
+    content.autoencoder.update(pretrained="mine", latent_channels=3, factor=2)
+    content.base.pretrained = "mine"
+    content.diffusion.update(beta_schedule="linear", prediction_type="epsilon")
+    OmegaConf.save(content, "params.yaml")
+    for stage, options in (START | ROUND).items():
+        run_stage(stage, options, monkeypatch)
+    assert "root mean square of 0.0" in capsys.readouterr().err
+    stats = json.loads(Path("latents/stats.json").read_text())
+    assert (stats["latent_scale"], stats["latent_shift"]) == (0.01, 0.125)
+    assert stats["latent_shape"] == [3, 8, 8]
+    assert same_weights(load_checkpoint(Path("base/checkpoint_best.pt")), unet)
+    latents = torch.load("latents/train.pt", weights_only=True)
+    splits = [line.split(",")[-1] for line in Path("data/manifest.csv").read_text().split()[1:]]
+    first = np.load("data/images.npy")[splits.index("train")][None]
+    codec = Codec(load_autoencoder(Path("autoencoder")), 0.01, 0.125)
+    torch.testing.assert_close(latents[:1], codec.encode(first))
+    discriminator = load_discriminator(Path("discriminator/discriminator_best.pt"), 3)
+    assert discriminator.config["in_channels"] == 3

@@ -1,0 +1,345 @@
+"""conf/ composes into params.yaml, and check_config sees when it no longer does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import REPO
+from dvc.utils.hydra import compose_and_dump
+from omegaconf import DictConfig, OmegaConf
+
+import check_config
+from advloop.core.errors import UserError
+from advloop.objectives import read_objective
+from advloop.params.checks import check_params
+from advloop.params.data import AutoencoderParams, DataParams
+from advloop.params.diffusion import UNetParams
+from advloop.params.loader import Params
+from advloop.params.training import DiscriminatorParams, TrainDiscParams
+from hydra_plugins import advloop_derived
+from hydra_plugins.advloop_derived import conf_digest, derive
+
+CONF = REPO / "conf"
+SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
+OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+
+
+def compose(target: Path, *overrides: str) -> Params:
+    """Compose conf/ as `make params` and `dvc exp run -S` do."""
+    compose_and_dump(str(target), str(CONF), None, "config", str(REPO / "src"), list(overrides))
+    return Params.load(target)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Params:
+    return compose(tmp_path_factory.mktemp("full") / "params.yaml", "scale=full")
+
+
+# --- Composition ---
+
+
+def test_conf_composes_to_exactly_the_committed_params(tmp_path):
+    compose(tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (REPO / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_composes_with_every_objective(tmp_path, scale, objective):
+    params = compose(tmp_path / "params.yaml", f"scale={scale}", f"objective={objective}")
+    check_params(params)
+    settings = read_objective(params)
+    assert params.content.scale == scale
+    assert settings.name == objective.removesuffix("_weighted")
+    assert settings.uses_discriminator == (objective in ("seed", "x0", "ddo_weighted"))
+
+
+def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):
+    params = compose(tmp_path / "params.yaml", "num_iterations=4")
+    assert params.content.num_iterations == 4
+    assert list(params.content.derived.iterations) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_additions_to_the_plain_discriminator_are_off(tmp_path, scale):
+    params = compose(tmp_path / "params.yaml", f"scale={scale}")
+    training = params.section("train_disc", TrainDiscParams)
+    assert (training.predicted_fraction, training.replay_fraction, training.r1_weight) == (0, 0, 0)
+    assert training.stop_accuracy is None
+    assert not params.section("discriminator", DiscriminatorParams).noise_conditioned
+
+
+def test_full_scale_carries_the_values_of_the_reference(full):
+    reference = {
+        "num_iterations": 3,
+        "data.image_size": 256,
+        "autoencoder.factor": 8,
+        "autoencoder.latent_channels": 16,
+        "unet.block_out_channels": [64, 128, 256, 512],
+        "unet.layers_per_block": 2,
+        "generate.num_samples": 5000,
+        "generate.num_inference_steps": 100,
+        "train_disc.epochs": 50,
+        "train_diffusion.epochs": 50,
+        "train_diffusion.eval_interval": 5,
+        "train_diffusion.num_preview_samples": 64,
+        "train_diffusion.sample_interval": 10,
+        "diffusion.num_train_timesteps": 1000,
+    }
+    assert {key: OmegaConf.select(full.content, key) for key in reference} == reference
+
+
+def test_full_scale_unet_has_16_channels_of_32_cells_and_about_50_million_parameters(full):
+    from advloop.models.denoiser import Denoiser, unet_config
+
+    autoencoder = full.section("autoencoder", AutoencoderParams)
+    cells = full.section("data", DataParams).image_size // autoencoder.factor
+    config = unet_config(full.section("unet", UNetParams), autoencoder.latent_channels, cells)
+    with torch.device("meta"):
+        unet = Denoiser(config)
+    assert unet.latent_shape == (16, 32, 32)
+    assert 45e6 <= sum(p.numel() for p in unet.parameters()) <= 60e6
+
+
+# --- What is derived ---
+
+
+def derived(exp_name: Any = "plans", num_iterations: Any = 2, **changes: Any) -> dict[str, Any]:
+    rest = {
+        "uses_discriminator": False,
+        "predicted_fraction": 0.0,
+        "replay_fraction": 0.0,
+        "autoencoder": None,
+        "base": None,
+        **changes,
+    }
+    return derive(exp_name, num_iterations, **rest)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "a;b", "a b", ".a", "-a", "", "x" * 65, "../a", "a\n", "é", "a$b"]
+)
+def test_exp_name_that_is_no_plain_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="exp_name="):
+        derived(name)
+
+
+@pytest.mark.parametrize("name", ["plans", "x" * 64, "A-b_c.9", "_a", "9"])
+def test_exp_name_that_is_a_plain_file_name_is_taken_and_moves_no_file_of_the_rounds(name):
+    assert derived(name) == derived("other")
+
+
+@pytest.mark.parametrize("count", [0, -1, True, "2", 1.0, None])
+def test_number_of_iterations_that_is_no_whole_number_of_at_least_one_is_refused(count):
+    with pytest.raises(ValueError, match=f"num_iterations={count} must be a whole number"):
+        derived(num_iterations=count)
+
+
+def test_each_iteration_starts_from_the_one_before_and_the_first_from_the_base_model():
+    result = derived("run", num_iterations=3, autoencoder="models/ae")
+    assert result["autoencoder_source"] == "models/ae"
+    assert [item["model"] for item in result["iterations"].values()] == [
+        "outputs/base/checkpoint_best.pt",
+        "outputs/rounds/iter_0/model/checkpoint_best.pt",
+        "outputs/rounds/iter_1/model/checkpoint_best.pt",
+    ]
+    assert {len(files) for files in result["plots"].values()} == {3}
+
+
+def test_iteration_depends_on_what_its_settings_use_and_else_on_its_own_fakes_again():
+    plain = derived()["iterations"]["1"]
+    fakes = "outputs/rounds/iter_1/fake_latents.pt"
+    assert {plain[key] for key in ("predicted", "replay", "discriminator")} == {fakes}
+    assert (plain["more_fakes"], plain["judge"]) == ("", "")
+    assert derived()["predictions"] == {}
+    options = derived(uses_discriminator=True, predicted_fraction=0.5, replay_fraction=0.25)
+    first, second = options["iterations"].values()
+    assert options["predictions"] == options["iterations"]
+    for item in (first, second):
+        assert item["judge"] == f"--discriminator {item['discriminator']}"
+        assert f"--predicted {item['predicted']}" in item["more_fakes"]
+    assert "--replay" not in first["more_fakes"]
+    assert second["replay"] == "outputs/rounds/iter_0/discriminator/replay_latents.pt"
+    assert f"--replay {second['replay']}" in second["more_fakes"]
+
+
+def test_digest_changes_with_content_name_and_number_of_conf_files(tmp_path):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    original = conf_digest(conf)
+    assert original == conf_digest(CONF)
+    config = conf / "config.yaml"
+    text = config.read_text()
+    config.write_text(text + "# a comment\n")
+    commented = conf_digest(conf)
+    config.write_text(text)
+    assert conf_digest(conf) == original
+    (conf / "scale/demo.yaml").rename(conf / "scale/other.yaml")
+    renamed = conf_digest(conf)
+    (conf / "extra.yaml").write_text("")
+    assert len({original, commented, renamed, conf_digest(conf)}) == 4
+
+
+# --- Stage check_config ---
+
+
+class Workspace:
+    """A copy of conf/ and params.yaml in which check_config runs in this process."""
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.conf, self.params, self.out = root / "conf", root / "params.yaml", root / "out" / "ok"
+        shutil.copytree(CONF, self.conf)
+        shutil.copy(REPO / "params.yaml", self.params)
+        (root / "data").symlink_to(REPO / "data")
+        patch.chdir(root)
+        patch.setattr("sys.argv", ["check_config.py", "--out", str(self.out)])
+        patch.setattr(check_config, "CONF", self.conf)
+        patch.setattr(advloop_derived, "conf_digest", lambda: conf_digest(self.conf))
+
+    def edit(self, changes: dict[str, Any]) -> None:
+        content = OmegaConf.load(self.params)
+        assert isinstance(content, DictConfig)
+        for key, value in changes.items():
+            OmegaConf.update(content, key, value, force_add=True)
+        OmegaConf.save(content, self.params)
+
+    def refusal(self) -> str:
+        with pytest.raises(UserError) as caught:
+            check_config.main()
+        assert not self.out.exists()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        return message
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Workspace:
+    return Workspace(tmp_path, monkeypatch)
+
+
+def test_check_config_accepts_what_was_composed_in_one_line(workspace, capsys):
+    check_config.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "scale=demo objective=ddo num_iterations=2" in line
+    first = workspace.out.read_bytes()
+    os.utime(workspace.params)
+    check_config.main()
+    assert workspace.out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"num_iterations": 3},
+            ["num_iterations=3", "`make params`", "`dvc exp run -S num_iterations=3`"],
+        ),
+        ({"train_disc.replay_fraction": 0.5}, ["derived.iterations", "`make params`"]),
+        ({"derived.conf_digest": "0" * 16}, ["conf/ has changed"]),
+        ({"derived.leftover": 1}, ["derived.leftover", "`make params`"]),
+    ],
+)
+def test_check_config_refuses_edits_that_derived_does_not_follow(workspace, changes, said):
+    workspace.edit(changes)
+    message = workspace.refusal()
+    assert message.startswith("params.yaml: ")
+    for text in said:
+        assert text in message
+
+
+def test_check_config_refuses_params_older_than_conf(workspace):
+    with (workspace.conf / "config.yaml").open("a") as file:
+        file.write("# changed\n")
+    message = workspace.refusal()
+    for text in ("conf/ has changed", "`make params`", "`dvc exp run`"):
+        assert text in message
+
+
+def test_check_config_names_what_differs_from_conf(workspace, capsys):
+    workspace.edit({"generate.num_samples": 24, "seed": 3})
+    check_config.main()
+    printed = capsys.readouterr().out
+    assert "seed=3 (conf/: 0)" in printed
+    assert "generate.num_samples=24 (conf/: 600)" in printed
+    assert "evaluate" not in printed
+    workspace.edit({"scale": "full"})  # the values are still those of the demo
+    check_config.main()
+    printed = capsys.readouterr().out
+    assert "num_iterations=2 (conf/: 3)" in printed
+    assert " more" in printed
+
+
+@pytest.mark.parametrize(
+    ("key", "source"),
+    [
+        ("data.source", None),
+        ("autoencoder.pretrained", "autoencoder_source"),
+        ("base.pretrained", "base_source"),
+    ],
+)
+def test_check_config_refuses_a_path_that_leads_nowhere(workspace, key, source):
+    workspace.edit({key: "no/such"} | ({f"derived.{source}": "no/such"} if source else {}))
+    assert f"{key}=no/such does not exist" in workspace.refusal()
+
+
+def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace):
+    check_config.main()
+    cached = workspace.out.with_name("cached")
+    os.link(workspace.out, cached)  # as DVC's cache holds it
+    cached.chmod(0o444)
+    check_config.main()
+    assert workspace.out.stat().st_ino != cached.stat().st_ino
+
+
+# --- Imported models ---
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("diffusion.prediction_type", "epsilon"),
+        ("diffusion.num_train_timesteps", 500),
+        ("data.split_seed", 1),
+        ("data.val_fraction", 0.3),
+        ("data.image_size", 128),
+    ],
+)
+def test_imported_model_that_was_trained_otherwise_is_refused(workspace, key, value):
+    workspace.edit({key: value})
+    message = workspace.refusal()
+    assert message.startswith("params.yaml: ")
+    assert f"{key}={value}, but data/stage1/" in message
+    assert "pretrained=null" in message
+
+
+def test_imported_model_may_have_seen_another_split_of_other_images(workspace):
+    (workspace.params.parent / "mine").mkdir()
+    workspace.edit({"data.source": "mine", "data.split_seed": 1})
+    check_config.main()
+
+
+def test_any_process_is_accepted_if_no_model_is_imported(workspace):
+    workspace.edit(
+        {
+            "base.pretrained": None,
+            "derived.base_source": "outputs/latents",
+            "diffusion.prediction_type": "epsilon",
+        }
+    )
+    check_config.main()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"params": {}}', '{"params": {"data": 1}}', "[" * 100_000]
+)
+def test_record_of_an_imported_model_that_is_none_is_refused(workspace, text):
+    folder = workspace.params.parent / "models"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "stage1.json").write_text(text)
+    workspace.edit({"base.pretrained": "models/unet", "derived.base_source": "models/unet"})
+    assert workspace.refusal().startswith("models/stage1.json: not a record")

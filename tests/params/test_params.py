@@ -1,0 +1,262 @@
+"""params.yaml: what is accepted, and the one line that refuses the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPO
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+from small_params import DATA, UNET
+
+from advloop.core.errors import UserError
+from advloop.objectives import read_objective
+from advloop.params.checks import KEYS, SECTIONS, check_params
+from advloop.params.data import DataParams
+from advloop.params.diffusion import UNetParams
+from advloop.params.loader import LONGEST, Params
+from advloop.params.run import read_exp_name, read_num_iterations, read_precision, read_seed
+
+SHAPES = {  # a known geometry, so that the refusals do not depend on the committed demo
+    "data.image_size": 64,
+    "autoencoder.factor": 8,
+    "unet.block_out_channels": [64, 128],
+    "unet.norm_num_groups": 16,
+    "unet.attention_levels": [],
+    "discriminator.channels": [64, 128],
+    "diffusion.num_train_timesteps": 1000,
+}
+
+
+def write(folder: Path, changes: dict[str, Any], drop: str | None = None) -> Path:
+    """The committed params.yaml with dotted ``changes``, written into ``folder``."""
+    content = OmegaConf.load(REPO / "params.yaml")
+    for key, value in {**SHAPES, **changes}.items():
+        OmegaConf.update(content, key, value, merge=False, force_add=True)
+    if drop:
+        *parents, last = drop.split(".")
+        del (content[parents[0]] if parents else content)[last]
+    path = folder / "params.yaml"
+    OmegaConf.save(content, path)
+    return path
+
+
+def load_all(path: Path) -> None:
+    """Everything that check_config reads."""
+    params = Params.load(path)
+    check_params(params)
+    read_objective(params)
+
+
+def refusal(path: Path) -> str:
+    """The message without the file's name, which it begins with."""
+    with pytest.raises(UserError) as caught:
+        load_all(path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+# --- What is accepted ---
+
+
+def test_committed_params_pass_the_check_and_load_as_they_are_written():
+    params = Params.load(REPO / "params.yaml")
+    check_params(params)
+    assert {*params.content} == KEYS
+    for name, cls in SECTIONS.items():
+        loaded = params.section(name, cls).model_dump()
+        assert loaded == OmegaConf.to_container(params.content[name])
+    assert read_seed(params) == params.content.seed
+    assert read_num_iterations(params) == params.content.num_iterations
+    assert read_precision(params) == params.content.precision
+    assert read_exp_name(params) == params.content.exp_name
+
+
+def test_values_at_their_limits_are_accepted(tmp_path):
+    changes = {
+        "num_iterations": 1,
+        "seed": 2**31 - 1,
+        "objective.weight": 0,
+        "base.samples_per_epoch": None,
+        "base.grad_clip": 1,
+        "unet.block_out_channels": [16, 16, 16, 16],
+        "unet.attention_levels": [0, 3],
+        "discriminator.channels": [8, 8, 8],
+        "generate.num_inference_steps": 1000,
+        "discriminator.noise_conditioned": True,
+        "train_disc.predicted_fraction": 0.7,
+        "train_disc.replay_fraction": 0.2,
+        "train_disc.stop_accuracy": 1,
+    }
+    params = Params.load(write(tmp_path, changes))
+    check_params(params)
+    base = params.section("base", SECTIONS["base"])
+    assert base.samples_per_epoch is None
+    assert isinstance(base.grad_clip, float)
+    assert params.section("discriminator", SECTIONS["discriminator"]).noise_conditioned is True
+
+
+def test_number_in_scientific_notation_is_a_number(tmp_path):
+    path = write(tmp_path, {})
+    rate = OmegaConf.load(path).base.learning_rate
+    path.write_text(path.read_text().replace(f"learning_rate: {rate}", "learning_rate: 6e-4"))
+    assert Params.load(path).section("base", SECTIONS["base"]).learning_rate == 6e-4
+
+
+def test_everything_is_all_but_derived_in_the_wanted_order_and_recorded_as_used(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("scale: demo\nunet:\n  b: [1]\n  a: null\nderived: {}\nseed: 0\n")
+    params = Params.load(path)
+    found = params.everything("seed")
+    assert list(found.items()) == [("seed", 0), ("scale", "demo"), ("unet", {"b": [1], "a": None})]
+    assert list(found["unet"]) == ["b", "a"]
+    assert type(found["unet"]["b"]) is list
+    assert params.used == found
+    with pytest.raises(UserError, match="exp_name is missing"):
+        params.everything("exp_name")
+
+
+# --- Sections in code ---
+
+
+def test_section_made_in_code_is_checked_frozen_and_may_leave_out_defaults():
+    assert DATA.classes == "none"
+    with pytest.raises(ValidationError):
+        DATA.source = "other"
+    values = UNET.model_dump()
+    for bad in ({"layers_per_block": 0}, {"layers_per_block": "1"}, {"more": 1}):
+        with pytest.raises(ValidationError):
+            UNetParams(**values | bad)
+    with pytest.raises(ValidationError):
+        DataParams(source="images")
+
+
+# --- What is refused ---
+
+# One example of each rule; docs/parameters.md, which a test compares, has the rule of every value.
+REFUSED: dict[str, dict[str, list[Any]]] = {
+    "must be of type int": {
+        "num_iterations": [True, 2.0, None],
+        "base.epochs": [True, 2.5, None, [1, 2], {"a": 1}],
+    },
+    "must be of type int, not str": {"num_iterations": ["2"], "base.epochs": ["many", "5"]},
+    "must be of type float": {"base.learning_rate": [True, [0.1], None, 10**400]},
+    "must be of type float, not str": {"base.learning_rate": ["heavy", "0.1"]},
+    "must be of type float | None": {"train_disc.stop_accuracy": [True]},
+    "must be of type bool": {"discriminator.noise_conditioned": [1, 0.0, None, [True]]},
+    "must be of type bool, not str": {"discriminator.noise_conditioned": ["true"]},
+    "must be of type str": {"exp_name": [2024], "scale": [None], "data.source": [None, True]},
+    "must be of type list[int]": {"unet.block_out_channels": [64, [64, 2.5], [64, True], [64, []]]},
+    "must be of type list[int], not str": {
+        "unet.block_out_channels": [["64", "128"], [64, "wide"]]
+    },
+    "must be one of fp32, bf16": {"precision": ["fp16", 32]},
+    "must be one of none, hflip, dihedral": {"encode_dataset.augment": ["vflip", 1]},
+    "must be one of ddo, none, seed, x0": {"objective.name": ["gan", ["seed"], None]},
+    "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
+    "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
+    "must be greater than 0": {"base.learning_rate": [0, -1e-3]},
+    "must be finite and greater than 0": {"base.learning_rate": [float("nan"), float("inf")]},
+    "must be finite and at least 0": {"objective.weight": [float("nan")]},
+    "must be at least 1 and at most 1000": {"num_iterations": [0, -1, 1001]},
+    "must be at least 0 and at most 2147483647": {"seed": [-1, 2**31]},
+    "must be at least 0 and at most 0.99999": {"base.ema_decay": [1.0]},
+    "must be greater than 0.5 and at most 1": {"train_disc.stop_accuracy": [0.5, 1.01]},
+    "must not be empty": {"unet.block_out_channels": [[]], "discriminator.channels": [[]]},
+    "must name a folder or an archive": {"data.source": [""]},
+    "must be a section of parameters": {"train_disc": [5, "text", [1, 2], None]},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [(k, v, problem) for problem, found in REFUSED.items() for k, vs in found.items() for v in vs],
+)
+def test_bad_value_is_refused_with_its_rule_and_the_commands_that_set_it(
+    tmp_path, key, value, problem
+):
+    text = "null" if value is None else str(value)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    fix = f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
+    assert refusal(write(tmp_path, {key: value})) == f"{key}={text} {problem}; {fix}"
+
+
+LEVELS = "unet.block_out_channels"
+CONTRADICTIONS: dict[str, dict[str, Any]] = {
+    "data.image_size=60 must be a multiple of the factor 8": {"data.image_size": 60},
+    "autoencoder.latent_channels=193 exceeds the 192": {"autoencoder.latent_channels": 193},
+    f"{LEVELS}=[64, 64, 64, 64, 64] has 5 levels, but latents of 8": {LEVELS: [64] * 5},
+    f"{LEVELS}=[64, 128] has 2 levels, but latents of 9 cells": {"data.image_size": 72},
+    "unet.norm_num_groups=24 must divide 64 channels": {"unet.norm_num_groups": 24},
+    "unet.norm_num_groups=16 must divide 72 channels": {LEVELS: [64, 72]},
+    "unet.attention_levels=2 is not a level: the last is 1": {"unet.attention_levels": [0, 2]},
+    "discriminator.channels=[8, 8, 8, 8] halves 4 times": {"discriminator.channels": [8] * 4},
+    "generate.num_inference_steps=1001 exceeds the 1000": {"generate.num_inference_steps": 1001},
+    "evaluate.num_inference_steps=1001 exceeds the 1000": {"evaluate.num_inference_steps": 1001},
+    "train_diffusion.preview_steps=1001 exceeds the 1000": {"train_diffusion.preview_steps": 1001},
+    "diffusion.beta_end=0.1 has no meaning in squaredcos_cap_v2": {"diffusion.beta_end": 0.1},
+    "diffusion.beta_start=0.03 exceeds beta_end=0.02": {
+        "diffusion.beta_schedule": "linear",
+        "diffusion.beta_start": 0.03,
+    },
+    "train_disc.replay_fraction=0.41 and train_disc.predicted_fraction=0.5 make more than 0.9": {
+        "train_disc.predicted_fraction": 0.5,
+        "train_disc.replay_fraction": 0.41,
+    },
+}
+
+
+@pytest.mark.parametrize("message", CONTRADICTIONS)
+def test_values_that_contradict_each_other_are_refused(tmp_path, message):
+    assert refusal(write(tmp_path, CONTRADICTIONS[message])).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("train_disc.learnig_rate", "; did you mean train_disc.learning_rate?"),
+        ("generate.num_sample", "; did you mean generate.num_samples?"),
+        ("objective.wait_for_it_please", "; known: name, uses_discriminator, weight"),
+        ("discriminater", "; run `make params`"),
+    ],
+)
+def test_unknown_name_is_refused_with_what_was_probably_meant(tmp_path, key, hint):
+    assert refusal(write(tmp_path, {key: 1})).startswith(f"{key} is not a parameter{hint}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["objective.weight", "objective.name", "seed", "unet", "data.classes", "diffusion.beta_start"],
+)
+def test_missing_name_is_refused_even_if_code_has_a_default(tmp_path, key):
+    assert refusal(write(tmp_path, {}, drop=key)) == f"{key} is missing; run `make params`"
+    assert "missing" in refusal(write(tmp_path, {key: "???"})).lower()  # OmegaConf's mark for it
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"# nothing", b"- 1", b"a: b: c", b"[1", b"\0", b"a: 0\na: 1", b"42", b"a: \xff\xfe"],
+)
+def test_file_that_is_no_mapping_of_parameters_is_refused(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert "`make params`" in refusal(path)
+
+
+def test_missing_file_is_refused_with_the_command_that_makes_it(tmp_path):
+    assert refusal(tmp_path / "params.yaml") == "not found; compose it with `make params`"
+
+
+def test_interpolation_that_leads_nowhere_is_refused_with_its_name(tmp_path):
+    assert refusal(write(tmp_path, {"seed": "${nowhere}"})).startswith("seed: ")
+
+
+def test_bad_exp_name_is_refused_with_the_name_of_the_file(tmp_path):
+    path = write(tmp_path, {"exp_name": "a/b"})
+    with pytest.raises(UserError, match="exp_name=a/b may hold") as caught:
+        read_exp_name(Params.load(path))
+    assert str(caught.value).startswith(f"{path}: ")

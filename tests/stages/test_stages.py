@@ -1,0 +1,177 @@
+"""All stages at full scale: one step of each, in this process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import make_project, write_images
+from omegaconf import OmegaConf
+from PIL import Image
+from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, STAGES, TUNED, StageFolder
+
+from advloop.data import latents
+from advloop.data.dataset import Dataset
+from advloop.evaluation.scores import read_scores
+from advloop.models.denoiser import load_checkpoint
+
+pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
+
+SHAPE = [16, 32, 32]
+PLAN = {"train": (2, 9), "val": (1, 2), "tune": (1, 6), "test": (2, 3)}  # groups, images of each
+# What makes scale=full one step long; no shape is changed.
+ONE_STEP = """
+scale=full num_iterations=1 precision=fp32 objective=ddo_weighted
+autoencoder.epochs=1 autoencoder.batch_size=2 encode_dataset.augment=none
+encode_dataset.batch_size=2 base.epochs=1 base.samples_per_epoch=2 base.batch_size=2
+generate.num_samples=5 generate.num_inference_steps=1 generate.batch_size=3
+train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
+train_diffusion.epochs=1 train_diffusion.samples_per_epoch=2 train_diffusion.batch_size=2
+train_diffusion.num_preview_samples=1 train_diffusion.preview_steps=1
+evaluate.feature_size=32 evaluate.num_samples=6 evaluate.num_inference_steps=1
+evaluate.batch_size=3
+"""
+
+Reads = dict[str, set[str]]
+
+
+def watch(patch: pytest.MonkeyPatch, reads: set[str]) -> None:
+    """Note in ``reads`` the splits of images and the files of latents that a stage asks for."""
+    rows, load = Dataset.rows, latents.load_tensor
+
+    def noting_rows(self: Dataset, split: str) -> Any:
+        reads.add(split)
+        return rows(self, split)
+
+    def noting_load(path: Path) -> torch.Tensor:
+        reads.add(path.name)
+        return load(path)
+
+    patch.setattr(Dataset, "rows", noting_rows)
+    patch.setattr(latents, "load_tensor", noting_load)
+
+
+@pytest.fixture(scope="module")
+def reads() -> Reads:
+    """What each stage of ``full`` read, filled by that fixture."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
+    """A folder where every stage of scale=full has made one step."""
+    project = make_project(tmp_path_factory.mktemp("full"))
+    shutil.rmtree(project / "images")
+    splits = [(split, each) for split, (groups, each) in PLAN.items() for _ in range(groups)]
+    write_images(project / "images", 256, len(splits), max(each for _, each in splits))
+    rows = ["file,group,split"]
+    for group, (split, each) in zip(sorted((project / "images").iterdir()), splits, strict=True):
+        images = sorted(group.iterdir())
+        rows += [f"{group.name}/{image.name},{group.name},{split}" for image in images[:each]]
+    (project / "images/manifest.csv").write_text("\n".join([*rows, ""]))
+    with pytest.MonkeyPatch.context() as patch:
+        place = StageFolder(project, patch)
+        place.compose(*ONE_STEP.split())
+        for stage in STAGES:
+            with pytest.MonkeyPatch.context() as watching:
+                watch(watching, reads.setdefault(stage, set()))
+                first = {"iteration": 0, "replay": None} if stage == "train_disc" else {}
+                place.must(stage, **first)
+                place.keep()
+    return project
+
+
+@pytest.mark.usefixtures("full")
+def test_each_stage_reads_its_own_sets_of_reals_alone(reads: Reads):
+    assert reads["train_autoencoder"] == {"train", "val"}  # val: its PSNR
+    assert reads["train_base"] == {"train.pt", "val.pt"}
+    assert reads["generate"] == set()
+    assert reads["predict"] == {"train.pt"}  # what its predictions start from
+    assert reads["encode"] == {"train", "val", "train.pt", "val.pt"}
+    assert reads["train_diffusion"] == {"train.pt", "val.pt", "fake_latents.pt"}
+    assert reads["evaluate_base"] == {"train", "tune", "test", "train.pt", "test.pt"}
+    assert reads["evaluate"] == {"test.pt", "train.pt"}  # train: memorisation
+
+
+def test_trained_models_can_be_imported_by_the_same_stages(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = StageFolder(tmp_path, monkeypatch)
+    for name in ("data", "latents"):
+        (tmp_path / name).symlink_to(full / name)
+    load_checkpoint(full / MODEL).unet.save_pretrained(tmp_path / "unet")
+    shutil.copyfile(full / "params.yaml", tmp_path / "params.yaml")
+    place.set(
+        {"autoencoder": {"pretrained": f"{full}/autoencoder"}, "base": {"pretrained": "unet"}}
+    )
+    for stage in ("train_autoencoder", "train_base"):
+        place.must(stage)
+    weights = "autoencoder/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "made" / weights).read_bytes() == (full / weights).read_bytes()
+    ours, theirs = (
+        torch.load(path / MODEL, weights_only=True)["ema"] for path in (tmp_path / "made", full)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def tensor(path: Path) -> torch.Tensor:
+    loaded = torch.load(path, weights_only=True)
+    assert isinstance(loaded, torch.Tensor)
+    return loaded
+
+
+def test_latents_are_16_channels_of_32_by_32_float32_of_every_image(full: Path):
+    counts = pd.read_csv(full / "data/manifest.csv")["split"].value_counts()
+    assert dict(counts) == {split: groups * each for split, (groups, each) in PLAN.items()}
+    files = {f"latents/{split}.pt": counts[split] for split in ("train", "val", "test")}
+    files |= {FAKE: 5, PREDICTED: 5, REAL: len(pd.read_csv(full / LISTED))}
+    for file, count in files.items():
+        found = tensor(full / file)
+        assert list(found.shape) == [count, *SHAPE], file
+        assert found.dtype == torch.float32, file
+        assert bool(torch.isfinite(found).all()), file
+
+
+def test_unet_has_base_64_and_depth_4_in_every_checkpoint(full: Path):
+    base, tuned, latest = (
+        torch.load(full / path, weights_only=True)
+        for path in (MODEL, TUNED, f"{ROUND}/model/checkpoint_latest.pt")
+    )
+    assert list(base["config"]["block_out_channels"]) == [64, 128, 256, 512]
+    assert (base["config"]["layers_per_block"], base["config"]["sample_size"]) == (2, 32)
+    assert 45e6 < sum(weights.numel() for weights in base["ema"].values()) < 65e6
+    assert base["config"] == tuned["config"] == latest["config"]
+    assert any(not torch.equal(base["ema"][name], tuned["ema"][name]) for name in base["ema"])
+    assert set(latest["model"]) == set(latest["ema"]) == set(base["ema"])
+
+
+def test_preview_is_256_pixels_high(full: Path):
+    (file,) = (full / ROUND / "model/samples").iterdir()
+    assert file.name == "epoch_001_samples.png"
+    with Image.open(file) as image:
+        assert image.height == 256
+
+
+def test_evaluation_writes_scores_of_floor_bound_base_and_round(full: Path):
+    floor, bound, base, tuned = (
+        {score.name for score in read_scores(full / path).scores}
+        for path in (
+            "reals/reals.json",
+            "reals/autoencoder.json",
+            "base/evaluation/scores.json",
+            f"{ROUND}/evaluation/scores.json",
+        )
+    )
+    assert bound <= floor <= base <= tuned
+    assert {"kid_lite0", "tune_kid_lite0"} <= bound
+    assert "critic_gap" in floor
+    assert "test_noise_loss" in base
+    assert tuned - base == {"viability_score"}  # of the round's discriminator
+    table = OmegaConf.load(full / "metrics.json")
+    assert set(table.held_out) == {"reals", "autoencoder", "base", "iter_0", "final"}
+    assert {"disc_val_accuracy", "diffusion_val_loss"} <= set(table.training.iter_0)

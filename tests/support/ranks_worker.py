@@ -1,0 +1,93 @@
+"""What each process of test_distributed.py does, and what one process alone does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from objective_files import FILES, objective_params
+from small_params import diffusion_params
+from stage_runner import ROUND, START, run_stage
+from tiny_unet import CONFIG
+
+from advloop.core.distributed import barrier, join, leave, map_across_processes, sum_gradients
+from advloop.core.files import save_torch
+from advloop.core.processes import launch_variables
+from advloop.core.random import generator, seeded
+from advloop.diffusion.criterion import Criterion
+from advloop.models.denoiser import build_unet, frozen_copy
+from advloop.models.discriminator import Discriminator
+from advloop.objectives import recipe_of
+
+STAGES = {
+    stage: options
+    for stage, options in (START | ROUND).items()
+    if stage not in ("prepare", "train_autoencoder")
+}
+SETTINGS: dict[str, dict[str, float]] = {
+    "x0": {"weight": 1.0, "ramp_steps": 1},
+    "ddo": {"weight": 1.0, "beta": 3.0},
+    "ddo_weighted": {"weight": 1.0, "beta": 3.0},
+}
+ROWS = 5  # no multiple of any number of processes
+
+
+def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
+    """Every term and every parameter's gradient of one step of an objective."""
+    params = objective_params(file, **SETTINGS.get(file, {}))
+    recipe = recipe_of(params.name)
+    model = build_unet(CONFIG, seed=0)
+    discriminator = None
+    if params.uses_discriminator:
+        with seeded(0, "discriminator"):
+            noise_conditioned = file == "x0"  # its re-noising mixes the rows of the batch
+            discriminator = Discriminator(4, [8], 0.0, noise_conditioned)
+        discriminator.requires_grad_(False).eval()
+    criterion = Criterion(
+        objective=recipe.make(params),
+        weight=1.0,
+        discriminator=discriminator,
+        diffusion=diffusion_params(),
+        precision="fp32",
+        device=torch.device("cpu"),
+        reference=frozen_copy(build_unet(CONFIG, seed=1)) if recipe.against_reference else None,
+    )
+    stream = generator(0, "batch")
+    noised = [
+        (
+            torch.randn((ROWS, 4, 8, 8), generator=stream),
+            torch.randn((ROWS, 4, 8, 8), generator=stream),
+            torch.tensor([10, 300, 80, 900, 150]),
+        )
+        for _ in range(2)
+    ]
+    fake = noised[1] if recipe.against_reference else None
+    loss, terms = criterion(model, *noised[0], fake=fake)
+    loss.backward()
+    sum_gradients(model.parameters())
+    gradients = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **terms, **gradients}
+
+
+def mapped() -> dict[str, torch.Tensor]:
+    """The results of three jobs for two processes, the last job shorter than the others."""
+    jobs = [range(0, 3), range(3, 6), range(6, 8)]
+    parts = map_across_processes(lambda job: torch.tensor(job)[:, None] * 10.0, jobs)
+    return {str(k): part for k, part in enumerate(parts)}
+
+
+def work(rank: int, count: int, project: Path, port: int) -> None:
+    """Run every stage of a round in ``project``, and one step of every objective."""
+    os.environ |= launch_variables(rank, count, port) | {"ADVLOOP_DEVICE": "cpu"}
+    torch.set_num_threads(1)
+    join()
+    os.chdir(project)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for stage, options in STAGES.items():
+            run_stage(stage, options, monkeypatch)
+            barrier()  # the next stage reads what the main process has written
+    steps = {name: loss_and_gradients(name) for name in FILES}
+    save_torch(Path(f"rank_{rank}.pt"), {"steps": steps, "mapped": mapped()})
+    leave()

@@ -1,0 +1,47 @@
+"""The diffusion process of most tests, and parameters of small models."""
+
+from __future__ import annotations
+
+from advloop.params.data import AutoencoderParams, DataParams
+from advloop.params.diffusion import DiffusionParams, UNetParams
+
+DATA = DataParams(
+    source="images",
+    on_error="skip",
+    resize="crop",
+    image_size=16,
+    val_fraction=0.2,
+    test_fraction=0.2,
+    tune_fraction=0.4,
+    split_seed=0,
+)
+UNET = UNetParams(
+    block_out_channels=[8, 16], layers_per_block=1, attention_levels=[], norm_num_groups=4
+)
+AUTOENCODER = AutoencoderParams(
+    pretrained=None,
+    latent_channels=4,
+    factor=2,
+    width=8,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    epochs=1,
+    batch_size=8,
+    learning_rate=1e-3,
+    l1_weight=0.3,
+    latent_noise=0.1,
+)
+
+
+def diffusion_params(
+    prediction_type: str = "v_prediction",
+    beta_schedule: str = "squaredcos_cap_v2",
+    num_train_timesteps: int = 1000,
+    **betas: float | None,
+) -> DiffusionParams:
+    return DiffusionParams(
+        num_train_timesteps=num_train_timesteps,
+        beta_schedule=beta_schedule,
+        prediction_type=prediction_type,
+        **betas,
+    )

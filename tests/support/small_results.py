@@ -1,0 +1,122 @@
+"""Invented scores of a run, and a folder with all that the light stages read of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.data.pictures import save_png
+from advloop.evaluation.gallery import (
+    NEIGHBOURS,
+    SAMPLES,
+    STRIP,
+    VIABILITY,
+    Facts,
+    Neighbour,
+    Viability,
+    save_facts,
+)
+from advloop.evaluation.results import AUTOENCODER, REALS, Results
+from advloop.evaluation.scores import FILE, Metric, Score, Scores, write_scores
+
+KID = Metric("kid", "KID", "lower", "table")
+GAP = Metric("critic_gap", "critic gap", "lower", "table")
+ERROR = Metric("critic_auc_null_se", "critic AUC, null error", listed="file")
+JUDGED = Metric("viability_score", "viability", listed="table")
+Values = float | Sequence[float]
+
+
+def by_seed(value: Values) -> tuple[float, ...]:
+    """Three sampling seeds 0.1 apart, so that two models' changes are the same for each."""
+    return (value - 0.1, value, value + 0.1) if isinstance(value, float | int) else tuple(value)
+
+
+def scores(
+    model: str,
+    kid: Values,
+    gap: Values = 0.3,
+    *more: Score,
+    tune: Values | None = None,
+    features: str = "lite0",
+) -> Scores:
+    found = (
+        Score(KID, by_seed(kid), features),
+        Score(KID, by_seed(kid if tune is None else tune), features, "tune"),
+        Score(GAP, by_seed(gap)),
+    )
+    return Scores(model, (*found, *more))
+
+
+def results(*models: Scores, accuracy: Mapping[str, float] | None = None) -> Results:
+    """A floor of 0.01 and a bound without a gap, beside these models."""
+    floor = scores(REALS, (0.01, 0.01, 0.01), (0.0, 0.0, 0.0))
+    bound = Scores(AUTOENCODER, scores(AUTOENCODER, (0.4, 0.4, 0.4)).scores[:2])
+    training = {
+        one.model: {"disc_val_accuracy": (accuracy or {}).get(one.model, 0.6)} for one in models[1:]
+    }
+    return Results(floor, bound, models, training)
+
+
+def a_run() -> Results:
+    """Two rounds, of which the first is selected."""
+    return results(
+        scores("base", 30.0, 0.5, Score(ERROR, (0.125,))),
+        scores("iter_0", 20.0, 0.4, Score(JUDGED, (0.25,))),
+        scores("iter_1", 25.0, 0.3, Score(JUDGED, (0.75,))),
+    )
+
+
+def _pixels(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def write_gallery(folder: Path, judged: bool) -> None:
+    for name, width in ((STRIP, 40), (SAMPLES, 16), (NEIGHBOURS, 24), (VIABILITY, 20)):
+        save_png(folder / name, _pixels(12, width))
+    viability = Viability([0.9, 0.8], [0.1, 0.2]) if judged else None
+    save_facts(folder, Facts([Neighbour("a.png", 0.5), Neighbour("b/c.png", 0.75)], viability))
+
+
+def write_run(root: Path, run: Results) -> tuple[Path, Path, list[Round]]:
+    """Folders of the real images and the base model, and the rounds, as their stages leave them."""
+    reals, base, count = root / "reals", root / "base", len(run.models) - 1
+    rounds = [Round(root / "rounds", index) for index in range(count)]
+    for one in (run.reals, run.autoencoder):
+        write_scores(reals / f"{one.model}.json", one)
+    write_gallery(reals, judged=False)
+    folders = [base / EVALUATION, *(one.evaluation for one in rounds)]
+    for one, folder in zip(run.models, folders, strict=True):
+        write_gallery(folder, judged=one.model != BASE)
+        write_scores(folder / FILE, one)
+    for one in rounds:
+        found = run.training[one.name]
+        for path, start in ((one.discriminator_metrics, "disc_"), (one.metrics, "diffusion_")):
+            own = {k.removeprefix(start): v for k, v in found.items() if k.startswith(start)}
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(own))
+        one.discriminator_history.write_text(
+            "epoch,train_loss,train_accuracy,val_loss,val_accuracy\n"
+            "1,0.7,0.5,0.69,0.5\n2,0.6,0.7,0.65,0.6\n"
+        )
+        one.history.write_text(
+            "epoch,loss,noise_loss,ddo_loss,val_noise_loss,val_ddo_loss\n"
+            "1,0.5,0.4,0.69,0.41,0.7\n2,0.4,0.3,0.68,,\n"
+        )
+    return reals, base, rounds
+
+
+def some_params(**changes: Any) -> dict[str, Any]:
+    """Values and sections of a params.yaml, as far as a page or a card needs them."""
+    return {
+        "exp_name": "plans",
+        "scale": "tiny",
+        "num_iterations": 2,
+        "seed": 0,
+        "objective": {"name": "ddo", "uses_discriminator": False, "weight": 0.4},
+        "base": {"pretrained": None},
+    } | changes
