@@ -1,4 +1,4 @@
-"""Time contenders in turns, so that what slows the machine slows them all alike."""
+"""Time contenders in turns, so that other load on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contender:
-    """``run`` does ``units`` of the work once; ``ours`` is compared with the others.
+    """``run`` does ``units`` of work. ``ours``: the one that the others are compared with.
 
-    target: what our rate should be over this one's at least; None where nothing is asked.
+    target: the least that our rate should be, as a multiple of this one's; None for no target.
     """
 
     name: str
@@ -24,9 +24,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one contender. cpu: seconds that this process had of all cores together.
+    """One round of one contender.
 
-    Where others use the machine, a wall clock counts their work too, and cpu does not.
+    seconds: by the wall clock. cpu: of this process on all cores, which other load on the machine
+    hardly changes.
     """
 
     subject: str
@@ -49,9 +50,9 @@ def race(
     rounds: int,
     wait: Callable[[], object] = lambda: None,
 ) -> list[Sample]:
-    """One round of warm-up, then ``rounds`` in which each runs once, in an order that turns.
+    """One round of warm-up, then ``rounds`` that are measured; the order rotates.
 
-    wait: returns when the device has finished what it was given.
+    wait: returns when the device has finished its work.
     """
     samples = []
     for index in range(rounds + 1):
@@ -81,17 +82,14 @@ def race(
 
 
 def of(samples: Iterable[Sample], contender: str) -> list[Sample]:
-    """The rounds of one contender, in their order."""
+    """The rounds of one contender, in order."""
     return sorted((s for s in samples if s.contender == contender), key=lambda s: s.round)
 
 
 def ratio(
     samples: Sequence[Sample], other: str, clock: Callable[[Sample], float]
 ) -> tuple[float, float, float]:
-    """Our rate over ``other``'s by ``clock``: least, median and most of the rounds.
-
-    A round ran both, one soon after the other.
-    """
+    """Our rate over ``other``'s by ``clock``: lowest, median and highest of the rounds."""
     ours = sorted((s for s in samples if s.ours), key=lambda s: s.round)
     found = [
         (clock(theirs) / theirs.units) / (clock(mine) / mine.units)

@@ -1,11 +1,11 @@
-"""Other ways to compute the U-Net, beside the one that is shipped: do they pay, are they right?
+"""Other ways to compute the U-Net than the shipped one: are they faster, are they right?
 
-`python benchmarks/variants.py` prints, for the shapes demo and full, how many times the speed of
-the shipped network a training step and a forward reach (both in bf16 where that is the quicker
-precision), what the first of each costs, and by how much the gradients in float32 differ from the
-shipped ones: the largest difference of a parameter's gradient over its largest entry, and in how
-many parameters that is more than a hundredth. Rounding alone gives about 1e-5. And what share of
-the shipped step its convolutions are, and how much quicker they are than in float32.
+`python benchmarks/speed/variants.py` prints, for the shapes demo and full and in the faster
+precision, the speed of a training step and of a forward pass as multiples of the shipped network's,
+the seconds of the first calls, and how far the gradients in float32 are from the shipped ones: for
+each parameter the largest difference over the largest entry, of which the table gives the worst,
+and in how many parameters it is above 1 %. Rounding alone gives about 1e-5. Below the table: the
+share of convolutions in the shipped step, and how much faster they are than in float32.
 """
 
 from __future__ import annotations
@@ -13,27 +13,31 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import compare_paths  # noqa: F401  # finds advloop
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from advloop.core.runtime import autocast, device, generator
-from advloop.unet import build_unet, layout
-from bench_subjects import quick_precision, shape_params, shape_unet, waiter
-from race import Contender, of, race
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-FLOOR = 1e-6  # gradients that are zero but for rounding, of a key's bias say, are not compared
+from advloop.core.device import autocast, pick_device
+from advloop.core.random import generator
+from advloop.models.denoiser import build_unet, fastest_memory_format
+from race import Contender, of, race
+from shapes import fast_precision, shape_params, shape_unet, waiter
+
+FLOOR = 1e-6  # smaller gradients are zero up to rounding (a key's bias): not compared
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A network and what it is given. trains: whether its weights are those of training."""
+    """A network and its inputs. trains: whether it can be trained as it is."""
 
     network: nn.Module
     noisy: torch.Tensor
@@ -61,7 +65,7 @@ class Variant:
 
 
 class CastNorm(nn.GroupNorm):
-    """Cast to float32, normalised, and cast back, wherever it is."""
+    """Normalises in float32 on every device, and casts back."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.float()).to(x.dtype)
@@ -74,7 +78,7 @@ def shipped(one: Variant) -> Variant:
 def other_layout(one: Variant) -> Variant:
     """Channels last on a CPU, contiguous on a GPU."""
     last, plain = torch.channels_last, torch.contiguous_format
-    form = last if layout(one.noisy.device) == plain else plain
+    form = last if fastest_memory_format(one.noisy.device) == plain else plain
     one.network.to(memory_format=form)  # type: ignore[call-overload]  # torch's types lack it
     return replace(one, noisy=one.noisy.contiguous(memory_format=form))
 
@@ -96,7 +100,7 @@ def compiled(one: Variant) -> Variant:
 
 
 def bf16_weights(one: Variant) -> Variant:
-    """For forwards alone: training keeps its weights in float32."""
+    """For forward passes only: training keeps its weights in float32."""
     one.network.bfloat16()
     return replace(one, noisy=one.noisy.bfloat16(), precision="fp32", trains=False)
 
@@ -113,13 +117,13 @@ OURS = shipped.__name__
 
 
 def make_variants(
-    shape: str, batch: int, precision: str, where: torch.device
+    shape: str, batch: int, precision: str, device: torch.device
 ) -> dict[str, Variant]:
-    """Those of one shape, by their names, on one batch."""
-    plain = build_unet(shape_unet(shape_params(shape)), seed=0).placed(where)
+    """The variants of one shape by name, with the same batch."""
+    plain = build_unet(shape_unet(shape_params(shape)), seed=0).moved_to(device)
     size = (2, batch, *plain.latent_shape)
-    noisy, target = torch.randn(size, generator=generator(0, "variants")).to(where)
-    noisy = noisy.contiguous(memory_format=layout(where))
+    noisy, target = torch.randn(size, generator=generator(0, "variants")).to(device)
+    noisy = noisy.contiguous(memory_format=fastest_memory_format(device))
     return {
         make.__name__.replace("_", " "): make(
             Variant(copy.deepcopy(plain.unet), noisy, target, precision)
@@ -129,10 +133,10 @@ def make_variants(
 
 
 def seconds(
-    shape: str, runs: dict[str, Callable[[], object]], rounds: int, where: torch.device
+    shape: str, runs: dict[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, tuple[float, float]]:
-    """(first, median of ``rounds`` in turns) of every run."""
-    wait = waiter(where)
+    """Seconds of every run: (first call, median of ``rounds`` in turns)."""
+    wait = waiter(device)
     first = {}
     for name, run in runs.items():
         began = time.perf_counter()
@@ -148,7 +152,7 @@ def seconds(
 
 
 def convolutions(one: Variant) -> str:
-    """What the profiler says of a step."""
+    """Their share of a step and their speed in it, by the profiler, as a sentence."""
     gpu = one.noisy.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"
@@ -162,12 +166,12 @@ def convolutions(one: Variant) -> str:
     ratio = spent["fp32"] / spent[one.precision]
     return (
         f"Convolutions are {share[one.precision]:.0%} of the shipped step, and {ratio:.2f} times "
-        "as quick as in float32."
+        "as fast as in float32."
     )
 
 
 def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[float]:
-    """Of each parameter: the largest difference over the largest entry."""
+    """For each parameter of ``one``: the largest difference over its largest entry."""
     sizes = {name: float(gradient.abs().max()) for name, gradient in one.items()}
     return [
         float((one[name] - other[name]).abs().max()) / size
@@ -176,13 +180,13 @@ def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     ]
 
 
-def rows(shape: str, batch: int, rounds: int, precision: str, where: torch.device) -> list[str]:
-    found = make_variants(shape, batch, precision, where)
+def rows(shape: str, batch: int, rounds: int, precision: str, device: torch.device) -> list[str]:
+    found = make_variants(shape, batch, precision, device)
     trained = {name: one for name, one in found.items() if one.trains}
     right = found[OURS].gradients()
     errors = {n: differences(right, v.gradients()) for n, v in trained.items() if n != OURS}
-    steps = seconds(shape, {n: v.step for n, v in trained.items()}, rounds, where)
-    forwards = seconds(shape, {n: v.forward for n, v in found.items()}, rounds, where)
+    steps = seconds(shape, {n: v.step for n, v in trained.items()}, rounds, device)
+    forwards = seconds(shape, {n: v.forward for n, v in found.items()}, rounds, device)
     lines = []
     for name in found:
         cells = [shape, name]
@@ -202,13 +206,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="latents a step")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    where = device()
-    precision = quick_precision(where)
-    print(f"{where.type}, {precision}, batch {args.batch}, torch {torch.__version__}\n")
+    device = pick_device()
+    precision = fast_precision(device)
+    print(f"{device.type}, {precision}, batch {args.batch}, torch {torch.__version__}\n")
     for shape in args.shapes.split(","):
-        print("| shape | variant | step | forward | first, s | worst gradient | over 1 % off |")
+        print("| shape | variant | step | forward | first, s | worst gradient | above 1 % |")
         print("|---|---|---|---|---|---|---|")
-        print("\n".join(rows(shape, args.batch, args.rounds, precision, where)), flush=True)
+        print("\n".join(rows(shape, args.batch, args.rounds, precision, device)), flush=True)
 
 
 if __name__ == "__main__":

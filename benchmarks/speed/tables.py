@@ -1,4 +1,4 @@
-"""Results of `make bench` as CSV files, and the page that is made of them."""
+"""Results of `make bench`: CSV files, and the page that is made from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
-from bench_memory import Peak
-from bench_quality import Quality
+from memory import Peak
+from quality import Quality
 from race import Sample, of, ratio
 
 TITLES = {
@@ -20,31 +21,40 @@ TITLES = {
     "generation": "DDIM generation",
     "discriminator": "Discriminator epoch",
     "encoding": "Encoding",
-    "startup": "Start-up of the stages",
-    "noop": "A repro of nothing",
+    "startup": "Starting the stages",
+    "noop": "`dvc repro` with nothing to do",
     "ranks": "Several processes",
     "memory": "Peak memory",
     "quality": "Quality in bf16",
 }
 HEAD = """# Benchmarks
 
-Made by `make bench` (`make bench ONLY=training,memory` for some) of the CSV files in
-[`docs/benchmarks/`](benchmarks). The contenders of a table ran in turns in one process. Seconds:
-the median of the rounds (least to most). Over it: our rate over that contender's, the median of the
-rounds (least to most), by the wall clock, and by the seconds of CPU that the process had, which
-other work on the machine changes less; on a GPU those say little. Target: how many times the
-contender's our rate was to be by the wall clock, met or missed by the median. Sizes and batches
-stand in `benchmarks/bench_subjects.py`; shape demo is that of `params.yaml`, full that of
-`conf/scale/full.yaml`.
+Made by `make bench` (`make bench ONLY=training,memory` for some) from the CSV files in
+[`docs/benchmarks/`](benchmarks). The contenders of a table took turns in one process. Seconds: the
+median of the rounds (lowest to highest). Speed-up: our rate over that contender's, likewise, by the
+wall clock and by the CPU time of the process, which other work on the machine changes less; on a
+GPU, CPU time says little. Target: the speed-up by the wall clock that we wanted, and whether the
+median met it. Sizes and batches are in `benchmarks/speed/subjects.py`. Shape demo is that of
+`params.yaml`, full that of `conf/scale/full.yaml`.
 """
 
 
-def machine(where: object) -> str:
-    """What the seconds depend on: the processor, threads, torch."""
+Record = TypeVar("Record", Sample, Peak, Quality)
+PARSERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: "True".__eq__,
+    float | None: lambda text: float(text) if text else None,
+}
+
+
+def machine_name(device: object) -> str:
+    """What the seconds depend on: processor, instructions, threads, torch, load."""
     import torch
 
     threads, version = torch.get_num_threads(), torch.__version__
-    if str(where).startswith("cuda"):
+    if str(device).startswith("cuda"):
         return f"{torch.cuda.get_device_name()}, torch {version}"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -55,19 +65,9 @@ def machine(where: object) -> str:
     return ", ".join([name, instructions, count, f"torch {version}", busy])
 
 
-def write_samples(path: Path, samples: Sequence[Sample], on: str) -> None:
-    _write(path, [asdict(sample) | {"machine": on} for sample in samples])
-
-
-def write_peaks(path: Path, peaks: Sequence[Peak]) -> None:
-    _write(path, [asdict(peak) for peak in peaks])
-
-
-def write_qualities(path: Path, found: Sequence[Quality]) -> None:
-    _write(path, [asdict(quality) for quality in found])
-
-
-def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:
+def write(path: Path, records: Sequence[Record], machine: str = "") -> None:
+    """Dataclasses of one kind as a CSV file, with the machine in a last column if it is given."""
+    rows = [asdict(record) | ({"machine": machine} if machine else {}) for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -76,72 +76,42 @@ def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:
             table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-def read_samples(path: Path) -> tuple[list[Sample], str]:
-    """What ``write_samples`` wrote: the samples, and the machine that they are from."""
+def read(path: Path, kind: type[Record]) -> tuple[list[Record], str]:
+    """What ``write`` wrote: the records, and the machine that they are from ("" if not given)."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    kinds: dict[str, Callable[[str], object]] = {
-        "ours": "True".__eq__,
-        "round": int,
-        "seconds": float,
-        "cpu": float,
-        "units": float,
-        "target": lambda text: float(text) if text else None,
-    }
-    names = [field.name for field in fields(Sample)]
-    samples = [Sample(**{n: kinds.get(n, str)(row[n]) for n in names}) for row in rows]  # type: ignore[arg-type]  # each of its field's type
-    return samples, rows[0]["machine"]
-
-
-def read_qualities(path: Path) -> list[Quality]:
-    with path.open(newline="") as file:
-        return [
-            Quality(**{k: v if k in ("model", "precision") else float(v) for k, v in row.items()})  # type: ignore[arg-type]  # each of its field's type
-            for row in csv.DictReader(file)
-        ]
-
-
-def read_peaks(path: Path) -> list[Peak]:
-    with path.open(newline="") as file:
-        return [
-            Peak(
-                row["stage"],
-                int(row["count"]),
-                float(row["own"]),
-                float(row["total"]),
-                float(row["seconds"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    types = get_type_hints(kind)
+    records = [kind(**{name: PARSERS[types[name]](row[name]) for name in types}) for row in rows]
+    return records, rows[0].get("machine", "")
 
 
 def page(folder: Path) -> str:
-    """docs/benchmarks.md, of all CSV files in ``folder``."""
+    """docs/benchmarks.md, from all CSV files in ``folder``."""
     parts = [HEAD]
     for subject, title in TITLES.items():
         for path in sorted(folder.glob(f"*_{subject}.csv")):
             parts.append(f"\n## {title}: {path.stem.removesuffix(f'_{subject}')}\n\n")
             if subject == "memory":
-                parts.append(memory_table(read_peaks(path)))
+                parts.append(memory_table(read(path, Peak)[0]))
                 continue
             if subject == "quality":
-                parts.append(quality_table(read_qualities(path)))
+                parts.append(quality_table(read(path, Quality)[0]))
                 continue
-            samples, on = read_samples(path)
-            parts.append(f"{on}.\n\n")
+            samples, machine = read(path, Sample)
+            parts.append(f"{machine}.\n\n")
             make = race_table if any(not s.ours for s in samples) else process_table
             parts.append(make(samples))
     return "".join(parts)
 
 
-def spread(values: Iterable[float]) -> str:
+def median_and_range(values: Iterable[float]) -> str:
     values = list(values)
     return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 def race_table(samples: Sequence[Sample]) -> str:
     lines = [
-        "| shape | contender | seconds | rate | over it, wall | over it, CPU | target |",
+        "| shape | contender | seconds | rate | speed-up, wall | speed-up, CPU | target |",
         "|---|---|---|---|---|---|---|",
     ]
     for shape in dict.fromkeys(s.shape for s in samples):
@@ -152,28 +122,21 @@ def race_table(samples: Sequence[Sample]) -> str:
             cells = [
                 shape,
                 name,
-                spread(s.seconds for s in rounds),
+                median_and_range(s.seconds for s in rounds),
                 f"{rate:,.1f} {rounds[0].unit}/s",
             ]
-            cells += ["", "", ""] if rounds[0].ours else _against(group, name, rounds[0].target)
+            cells += ["", "", ""] if rounds[0].ours else _speed_up(group, name, rounds[0].target)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _against(group: Sequence[Sample], name: str, target: float | None) -> list[str]:
-    wall, cpu = (ratio(group, name, clock) for clock in (_seconds, _cpu))
+def _speed_up(group: Sequence[Sample], name: str, target: float | None) -> list[str]:
+    wall = ratio(group, name, lambda sample: sample.seconds)
+    cpu = ratio(group, name, lambda sample: sample.cpu)
     verdict = ""
     if target is not None:
         verdict = f"{target:g}: {'met' if wall[1] >= target else 'missed'}"
     return [*(f"{r[1]:.2f} ({r[0]:.2f} to {r[2]:.2f})" for r in (wall, cpu)), verdict]
-
-
-def _seconds(sample: Sample) -> float:
-    return sample.seconds
-
-
-def _cpu(sample: Sample) -> float:
-    return sample.cpu
 
 
 def process_table(samples: Sequence[Sample]) -> str:
@@ -181,17 +144,18 @@ def process_table(samples: Sequence[Sample]) -> str:
     for shape in dict.fromkeys(s.shape for s in samples):
         group = [s for s in samples if s.shape == shape]
         lines.append(
-            f"| {shape} | {spread(s.seconds for s in group)} | {spread(s.cpu for s in group)} |"
+            f"| {shape} | {median_and_range(s.seconds for s in group)} "
+            f"| {median_and_range(s.cpu for s in group)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def memory_table(peaks: Sequence[Peak]) -> str:
     counts = sorted({peak.count for peak in peaks})
-    heads = [f"own, N = {n:,} | in all" for n in counts]
+    heads = [f"own, N = {n:,} | total" for n in counts]
     lines = [
         "MiB of a stage over N latents of 4 KiB (and images of 3 KiB). Own: memory that the kernel "
-        "cannot\ntake back. In all: with the pages of mapped files, which it takes back when it "
+        "cannot\ntake back. Total: with the pages of mapped files, which it takes back when it "
         "needs room.\n",
         f"| stage | {' | '.join(heads)} |",
         "|---" * (1 + 2 * len(counts)) + "|",
@@ -205,8 +169,8 @@ def memory_table(peaks: Sequence[Peak]) -> str:
 
 def quality_table(found: Sequence[Quality]) -> str:
     lines = [
-        "The last model of the run that lies in `outputs/`, computed in either precision and "
-        "measured as stage\n`evaluate` does. Seconds: of samples and metrics together.\n",
+        "The last model of the run in `outputs/`, computed in each precision and measured as in "
+        "stage `evaluate`.\nSeconds: for samples and metrics together.\n",
         "| model | precision | seconds | KID | critic gap | test noise loss |",
         "|---|---|---|---|---|---|",
         *(
@@ -219,14 +183,14 @@ def quality_table(found: Sequence[Quality]) -> str:
 
 
 def growth_table(peaks: Sequence[Peak]) -> str:
-    """What each further latent costs; nothing where one count was measured."""
+    """What each further latent costs; empty if only one count was measured."""
     counts = sorted({peak.count for peak in peaks})
     steps = list(pairwise(counts))
     if not steps:
         return ""
     lines = [
-        "\nSeconds of the same runs, start-up and all, and milliseconds of each latent beyond the "
-        "smaller N.\n`train_diffusion` draws as many of them whatever N is.\n",
+        "\nSeconds of the same runs with their start, and milliseconds for each latent beyond the "
+        "smaller N.\n`train_diffusion` takes the same number of latents, whatever N is.\n",
         "| stage | "
         + " | ".join([f"N = {n:,}" for n in counts] + [f"{a:,} to {b:,}" for a, b in steps])
         + " |",

@@ -1,37 +1,41 @@
-"""What a step of scale full costs in FLOPs, memory and bytes sent, and what follows for many GPUs.
+"""The cost of a step of scale full in FLOPs, memory and bytes sent, and what follows for many GPUs.
 
-`python benchmarks/cost_model.py` prints the tables of docs/scaling.md. Networks are counted, the
-rest is arithmetic over the figures of ``Machine``. No table here was measured on GPUs.
+`python benchmarks/speed/cost_model.py` prints the tables of docs/scaling.md. The networks are
+counted; the rest is arithmetic over the numbers in ``Machine``. Nothing was measured on GPUs.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import compare_paths
 import torch
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from advloop.augment import VARIANTS
-from advloop.discriminator import Discriminator
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from advloop.data.augmentation import VARIANTS
+from advloop.models.denoiser import Denoiser, unet_config
+from advloop.models.discriminator import Discriminator
 from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
-from advloop.unet import Denoiser, unet_config
+from shapes import ROOT
 
-FULL = compare_paths.ROOT / "conf/scale/full.yaml"
+FULL = ROOT / "conf/scale/full.yaml"
 ROWS_A_SHARD = 16_384
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Assumptions, but where a command is named: that was run, on one core of an AVX2 machine.
+    """Assumed, except the numbers with a command: that ran on one core of an AVX2 machine.
 
-    flops: of a GPU over these small convolutions, a fifth of an H100's dense bf16 peak.
+    flops: of a GPU on these small convolutions, a fifth of an H100's dense bf16 peak.
     launch: seconds a step that do not shrink with the batch (kernel launches, the update).
-    links: bytes a second that a ring all-reduce gets, by GPUs: inside a node, and across nodes.
+    inside, across: bytes a second of a ring all-reduce inside a node and across nodes.
     """
 
     flops: float = 200e12
@@ -48,7 +52,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one latent or network. forward: FLOPs of the U-Net over one latent."""
+    """Sizes of the networks and of one latent or image. forward: FLOPs of the U-Net a latent."""
 
     parameters: int
     forward: float
@@ -69,7 +73,7 @@ def _forward_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> float:
 
 
 def count_work(content: Any) -> Work:
-    """Networks of a scale's ``content``, counted without memory for them."""
+    """Counts the networks of a scale's ``content``, without allocating them."""
     params = Params(content, FULL)
     channels, size = content.autoencoder.latent_channels, content.data.image_size
     side = size // content.autoencoder.factor
@@ -90,7 +94,7 @@ def count_work(content: Any) -> Work:
 
 
 def all_reduce_seconds(size: float, gpus: int, machine: Machine) -> float:
-    """Of a ring over ``size`` bytes: each GPU sends 2 (gpus - 1) / gpus of them."""
+    """A ring all-reduce of ``size`` bytes: each GPU sends 2 (gpus - 1) / gpus times as many."""
     if gpus == 1:
         return 0.0
     speed = machine.inside if gpus <= machine.gpus_a_node else machine.across
@@ -98,10 +102,10 @@ def all_reduce_seconds(size: float, gpus: int, machine: Machine) -> float:
 
 
 def step_seconds(work: Work, rows: float, gpus: int, machine: Machine) -> float:
-    """Of a step of the noise loss over ``rows`` latents a GPU.
+    """One step of the noise loss over ``rows`` latents a GPU.
 
-    Gradients are sent while the backward pass, two thirds of the work, goes on; what does not
-    fit there is waited for, and so is the last bucket.
+    Gradients are sent during the backward pass, which is two thirds of the work. The step waits for
+    what does not fit there, and at least for the last bucket.
     """
     compute = 3 * work.forward * rows / machine.flops
     size = 4.0 * work.parameters
@@ -117,7 +121,7 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def step_table(work: Work) -> str:
-    """FLOPs, memory and traffic of one row or one GPU."""
+    """FLOPs, memory and traffic for one row or one GPU."""
     mega = 4 * work.parameters / 1e6
     forward = work.forward / 1e9
     reference = "reference's forward of both"
@@ -160,7 +164,7 @@ def step_table(work: Work) -> str:
 
 
 def efficiency_table(work: Work, batch: int, machine: Machine) -> str:
-    """Predicted speed-up over GPUs, that of one GPU being 1."""
+    """Predicted rates and efficiencies; one GPU has an efficiency of 1."""
     rows = []
     one = batch / step_seconds(work, batch, 1, machine)
     for name, shared in (
@@ -171,21 +175,14 @@ def efficiency_table(work: Work, batch: int, machine: Machine) -> str:
             local = batch / gpus if shared else batch
             seconds = step_seconds(work, local, gpus, machine)
             rate = gpus * local / seconds
-            rows.append(
-                [
-                    name,
-                    str(gpus),
-                    f"{local:g}",
-                    f"{1000 * seconds:.0f}",
-                    f"{rate:,.0f}",
-                    f"{rate / one / gpus:.0%}",
-                ]
-            )
+            cells = [name, str(gpus), f"{local:g}", f"{1000 * seconds:.0f}", f"{rate:,.0f}"]
+            rows.append([*cells, f"{rate / one / gpus:.0%}"])
     return table("| rows a step | GPUs | rows a GPU | ms a step | rows/s | efficiency |", rows)
 
 
-def generation_table(work: Work, count: int, batch: int, steps: int, machine: Machine) -> str:
-    """Whole batches go to GPUs; no GPU waits for another but at the end."""
+def generation_table(work: Work, generate: Any, machine: Machine) -> str:
+    """GPUs take whole batches, and wait for each other only at the end."""
+    count, batch, steps = generate.num_samples, generate.batch_size, generate.num_inference_steps
     rows = []
     for gpus in (1, 8, 64):
         for size in dict.fromkeys((batch, min(batch, math.ceil(count / gpus)))):
@@ -197,7 +194,7 @@ def generation_table(work: Work, count: int, batch: int, steps: int, machine: Ma
 
 
 def growth_table(work: Work, variants: int, machine: Machine) -> str:
-    """What grows with the images: bytes, and the seconds of reading or hashing them once."""
+    """What grows with the number of images: bytes, and the time to read or hash them once."""
     rows: list[list[str]] = []
     counts = (1e6, 1e8)
 
@@ -231,7 +228,7 @@ def host_lines(work: Work, batch: int, machine: Machine) -> str:
 
 
 def tables() -> str:
-    """All of it, as docs/scaling.md shows it."""
+    """All tables, as in docs/scaling.md."""
     content: Any = OmegaConf.load(FULL)
     work, machine = count_work(content), Machine()
     batch, generate = content.base.batch_size, content.generate
@@ -243,13 +240,7 @@ def tables() -> str:
             efficiency_table(work, batch, machine),
             host_lines(work, batch, machine),
             f"### Generating {generate.num_samples:,} samples (predicted)\n",
-            generation_table(
-                work,
-                generate.num_samples,
-                generate.batch_size,
-                generate.num_inference_steps,
-                machine,
-            ),
+            generation_table(work, generate, machine),
             "### Ever more images (predicted)\n",
             growth_table(work, VARIANTS[content.encode_dataset.augment], machine),
         ]

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from advloop.autoencoder import Codec, build_autoencoder, to_pixels
-from advloop.core.runtime import autocast, batches
-from advloop.latents import encode_rows
+from advloop.core.device import autocast
+from advloop.core.random import batches
+from advloop.models.autoencoder import build_autoencoder
+from advloop.models.codec import Codec, encode_rows, to_pixels
 from advloop.params.data import AutoencoderParams
 from race import Contender
 
@@ -21,30 +22,36 @@ def contenders(
     images: npt.NDArray[np.uint8],
     batch: int,
     precision: str,
-    where: torch.device,
+    device: torch.device,
 ) -> list[Contender]:
-    """Each encodes ``images`` (N, S, S, 3); ours and the one by one write them to a file."""
+    """Each encodes ``images`` (N, S, S, 3); the first two also write the latents to a file."""
     torch.manual_seed(0)
-    codec = Codec(build_autoencoder(params).to(where).eval(), precision=precision)
+    codec = Codec(build_autoencoder(params).to(device).eval(), precision=precision)
     plain = Codec(codec.model)
     count = len(images)
-    kept = tempfile.TemporaryDirectory()  # goes with the contenders
+    temporary = tempfile.TemporaryDirectory()  # removed together with the contenders
+    folder = Path(temporary.name)
 
     def ours() -> None:
         encode_rows(
-            codec, images, np.arange(count), batch, Path(kept.name) / "ours.pt", lambda parts: parts
+            codec,
+            images,
+            np.arange(count),
+            batch,
+            Path(folder.name) / "ours.pt",
+            lambda parts: parts,
         )
 
     def one_by_one() -> None:
         torch.save(
             torch.cat([plain.encode(images[k : k + 1]).cpu() for k in range(count)]),
-            Path(kept.name) / "one.pt",
+            folder / "one.pt",
         )
 
-    pixels = to_pixels(images, where)
+    pixels = to_pixels(images, device)
 
     def bare() -> None:
-        with torch.no_grad(), autocast(precision, where):
+        with torch.no_grad(), autocast(precision, device):
             for part in batches(count, batch):
                 codec.model.encode(pixels[part.start : part.stop])  # type: ignore[operator]
 

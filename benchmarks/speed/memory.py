@@ -1,4 +1,4 @@
-"""Peak memory of single stages over more and more latents: it should not grow with them."""
+"""Peak memory of single stages as latents get more: it should not grow with their number."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from advloop.autoencoder import build_autoencoder, save_autoencoder
-from advloop.core.io import save_torch, write_json
-from advloop.discriminator import build_discriminator, save_discriminator
-from advloop.manifest import write_manifest
+from advloop.core.files import save_torch, write_json
+from advloop.data.dataset import write_manifest
+from advloop.models.autoencoder import build_autoencoder, save_autoencoder
+from advloop.models.denoiser import build_unet, save_checkpoint, unet_config
 from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import UNetParams
-from advloop.params.discriminator import DiscriminatorParams
 from advloop.params.loader import Params
-from advloop.unet import build_unet, save_checkpoint, unet_config
+from shapes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (5_000, 20_000, 80_000)
 CHANNELS, SIDE, IMAGE = 16, 8, 32  # 4 KiB a latent, 3 KiB an image
+VALIDATION = 500  # images and latents
 POLL = 0.02
-# Networks as small as the stages take: what is measured is the data's share.
+# The smallest networks that the stages accept, because only the memory of the data matters.
 SMALL = {
     "scale": "memory",
     "precision": "fp32",
@@ -37,12 +37,11 @@ SMALL = {
     "encode_dataset": {"augment": "none", "batch_size": 500},
     "unet": {"block_out_channels": [16], "layers_per_block": 1, "norm_num_groups": 4},
     "generate": {"num_inference_steps": 1, "batch_size": 500},
-    "encode": {"batch_size": 500},
     "discriminator": {"channels": [8]},
     "train_disc": {"epochs": 1, "batch_size": 500},
     "train_diffusion": {
         "epochs": 1,
-        "samples_per_epoch": 2000,  # drawn from all of the latents
+        "samples_per_epoch": 2000,  # drawn from all latents
         "batch_size": 100,
         "eval_interval": 1,
         "sample_interval": 1,
@@ -51,22 +50,24 @@ SMALL = {
     },
 }
 STAGES = {
-    "generate": "--iteration 0 --model model.pt --latents latents --out made/fake.pt "
-    "--predicted made/predicted.pt",
-    "encode": "--iteration 0 --data data --autoencoder autoencoder --stats latents/stats.json "
-    "--out made/real.pt --manifest made/real.csv",
+    "encode_dataset": "--data data --autoencoder autoencoder --out made/latents",
+    "generate": "--iteration 0 --model model.pt --latents latents --out made/fake.pt",
+    "predict": "--iteration 0 --model model.pt --latents latents --out made/predicted.pt",
+    "encode": "--iteration 0 --data data --latents latents --out made/real.pt "
+    "--manifest made/real.csv",
     "train_disc": "--iteration 0 --real latents/train.pt --manifest real.csv --latents latents "
-    "--fake fake.pt --predicted none --replay none --out made/disc --metrics made/disc.json",
-    "train_diffusion": "--iteration 0 --model model.pt --discriminator disc.pt --fakes fake.pt "
-    "--latents latents --autoencoder autoencoder --out made/diffusion --metrics made/metrics.json",
+    "--fake fake.pt --out made/discriminator",
+    "train_diffusion": "--iteration 0 --model model.pt --fakes fake.pt --latents latents "
+    "--autoencoder autoencoder --out made/model",
 }
 
 
 @dataclass(frozen=True)
 class Peak:
-    """MiB of one stage over ``count`` latents. own: memory that nothing but this process holds.
+    """Memory of one stage over ``count`` latents, in MiB.
 
-    total: with the pages of mapped files, which the kernel takes back when it needs room.
+    own: memory of this process alone. total: with the pages of mapped files, which the kernel takes
+    back when it needs room.
     """
 
     stage: str
@@ -82,20 +83,18 @@ def _latents(path: Path, count: int) -> None:
 
 
 def prepare(folder: Path, count: int) -> None:
-    """What every stage of STAGES reads, for ``count`` latents, images or samples."""
-    content = OmegaConf.merge(OmegaConf.load(ROOT / "params.yaml"), SMALL)
+    """Write what the stages of STAGES read, for ``count`` latents, images or samples."""
+    content: Any = OmegaConf.merge(OmegaConf.load(ROOT / "params.yaml"), SMALL)
     content.generate.num_samples = count
     OmegaConf.save(content, folder / "params.yaml")
-    params = Params(OmegaConf.load(folder / "params.yaml"), folder / "params.yaml")
+    params = Params.load(folder / "params.yaml")
     autoencoder = build_autoencoder(params.section("autoencoder", AutoencoderParams))
     save_autoencoder(folder / "autoencoder", autoencoder)
     config = unet_config(params.section("unet", UNetParams), CHANNELS, SIDE)
     unet = build_unet(config, seed=0)
     save_checkpoint(folder / "model.pt", unet)
-    disc = build_discriminator(params.section("discriminator", DiscriminatorParams), CHANNELS, 0, 0)
-    save_discriminator(folder / "disc.pt", disc.config, disc.state_dict())
     _latents(folder / "latents/train.pt", count)
-    _latents(folder / "latents/val.pt", 500)
+    _latents(folder / "latents/val.pt", VALIDATION)
     _latents(folder / "fake.pt", count)
     write_json(folder / "latents/stats.json", {"latent_scale": 1.0, "latent_shift": 0.0})
     _images(folder / "data", count)
@@ -105,8 +104,9 @@ def prepare(folder: Path, count: int) -> None:
 
 
 def _images(folder: Path, count: int) -> None:
-    """As stage prepare leaves them; as many as are drawn, and one for each evaluation split."""
-    rows = [(f"{k}.png", f"group{k % 100}", "train" if k % 5 else "val") for k in range(count)]
+    """As stage prepare leaves them: ``count`` of train, and some of every other split."""
+    rows = [(f"{k}.png", f"group{k % 100}", "train") for k in range(count)]
+    rows += [(f"val{k}.png", "val", "val") for k in range(VALIDATION)]
     rows += [("tune.png", "tune", "tune"), ("test.png", "test", "test")]
     write_manifest(folder / "manifest.csv", rows)
     images = np.lib.format.open_memmap(
@@ -119,7 +119,7 @@ def _images(folder: Path, count: int) -> None:
 
 
 def _status(pid: int) -> dict[str, int]:
-    """KiB of a process; {} where it has ended."""
+    """Memory of a process in KiB; {} if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -129,9 +129,9 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def measure(stage: str, folder: Path, count: int) -> Peak:
-    """Run a stage of STAGES in ``folder``. RssAnon is polled, VmHWM is the kernel's own peak.
+    """Run a stage of STAGES in ``folder``; own is polled, total is the kernel's own peak.
 
-    Raises CalledProcessError with the stage's output where it fails.
+    Raises CalledProcessError, after printing the stage's output, if the stage fails.
     """
     command = [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *STAGES[stage].split()]
     own = total = 0

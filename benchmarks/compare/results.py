@@ -5,30 +5,30 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import compare_paths
 from omegaconf import DictConfig
 from PIL import Image
 
-from advloop.comparison import CONTROL, Comparison, kept_rows
-from advloop.comparison_page import page
+import project
 from advloop.core.errors import UserError
-from advloop.core.io import atomic_path, read_json
-from compare_cells import Arm, Cell, compose
-from compare_git import experiments, git
-from compare_state import remember_seconds
+from advloop.core.files import atomic_path, read_json
+from cells import Arm, Cell, compose
+from comparison import CONTROL, Comparison
+from experiments import experiments, read_file, remember_seconds
+from project import git
+from results_page import page
+from scores import METRICS_FILE, PICTURE_FILE, compared_scores
 
 RESULTS, PAGE, TRIED = "docs/results.json", "docs/results.md", "docs/tried.md"
 PICTURES = "docs/results"
-COLOURS = 32  # of a picture: a quarter of its size, and plans have few
+COLOURS = 32  # a quarter of the file's size, and floor plans have few colours
 
 
 def steps_of(params: DictConfig) -> int | None:
-    """Optimiser steps of one iteration; None where an epoch is all training latents."""
+    """Optimizer steps of one iteration; None if an epoch takes all training latents."""
     training = params.train_diffusion
     if training.samples_per_epoch is None:
         return None
@@ -36,7 +36,7 @@ def steps_of(params: DictConfig) -> int | None:
 
 
 def describe(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
-    """What is known of the results before any cell runs."""
+    """The part of the results that is known before any cell runs."""
     params = {arm.name: compose(arm, seeds[0]) for arm in arms}
     return {
         "commit": git("rev-parse", "--short=10", "HEAD").strip(),
@@ -54,51 +54,42 @@ def describe(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def file_of(commit: str, path: str) -> bytes:
-    return subprocess.run(
-        ["git", "show", f"{commit}:{path}"],
-        cwd=compare_paths.ROOT,
-        check=True,
-        capture_output=True,
-    ).stdout
-
-
 def collect(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Of the finished cells, by arm and seed."""
+    """The finished cells, by arm and seed."""
     done = experiments()
     found: dict[str, dict[str, Any]] = {}
     for cell in cells:
         if cell.name in done:
-            metrics = json.loads(file_of(done[cell.name][0], "reports/metrics.json"))
+            metrics = json.loads(read_file(done[cell.name], METRICS_FILE))
             found.setdefault(cell.arm.name, {})[str(cell.seed)] = {
                 "experiment": cell.name,
                 "seconds": remember_seconds(cell.name),
-                "rows": kept_rows(metrics),
+                "rows": compared_scores(metrics),
             }
     return found
 
 
 def save_pictures(cells: Sequence[Cell]) -> None:
-    """Of each arm's first seed, in few colours; those of other arms go."""
+    """One an arm, of its first seed, in few colours; pictures of other arms are removed."""
     done = experiments()
     first = min(cell.seed for cell in cells)
-    shutil.rmtree(compare_paths.ROOT / PICTURES, ignore_errors=True)
+    shutil.rmtree(project.ROOT / PICTURES, ignore_errors=True)
     for cell in cells:
         if cell.seed == first and cell.name in done:
-            shown = file_of(done[cell.name][0], "reports/samples.png")
-            picture = Image.open(io.BytesIO(shown)).convert("RGB")
+            samples = io.BytesIO(read_file(done[cell.name], PICTURE_FILE))
+            picture = Image.open(samples).convert("RGB")
             small = picture.quantize(COLOURS, dither=Image.Dither.NONE)
-            with atomic_path(compare_paths.ROOT / PICTURES / f"{cell.arm.name}.png") as temporary:
+            with atomic_path(project.ROOT / PICTURES / f"{cell.arm.name}.png") as temporary:
                 small.save(temporary, format="png", optimize=True)
 
 
 def rendered(root: Path) -> str:
-    """docs/results.md as it follows from docs/results.json, docs/tried.md and the pictures."""
+    """docs/results.md, made from docs/results.json, docs/tried.md and the pictures."""
     if not (root / RESULTS).exists():
         raise UserError(f"{RESULTS}: not made yet; run `make compare`")
     results = read_json(root / RESULTS)
     if not Comparison(results).iterations:
-        raise UserError(f"{RESULTS}: holds no finished cell")
+        raise UserError(f"{RESULTS}: no cell has finished; run `make compare`")
     pictures = {
         path.stem: path.relative_to(root / "docs").as_posix()
         for path in sorted((root / PICTURES).glob("*.png"))
@@ -107,7 +98,7 @@ def rendered(root: Path) -> str:
 
 
 def write_page() -> None:
-    text = rendered(compare_paths.ROOT)
-    with atomic_path(compare_paths.ROOT / PAGE) as temporary:
+    text = rendered(project.ROOT)
+    with atomic_path(project.ROOT / PAGE) as temporary:
         temporary.write_text(text)
     print(f"wrote {PAGE}", flush=True)

@@ -1,4 +1,4 @@
-"""DDIM generation: ours, a loop like diffusers' DDIMPipeline, the bare forwards."""
+"""DDIM generation: ours, a loop like diffusers' DDIMPipeline, and the network's forward passes."""
 
 from __future__ import annotations
 
@@ -7,47 +7,51 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
-from advloop.core.runtime import autocast, batches
-from advloop.sampling import noise_for, sample_ddim
-from advloop.schedule import make_alphas_cumprod
-from advloop.unet import build_unet
+from advloop.core.device import autocast
+from advloop.core.random import batches, noise_for
+from advloop.diffusion.process import make_alphas_cumprod
+from advloop.diffusion.sampling import sample_ddim
+from advloop.models.denoiser import build_unet
 from race import Contender
 
 PIPELINE_BATCH = 16  # eval_batch_size of diffusers' example
 
 
 def contenders(
-    config: dict[str, Any], count: int, steps: int, batch: int, precision: str, where: torch.device
+    config: dict[str, Any], count: int, steps: int, batch: int, precision: str, device: torch.device
 ) -> list[Contender]:
-    """Each draws ``count`` latents in ``steps`` network calls apiece."""
-    ours = build_unet(config, seed=0).placed(where).eval()
+    """Each draws ``count`` latents, with ``steps`` network calls for each."""
+    ours = build_unet(config, seed=0).moved_to(device).eval()
     shape = ours.latent_shape
     alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 
     def our_samples() -> None:
-        with torch.no_grad(), autocast(precision, where):
+        with torch.no_grad(), autocast(precision, device):
             for part in batches(count, batch):
-                noise = noise_for(part, shape, 0, "bench").to(where)
+                noise = noise_for(part, shape, 0, "bench").to(device)
                 sample_ddim(ours, noise, alphas_cumprod, "v_prediction", steps).cpu()
 
-    plain = UNet2DModel(**config).to(where).eval()
-    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    plain: Any = UNet2DModel(**config)
+    plain.to(device).eval()
+    scheduler: Any = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
+    )
 
     def pipeline_samples() -> None:
         scheduler.set_timesteps(steps)
         with torch.no_grad():
             for part in batches(count, min(PIPELINE_BATCH, count)):
-                latents = torch.randn(len(part), *shape, device=where)
+                latents = torch.randn(len(part), *shape, device=device)
                 for t in scheduler.timesteps:
                     output = plain(latents, t).sample
                     latents = scheduler.step(output, t, latents, eta=0.0).prev_sample
                 latents.cpu()
 
     def bare_forwards() -> None:
-        with torch.no_grad(), autocast(precision, where):
+        with torch.no_grad(), autocast(precision, device):
             for part in batches(count, batch):
-                latents = torch.zeros(len(part), *shape, device=where)
-                timesteps = torch.zeros(len(part), dtype=torch.long, device=where)
+                latents = torch.zeros(len(part), *shape, device=device)
+                timesteps = torch.zeros(len(part), dtype=torch.long, device=device)
                 for _ in range(steps):
                     ours(latents, timesteps)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import compare_paths
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from advloop.comparison import CONTROL, EQUAL_COMPUTE, equal_compute_epochs
+import project
 from advloop.core.errors import UserError
-from compare_git import git
+from advloop.objectives import recipe_of
+from comparison import CONTROL, EQUAL_COMPUTE
+from project import git
 
 PREFIX = "compare-"
 
@@ -25,7 +27,7 @@ class Arm:
     name: str
     objective: str
     epochs: int | None  # None: the objective's own
-    evaluations: float  # of the network, a step
+    evaluations: float  # of the network, in one step
 
     def overrides(self, seed: int) -> list[str]:
         changed = [] if self.epochs is None else [f"train_diffusion.epochs={self.epochs}"]
@@ -45,17 +47,19 @@ def compose(arm: Arm, seed: int) -> DictConfig:
 
     import hydra_plugins.advloop_derived  # noqa: F401  (registers the resolver)
 
-    with initialize_config_dir(str(compare_paths.ROOT / "conf"), version_base=None):
+    with initialize_config_dir(str(project.ROOT / "conf"), version_base=None):
         return compose("config", arm.overrides(seed))
 
 
 def code_and_data(params: DictConfig) -> str:
-    """Git's names of the contents that a run's figures follow from.
-
-    What dvc.yaml names, and the versions of what is installed.
-    """
-    stages = yaml.safe_load((compare_paths.ROOT / "dvc.yaml").read_text())["stages"].values()
-    deps = {dep for stage in stages for dep in stage.get("do", stage)["deps"]}
+    """Git's hashes of the code, data and locked packages that the scores of a run follow from."""
+    stages = yaml.safe_load((project.ROOT / "dvc.yaml").read_text())["stages"].values()
+    name = params.objective.name
+    deps = {
+        dep.replace("${objective.name}", name)
+        for stage in stages
+        for dep in stage.get("do", stage)["deps"]
+    }
     paths = {"dvc.yaml", "uv.lock", *(dep for dep in deps if dep.startswith(("src/", "stages/")))}
     for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
         path = OmegaConf.select(params, key)
@@ -68,14 +72,14 @@ def cell(arm: Arm, seed: int) -> Cell:
     params = compose(arm, seed)
     values = OmegaConf.to_container(params, resolve=True)
     assert isinstance(values, dict)
-    values.pop("derived")  # follows from the others, and holds a digest of every objective's file
+    values.pop("derived")  # follows from the others, and digests the files of all objectives
     matters = json.dumps(values, sort_keys=True) + code_and_data(params)
     digest = hashlib.sha256(matters.encode()).hexdigest()[:8]
     return Cell(arm, seed, f"{PREFIX}{arm.name}-{seed}-{digest}")
 
 
 def objectives_of(asked: str | None) -> list[str]:
-    """Those of git's conf/objective/, or the asked ones of them."""
+    """The names in ``asked``, or every objective that git tracks in conf/objective/."""
     found = [Path(path).stem for path in git("ls-files", "conf/objective/*.yaml").splitlines()]
     chosen = sorted(found) if asked is None else list(dict.fromkeys(asked.split(",")))
     for name in chosen:
@@ -92,16 +96,46 @@ def seeds_of(asked: str) -> list[int]:
     return sorted({int(seed) for seed in asked.split(",")})
 
 
-def arms_of(objectives: Sequence[str]) -> list[Arm]:
-    from advloop.objectives.registry import OBJECTIVES
+def _evaluations(objective: str) -> float:
+    """Network passes in a step of what a file of conf/objective sets; UserError if none does."""
+    path = project.ROOT / f"conf/objective/{objective}.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{objective}: there is no {path.relative_to(project.ROOT)}; name one that is"
+        )
+    content = OmegaConf.load(path)
+    name = OmegaConf.select(content, "objective.name") or OmegaConf.select(content, "name")
+    return float(recipe_of(name).evaluations)
 
-    for name in objectives:
-        if name not in OBJECTIVES:
-            raise UserError(f"{name}: not in OBJECTIVES of src/advloop/objectives/registry.py")
-    costs = {name: float(OBJECTIVES[name].evaluations) for name in objectives}
+
+def arms_of(objectives: Sequence[str]) -> list[Arm]:
+    """One arm an objective; if any costs more than the control, also that of equal compute."""
+    costs = {name: _evaluations(name) for name in objectives}
     arms = [Arm(name, name, None, cost) for name, cost in costs.items()]
     if max(costs.values()) > costs[CONTROL]:
         epochs = compose(arms[objectives.index(CONTROL)], 0).train_diffusion.epochs
         more = equal_compute_epochs(epochs, costs)
         arms.append(Arm(EQUAL_COMPUTE, CONTROL, more, costs[CONTROL]))
     return arms
+
+
+def equal_compute_epochs(epochs: int, evaluations: Mapping[str, float]) -> int:
+    """Epochs in which the control evaluates the network at least as often as the costliest arm.
+
+    epochs: those of every objective; evaluations: in one step, by objective with the control.
+    """
+    factor = max(evaluations.values()) / evaluations[CONTROL]
+    return math.ceil(round(epochs * factor, 6))  # 10 * (4.2 / 3) is 14.000000000000002
+
+
+def order_of_cells(arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Seed by seed, each seed beginning with another arm.
+
+    The first cell of a seed runs the stages that the others then take from DVC's run-cache. No arm
+    pays for that twice before every arm has paid once.
+    """
+    cells = []
+    for k, seed in enumerate(seeds):
+        turn = k % len(arms)
+        cells += [(arm, seed) for arm in (*arms[turn:], *arms[:turn])]
+    return cells

@@ -11,18 +11,21 @@ from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from advloop.core.runtime import autocast
-from advloop.criterion import Criterion
-from advloop.diffusion_training import Setup, train_diffusion
-from advloop.objectives.none import noise_only
-from advloop.params.diffusion import BaseParams, DiffusionParams
-from advloop.unet import build_unet
+from advloop.core.device import autocast
+from advloop.diffusion.criterion import noise_criterion
+from advloop.models.denoiser import build_unet
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.training import BaseParams
+from advloop.training.batches import Side
+from advloop.training.diffusion import Setup, train_diffusion
 from race import Contender
 
-DIFFUSION = DiffusionParams(1000, "squaredcos_cap_v2", "v_prediction")
+DIFFUSION = DiffusionParams(
+    num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
+)
 
 
-def epoch_of(latents: torch.Tensor, batch: int, precision: str, where: torch.device) -> Setup:
+def epoch_of(latents: torch.Tensor, batch: int, precision: str, device: torch.device) -> Setup:
     """One epoch of the base's training over ``latents`` (N, C, H, W), N a multiple of ``batch``."""
     params = BaseParams(
         pretrained=None,
@@ -35,38 +38,32 @@ def epoch_of(latents: torch.Tensor, batch: int, precision: str, where: torch.dev
         grad_clip=1.0,
         eval_interval=1,
     )
-    criterion = Criterion(
-        objective=noise_only,
-        weight=0.0,
-        discriminator=None,
-        diffusion=DIFFUSION,
-        precision=precision,
-        where=where,
-    )
-    return Setup(params, criterion, latents, latents[:1], 0, "train_base", iteration=-1)
+    criterion = noise_criterion(DIFFUSION, precision, device)
+    train, val = Side(latents), Side(latents[:1])
+    return Setup(params, criterion, train, val, 0, "train_base", iteration=-1)
 
 
 def contenders(
-    config: dict[str, Any], latents: torch.Tensor, batch: int, precision: str, where: torch.device
+    config: dict[str, Any], latents: torch.Tensor, batch: int, precision: str, device: torch.device
 ) -> list[Contender]:
     """Each trains one epoch over ``latents`` (N, C, H, W), N a multiple of ``batch``.
 
-    The loop of the example is left out where accelerate is not installed.
+    The example's loop is left out if accelerate is not installed.
     """
-    count, setup = len(latents), epoch_of(latents, batch, precision, where)
-    ours = build_unet(config, seed=0).placed(where)
+    count, setup = len(latents), epoch_of(latents, batch, precision, device)
+    ours = build_unet(config, seed=0).moved_to(device)
 
     def our_epoch() -> None:
         train_diffusion(setup, ours, lambda items: items, lambda *_: None)
 
-    bare = build_unet(config, seed=0).placed(where)
+    bare = build_unet(config, seed=0).moved_to(device)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), 1e-4, fused=True)
-    noisy, target = torch.randn(2, batch, *latents.shape[1:], device=where)
-    timesteps = torch.arange(batch, device=where)
+    noisy, target = torch.randn(2, batch, *latents.shape[1:], device=device)
+    timesteps = torch.arange(batch, device=device)
 
     def bare_epoch() -> None:
         for _ in range(count // batch):
-            with autocast(precision, where):
+            with autocast(precision, device):
                 output = bare(noisy, timesteps)
             F.mse_loss(output, target).backward()
             bare_optimizer.step()
@@ -77,21 +74,21 @@ def contenders(
         Contender(f"bare forward, backward, step, {precision}", bare_epoch, count, target=0.95),
     ]
     if find_spec("accelerate"):
-        found.append(_example(config, latents, batch, where))
+        found.append(_example(config, latents, batch, device))
     return found
 
 
 def _example(
-    config: dict[str, Any], latents: torch.Tensor, batch: int, where: torch.device
+    config: dict[str, Any], latents: torch.Tensor, batch: int, device: torch.device
 ) -> Contender:
-    """As in diffusers' examples/unconditional_image_generation, in fp32."""
+    """The loop of diffusers' examples/unconditional_image_generation, in fp32."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision="no")
-    scheduler = DDPMScheduler(prediction_type="v_prediction")
-    unet = UNet2DModel(**config)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    scheduler: Any = DDPMScheduler(prediction_type="v_prediction")
+    unet: Any = UNet2DModel(**config)
     average = EMAModel(unet.parameters(), decay=0.999)
-    average.to(where)
+    average.to(device)
     unet, optimizer, loader = accelerator.prepare(
         unet,
         torch.optim.AdamW(unet.parameters(), 1e-4),
@@ -112,6 +109,6 @@ def _example(
                 optimizer.step()
                 optimizer.zero_grad()
             average.step(unet.parameters())
-            loss.detach().item()  # its progress bar shows the loss of every step
+            loss.detach().item()  # its progress bar reads the loss of every step
 
     return Contender("diffusers + accelerate, fp32", epoch, len(latents), target=2.0)

@@ -1,10 +1,10 @@
 """Every objective against `none` over training seeds: `make compare` writes docs/results.md.
 
-Each cell, an arm (an objective, or the control of equal compute) and a training seed, is one
-experiment in DVC's queue, named `compare-ARM-SEED-DIGEST`. The digest is of all that the cell's
-figures follow from, so that a name among the experiments of this repository means a finished
-cell, and commits that change nothing of that leave it finished. Interrupted or failed, it goes on
-where it stopped: finished cells stay, and finished stages of others come from DVC's run-cache.
+A cell is an arm (an objective, or the control of equal compute) with a training seed. It is one
+experiment in DVC's queue, named `compare-ARM-SEED-DIGEST`. The digest covers everything that the
+cell's scores follow from: an experiment of this name is a finished cell, and commits that change
+nothing of that leave it finished. After an interruption or a failure, call it again: finished cells
+stay, and finished stages of the others come from DVC's run-cache.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 
-import compare_paths
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from advloop.comparison import CONTROL, EQUAL_COMPUTE, order_of_cells
+import project
 from advloop.core.errors import UserError
-from advloop.core.io import write_json
-from compare_cells import arms_of, cell, objectives_of, seeds_of
-from compare_git import experiments
-from compare_queue import enqueue, settle, start_worker, stop, wait
-from compare_results import PAGE, RESULTS, TRIED, collect, describe, save_pictures, write_page
-from compare_workspace import check_clean, one_at_a_time, restore_workspace
+from advloop.core.files import write_json
+from cell_queue import enqueue, settle, start_worker, stop, wait
+from cells import arms_of, cell, objectives_of, order_of_cells, seeds_of
+from comparison import CONTROL, EQUAL_COMPUTE
+from experiments import experiments
+from results import PAGE, RESULTS, TRIED, collect, describe, save_pictures, write_page
+from workspace import check_clean, one_at_a_time, restore_workspace
 
 SEEDS = "0,1,2,3,4"
 
@@ -31,7 +33,7 @@ def command_of(args: argparse.Namespace) -> str:
     if args.objectives is None and args.seeds == SEEDS:
         return "make compare"
     objectives = "" if args.objectives is None else f" --objectives {args.objectives}"
-    return f"python benchmarks/compare.py{objectives} --seeds {args.seeds}"
+    return f"python benchmarks/compare/compare.py{objectives} --seeds {args.seeds}"
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -44,7 +46,7 @@ def compare(args: argparse.Namespace) -> int:
         print(f"no {EQUAL_COMPUTE}: no objective evaluates the network more often than {CONTROL}")
     order = order_of_cells(list(by_name), seeds)
     cells = [cell(by_name[name], seed) for name, seed in order]
-    # Now: what is committed while the cells run is not theirs.
+    # Now, because commits that are made while the cells run are not theirs.
     results = describe(arms, seeds) | {"command": command_of(args)}
     done = experiments()
     finished = sum(cell.name in done for cell in cells)
@@ -59,7 +61,7 @@ def compare(args: argparse.Namespace) -> int:
         failed = wait(cells)
     results["cells"] = collect(cells)
     if results["cells"]:
-        write_json(compare_paths.ROOT / RESULTS, results)
+        write_json(project.ROOT / RESULTS, results)
         save_pictures(cells)
         write_page()
     if failed:
@@ -85,8 +87,8 @@ def main() -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # SIGINT too: a shell's background job ignores it, and so would DVC's worker, which
-    # `dvc queue kill` interrupts.
+    # SIGINT too: a background job of a shell ignores it, and so would the worker that it starts,
+    # which `dvc queue kill` interrupts.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt)
     try:

@@ -1,4 +1,4 @@
-"""The workspace: one comparison in it at a time, nothing uncommitted, and as it was."""
+"""The workspace: one comparison at a time, nothing uncommitted, and left as it was found."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import compare_paths
-
+import project
 from advloop.core.errors import UserError
-from compare_git import git, run
-from compare_state import read_state, remember
+from project import git, read_state, remember, run
 
 LOCK = ".dvc/tmp/compare.lock"
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    path = compare_paths.ROOT / LOCK
+    path = project.ROOT / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -27,17 +25,28 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+def check_clean() -> None:
+    """UserError if tracked files outside docs/ have changed."""
+    changed = git("diff", "HEAD", "--name-only", "--", ".", ":!docs").splitlines()
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"uncommitted changes in {', '.join(changed[:3])}{more}: DVC would carry them into the "
+            "experiments; commit them, or `git stash`, and `make compare` again"
+        )
+
+
 @contextmanager
 def queueing() -> Iterator[None]:
-    """Remember, while `dvc exp run --queue` runs, how it found the workspace."""
+    """Remember what the workspace was like, until `dvc exp run --queue` has put it back."""
     branch = run("git", "symbolic-ref", "--quiet", "HEAD", check=False).stdout.strip()
-    remember(queueing={"branch": branch, "stash": stash()})
+    remember(queueing={"branch": branch, "stash": newest_stash()})
     yield
     remember(queueing=None)
 
 
 def restore_workspace() -> None:
-    """Undo what `dvc exp run --queue` leaves if it is killed: it detaches HEAD and sets params."""
+    """Undo what a killed `dvc exp run --queue` leaves: a detached HEAD and the cell's params."""
     before = read_state().get("queueing")
     if not before:
         return
@@ -47,20 +56,11 @@ def restore_workspace() -> None:
         git("symbolic-ref", "HEAD", branch)
     git("reset", "--quiet")
     git("checkout", "--", "params.yaml", "dvc.lock")
-    if stash() != before["stash"]:
-        git("stash", "pop", "--quiet")  # changes of docs/ that DVC had put aside
+    if newest_stash() != before["stash"]:
+        git("stash", "pop", "--quiet")  # changes in docs/ that DVC had put aside
     remember(queueing=None)
 
 
-def stash() -> str:
+def newest_stash() -> str:
+    """Its commit, or "" if there is none."""
     return run("git", "rev-parse", "--quiet", "--verify", "refs/stash", check=False).stdout.strip()
-
-
-def check_clean() -> None:
-    changed = git("diff", "HEAD", "--name-only", "--", ".", ":!docs").splitlines()
-    if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(
-            f"uncommitted changes in {', '.join(changed[:3])}{more}: DVC would carry them into the "
-            "experiments; commit them, or `git stash`, and `make compare` again"
-        )

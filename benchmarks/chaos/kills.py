@@ -1,4 +1,4 @@
-"""Kill a `dvc repro` in every way, at chosen places of its course, and go on with another."""
+"""Kill a `dvc repro` in every way at chosen moments of a run, and go on with the next one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import psutil
 DVC = Path(sys.executable).parent / "dvc"
 REFUSED = "is still writing it"
 TORN = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says it
-LEAD = 2.0  # CPU seconds before a stage's start: DVC takes them to write dvc.lock, or fewer
+LEAD = 2.0  # CPU seconds before a stage starts; DVC writes dvc.lock within them
 STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to die: which signal, to the whole process group, to DVC or to the stage alone.
+    """A signal and its target: the whole process group, DVC alone, or the stage alone.
 
-    Target "lock": to DVC in the half second in which it writes dvc.lock.
+    Target "lock": DVC, in the half second in which it writes dvc.lock.
     """
 
     name: str
@@ -48,7 +48,7 @@ KINDS = (
 
 @dataclass
 class Strike:
-    """One kill: how, and during which stage.
+    """One kill, and the stage that it hit.
 
     refused: the next `dvc repro` met an orphan. torn: it found half a dvc.lock.
     """
@@ -61,7 +61,7 @@ class Strike:
 
 @dataclass
 class Survival:
-    """cpu_seconds: in all attempts together."""
+    """All kills of a run, and the CPU seconds of all its attempts together."""
 
     strikes: list[Strike]
     cpu_seconds: float
@@ -69,14 +69,14 @@ class Survival:
 
 @dataclass
 class Course:
-    """CPU seconds of an undisturbed run: when each stage began, in that order, and in all."""
+    """An undisturbed run, in CPU seconds: when each stage began, in order, and the end."""
 
     starts: dict[str, float]
     cpu_seconds: float
 
 
 class Attempt:
-    """A `dvc repro` in a session of its own, with all that it prints in ``log``."""
+    """A `dvc repro` in a session of its own, whose output goes to ``log``."""
 
     def __init__(self, project: Path, log: Path, env: Mapping[str, str] | None) -> None:
         self.project, self.log, self.cpu_seconds = project, log, 0.0
@@ -90,7 +90,7 @@ class Attempt:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # what is started in the background ignores SIGINT, and hands that on
+                # a background job ignores SIGINT, and its children inherit that
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
@@ -116,10 +116,10 @@ class Attempt:
             self.starts.setdefault(stage, self.cpu_seconds)
 
     def work(self, place: float, course: Course | None = None) -> bool:
-        """Let it work up to this place of an undisturbed run, or to its end: whether it has ended.
+        """Let it run to this place of an undisturbed run, or to its end; whether it has ended.
 
-        It stands where the stage that it began with stood in that run: what a stage before it or a
-        snapshot of this one brings back is not work, nor what is done again.
+        Its first stage counts as begun where it began in that run. What DVC skips, or a snapshot
+        restores, takes no time here.
         """
         limit = math.inf
         while self.cpu_seconds < limit:
@@ -135,7 +135,7 @@ class Attempt:
         return False
 
     def await_lock_write(self) -> None:
-        """Up to a moment at which DVC has emptied dvc.lock to write it anew, or to the end."""
+        """Wait until DVC has emptied dvc.lock to write it again, or until it ends."""
         lock, size = self.project / "dvc.lock", 0
         while self.process.poll() is None:
             before, size = size, lock.stat().st_size
@@ -148,7 +148,7 @@ class Attempt:
 
 
 def undisturbed(attempt: Attempt) -> Course:
-    """The course of an attempt that nothing ends; RuntimeError where it fails."""
+    """The course of an attempt that is left alone; RuntimeError if it fails."""
     attempt.work(math.inf)
     if attempt.process.returncode:
         raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
@@ -168,21 +168,16 @@ def stage_of(processes: list[psutil.Process]) -> tuple[psutil.Process | None, st
 
 
 def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
-    """Kill, and wait for DVC's end; the processes that outlive it."""
+    """Kill, and wait until DVC has ended; also returns the processes that outlive it."""
     if kind.target == "lock":
         attempt.await_lock_write()
     family = attempt.family()
     stage, name = stage_of(family)
-    if kind.target in ("dvc", "lock"):
-        victims = [attempt.process]
-    elif kind.target == "stage":
-        victims = [stage or attempt.process]
-    else:
-        victims = family
-    for victim in victims:
+    victims = {"group": family, "stage": [stage or attempt.process]}
+    for victim in victims.get(kind.target, [attempt.process]):
         try:
             victim.send_signal(kind.signal)
-        except psutil.NoSuchProcess:  # it ended by itself in this very moment
+        except psutil.NoSuchProcess:  # it has just ended by itself
             continue
     attempt.process.wait(timeout=120)
     _, alive = psutil.wait_procs([p for p in family if p.pid != attempt.process.pid], timeout=0.5)
@@ -192,9 +187,9 @@ def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
 def draw_moments(
     kills: int, course: Course, seed: int, since: str | None = None
 ) -> list[tuple[float, Kind]]:
-    """Random places of the course after ``since`` has begun, and each kind in turn, by place.
+    """Random places of the course after ``since`` has begun, in order; the kinds take turns.
 
-    DVC writes dvc.lock before a stage begins: a kill of it comes just before the start of one.
+    DVC writes dvc.lock before a stage begins, so a kill of target "lock" comes just before one.
     """
     draws = random.Random(seed)
     first = course.starts[since] if since else 0.0
@@ -217,13 +212,11 @@ def survive(
     env: Mapping[str, str] | None = None,
     since: str | None = None,
 ) -> Survival:
-    """Run ``project`` to its end with so many kills; RuntimeError where it cannot be finished.
+    """Run ``project`` to its end with so many kills; RuntimeError if it does not get there.
 
-    A dvc.lock that DVC left half written is put back from git, as the README says.
-
-    course: of an undisturbed run. The kills come at random places of it, after stage ``since`` has
-    begun. By CPU time: by wall time a kill would come too late wherever the machine has become
-    faster.
+    The kills come at random places of ``course``, an undisturbed run, after stage ``since`` has
+    begun. Places are in CPU time, because wall time depends on the load of the machine. A dvc.lock
+    that DVC left half written is restored from git, as the README says.
     """
     folder = Path(tempfile.mkdtemp())
     strikes: list[Strike] = []
@@ -241,7 +234,7 @@ def survive(
         worked += attempt.cpu_seconds
         if not ended:
             one, alive = strike(attempt, kind)
-            # an orphan of an earlier kill may still be there: it refuses this attempt, too
+            # an orphan of an earlier kill may still be alive, and refuse the next attempt as well
             orphans = [process for process in orphans if process.is_running()] + alive
             strikes.append(one)
             print(f"{len(strikes)}: {one.kind.name} during {one.stage}", flush=True)

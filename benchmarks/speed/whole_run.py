@@ -1,9 +1,9 @@
 """Where the time of a whole run goes: the stages' work, their start-up, and DVC.
 
-`python benchmarks/whole_run.py` runs `dvc repro --force` of params.yaml, or takes a run that you
-timed (`--wall SECONDS`; each stage leaves its time in .state/timings). Start-up is the time of
-`--help` of each stage script, which imports all that the stage imports at its head. What no stage
-accounts for is DVC's: hashing, linking, and writing dvc.lock.
+`python benchmarks/speed/whole_run.py` runs `dvc repro --force`, or takes the time of a run that you
+did yourself (`--wall SECONDS`). Each stage has left its own time in .state/timings. Start-up is the
+time of `--help` of each stage script, which imports what the stage imports at its head. The rest is
+DVC's: hashing, linking, and writing dvc.lock.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-import compare_paths
 import yaml
 
-from advloop.core.errors import UserError
-from advloop.core.timings import FOLDER, read_timings
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-ROOT = compare_paths.ROOT
+from advloop.core.errors import UserError
+from advloop.infra.timings import FOLDER, read_timings
+from shapes import ROOT
+
 REPEATS = 3
 
 
@@ -37,11 +38,11 @@ def startup(script: str) -> float:
 
 
 def timed_stages() -> tuple[dict[str, list[float]], dict[int, float]]:
-    """Seconds of every run of each stage script, and of each iteration, as last recorded here."""
+    """Last recorded seconds: of all runs of each stage script, and of each iteration together."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     recorded = {timing.stage: timing.seconds for timing in read_timings(ROOT / FOLDER)}
     if missing := sorted(lock.keys() - recorded.keys()):
-        raise UserError(f"{FOLDER}: no time of {missing[0]}; run without --wall")
+        raise UserError(f"{FOLDER}: no time of stage {missing[0]}; run without --wall")
     scripts: dict[str, list[float]] = {}
     iterations: dict[int, float] = {}
     for name, stage in lock.items():
@@ -54,7 +55,9 @@ def timed_stages() -> tuple[dict[str, list[float]], dict[int, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wall", type=float, help="seconds of a whole run, instead of a new one")
+    parser.add_argument(
+        "--wall", type=float, help="seconds of a finished run, instead of a new one"
+    )
     args = parser.parse_args()
     wall = args.wall or seconds(str(Path(sys.executable).parent / "dvc"), "repro", "--force")
     scripts, iterations = timed_stages()

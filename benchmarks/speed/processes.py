@@ -1,4 +1,4 @@
-"""What processes cost before and beside their work: imports, and a repro of nothing."""
+"""What processes cost beside their work: starting a stage, and a `dvc repro` with nothing to do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 
 from advloop.core.errors import UserError
 from race import Sample
+from shapes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DVC = Path(sys.executable).parent / "dvc"
-STARTS = 3  # of every script; each reads what the one before has put into the page cache
+STARTS = 3  # of every script; from the second on, its files are in the page cache
 
 
 def runs() -> Counter[str]:
-    """How often each stage script runs, by dvc.lock."""
+    """How often a run of dvc.lock starts each stage script."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
     return Counter(stage["cmd"].split()[1] for stage in lock["stages"].values())
 
@@ -33,7 +33,7 @@ def _timed(subject: str, shape: str, index: int, command: list[str], unit: str) 
 
 
 def _children() -> float:
-    """CPU seconds of the processes that this one has waited for."""
+    """CPU seconds of the child processes that have ended."""
     import resource
 
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -41,9 +41,9 @@ def _children() -> float:
 
 
 def startup(rounds: int) -> list[Sample]:
-    """`--help` of every stage script: all that it imports at its head, and no work.
+    """`--help` of every stage script: its imports, and no work.
 
-    STARTS rounds at most. The shape is the script and how often a run of dvc.lock starts it.
+    At most STARTS rounds. The shape is the script and how often a run of dvc.lock starts it.
     """
     samples = []
     for script, times in runs().items():
@@ -54,9 +54,9 @@ def startup(rounds: int) -> list[Sample]:
 
 
 def noop(rounds: int) -> list[Sample]:
-    """`dvc repro` where all is up to date; UserError where it is not."""
+    """`dvc repro` of an up-to-date run; UserError if stages would run."""
     if not DVC.exists():
-        raise UserError("--only noop: there is no dvc beside this Python; run `make setup`")
+        raise UserError("--only noop: no dvc beside this Python; run `make setup`")
     status = subprocess.run([DVC, "status", "--quiet"], cwd=ROOT, check=False)
     if status.returncode:
         raise UserError("--only noop: `dvc status` names stages to run; run `dvc repro` first")

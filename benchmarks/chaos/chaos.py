@@ -1,9 +1,9 @@
 """Kill the pipeline again and again, go on with `dvc repro`, and compare with an undisturbed run.
 
-`python benchmarks/chaos.py` clones the committed project twice into a temporary folder: one
-clone runs undisturbed, the other is killed at seeded random moments of its run, in each way of
-KINDS in turn. At the end both must have the same dvc.lock, byte for byte. It writes docs/chaos.md.
-Minutes at scale demo: twice a whole run, and what the kills cost.
+`python benchmarks/chaos/chaos.py` clones the committed project twice into a temporary folder. One
+clone runs undisturbed; the other is killed at random (seeded) moments, each time in the next way of
+KINDS. In the end both must have the same dvc.lock, byte for byte. The result is docs/chaos.md. At
+scale demo this takes minutes: two whole runs, and the work that the kills undo.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kills import DVC, KINDS, Attempt, Survival, survive, undisturbed
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/chaos.md"
 
 
@@ -28,17 +28,17 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
     lines = [
         "# Kills survived",
         "",
-        f"Made, at scale {scale}, by `python benchmarks/chaos.py {call}`, which remakes it.",
+        f"Made, at scale {scale}, by `python benchmarks/chaos/chaos.py {call}`.",
         "",
         f"- {len(strikes)} kills, then dvc.lock "
-        f"{'identical to' if same else 'OTHER THAN'} that of an undisturbed run.",
+        f"{'identical to' if same else 'DIFFERENT FROM'} that of an undisturbed run.",
         f"- Undisturbed: {calm:.0f} s of CPU time. With all kills: "
-        f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill: work done "
-        "twice, and starting again.",
+        f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill, to "
+        "start again and to repeat work.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
-        "outlived its DVC, and said so instead of writing the same files.",
-        f"- {sum(one.torn for one in strikes)} times it found part of a dvc.lock: `git restore "
-        "dvc.lock`, and DVC took what was finished from its run cache.",
+        "outlived its DVC, and stopped with a message instead of writing the same files.",
+        f"- {sum(one.torn for one in strikes)} times it found half a dvc.lock. After `git restore "
+        "dvc.lock`, DVC took the finished stages from its run-cache.",
         "",
         "| kind | kills | during |",
         "|---|---|---|",
@@ -50,7 +50,7 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
 
 
 def clone(folder: Path) -> Path:
-    """The committed project, of which nothing has run."""
+    """A clone of the committed project in which no stage has run."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     (folder / "dvc.lock").write_text("schema: '2.0'\n")
     identity = ("-c", "user.name=chaos", "-c", "user.email=chaos@example.invalid")
@@ -62,7 +62,7 @@ def clone(folder: Path) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     args = parser.parse_args()
     env = os.environ | {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}"}
     with tempfile.TemporaryDirectory() as temporary:

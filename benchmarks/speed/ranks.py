@@ -1,4 +1,4 @@
-"""A training epoch and a round of generation by two processes, beside one with their threads."""
+"""A training epoch and a round of generation: by two processes, and by one with their threads."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import start_processes
 
-from advloop.core import ranks
-from advloop.core.io import read_json, write_json
-from advloop.core.runtime import batches, eval_mode
-from advloop.diffusion_training import train_diffusion
-from advloop.sampling import noise_for, sample_ddim
-from advloop.unet import build_unet
-from bench_subjects import shape_params, shape_unet
-from bench_training import DIFFUSION, epoch_of
+from advloop.core import distributed
+from advloop.core.device import eval_mode
+from advloop.core.files import read_json, write_json
+from advloop.core.processes import free_port, launch_variables
+from advloop.core.random import batches, noise_for
+from advloop.diffusion.sampling import sample_ddim
+from advloop.models.denoiser import build_unet
+from advloop.training.diffusion import train_diffusion
 from race import Sample
+from shapes import shape_params, shape_unet
+from training import DIFFUSION, epoch_of
 
-LAYOUTS = {  # processes, threads of each
+LAYOUTS = {  # processes, threads in each
     "2 processes, 1 thread each": (2, 1),
     "1 process, 1 thread": (1, 1),
     "1 process, 2 threads": (1, 2),
 }
-EACH = 3  # times that a layout's processes do the work before they end
+EACH = 3  # measured repeats before a layout's processes end
 BATCH = {"demo": 64, "full": 32}
 STEPS = {"demo": 8, "full": 1}
 DDIM_STEPS = {"demo": 5, "full": 1}
 
 
-def _work(index: int, count: int, threads: int, shape: str, result: Path) -> None:
-    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count)}
+def _work(index: int, count: int, port: int, threads: int, shape: str, result: Path) -> None:
+    os.environ |= launch_variables(index, count, port)
     torch.set_num_threads(threads)
-    ranks.join()
+    distributed.join()
     model = build_unet(shape_unet(shape_params(shape)), seed=0)
     batch = BATCH[shape]
     latents = noise_for(range(batch * STEPS[shape]), model.latent_shape, 0)
@@ -50,25 +52,25 @@ def _work(index: int, count: int, threads: int, shape: str, result: Path) -> Non
 
     def generate() -> None:
         with eval_mode(model):
-            list(ranks.in_turns(batches(2 * batch, batch), draw))
+            list(distributed.map_across_processes(draw, batches(2 * batch, batch)))
 
     found: dict[str, list[tuple[float, float]]] = {"training": [], "generation": []}
     for number in range(EACH + 1):
         for subject, run in (("training", train), ("generation", generate)):
-            ranks.barrier()
+            distributed.barrier()
             began, cpu = time.perf_counter(), time.process_time()
             run()
-            ranks.barrier()
+            distributed.barrier()
             if number:
                 spent = time.perf_counter() - began, (time.process_time() - cpu) * count
                 found[subject].append(spent)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         write_json(result, found)
-    ranks.leave()
+    distributed.leave()
 
 
 def measure(rounds: int) -> list[Sample]:
-    """``rounds`` in which each layout's processes start once, in an order that turns."""
+    """Start the processes of each layout once a round, in rotating order."""
     samples: list[Sample] = []
     names = list(LAYOUTS)
     for shape in STEPS:
@@ -82,10 +84,11 @@ def measure(rounds: int) -> list[Sample]:
 
 def _samples(shape: str, name: str, number: int) -> list[Sample]:
     count, threads = LAYOUTS[name]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds.json"
-        start_processes(_work, (count, threads, shape, result), count, start_method="spawn")
+        start_processes(
+            _work, (count, free_port(), threads, shape, result), count, start_method="spawn"
+        )
         found = read_json(result)
     units = {"training": BATCH[shape] * STEPS[shape], "generation": 2 * BATCH[shape]}
     return [

@@ -1,0 +1,238 @@
+"""docs/results.md: the page about objectives compared over training seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comparison import CONTROL, EQUAL_COMPUTE, Comparison, Estimate
+from scores import CRITIC_GAP, KID, SHARED, model_of
+
+TEMPLATE = """# Objectives compared
+
+Written by `make compare` from [`results.json`](results.json); do not edit.
+
+Made with `{command}` at commit `{commit}`: scale `{scale}`, {seeds} a
+row, {iterations} iterations each, all from the same data, autoencoder and base model. Every
+objective takes {steps} optimizer steps an iteration{control}.
+
+± is half the 95 % interval (Student's t) over training seeds, of one value a seed. {missing}
+
+## The last iteration
+
+{table}
+
+Measured against images that nothing trained on, but D accuracy and viability: those are of each
+run's own discriminator, on validation images. The first three rows do not depend on the
+objective. ↓ lower is better, ↑ higher is better.
+
+## Difference to `none`
+
+{paired}
+
+Of the last iteration, paired: the same training seed, so the same fakes in iteration 0.
+**Bold**: the interval excludes zero. {intervals}
+
+## Iteration by iteration
+
+{iterations_table}
+
+Change: to the iteration before (iteration 0: to the base model), paired over training seeds.
+
+## Cost
+
+{cost}
+
+A network evaluation is one forward pass of the U-Net over one batch; a backward pass counts as
+two. Wall time is that of a cell as it ran, one at a time, from the end of the one before to its
+experiment's commit, median over seeds (lowest to highest): it holds DVC's own work and
+the evaluation, and not the stages that DVC took from its run-cache because another cell (or an
+earlier run) had made them. So the first cell of a seed carries what the seed shares; each seed
+begins with another row. Cells that were interrupted are left out.
+
+## Samples
+
+{pictures}
+
+## What was tried and failed
+
+{tried}
+"""
+
+
+def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) -> str:
+    """The page as Markdown; at least one cell must have finished.
+
+    tried: Markdown that the page includes without its title. pictures: paths, relative to the
+    page, by arm.
+    """
+    found = Comparison(results)
+    arms: Mapping[str, Any] = results["arms"]
+    control = ""
+    if EQUAL_COMPUTE in arms:
+        steps = arms[EQUAL_COMPUTE]["steps"]
+        control = (
+            f"; `{EQUAL_COMPUTE}` is `none` with as many\nnetwork evaluations as the costliest "
+            f"objective has: {steps or 'more'} steps"
+        )
+    return TEMPLATE.format(
+        command=results["command"],
+        commit=results["commit"],
+        scale=results["scale"],
+        seeds=f"{len(found.seeds)} training seeds ({', '.join(map(str, found.seeds))})",
+        iterations=len(found.iterations),
+        steps=arms[CONTROL]["steps"] or "as many",
+        control=control,
+        missing=_missing(found),
+        table=last_table(found),
+        paired=paired_table(found),
+        intervals=_intervals(found),
+        iterations_table=iterations_table(found),
+        cost=cost_table(results, found),
+        pictures=_pictures(found, pictures),
+        tried="\n".join(tried.strip().splitlines()[1:]).strip(),
+    )
+
+
+def _missing(found: Comparison) -> str:
+    missing = found.missing()
+    if not missing:
+        return "No cell is missing."
+    names = ", ".join(f"`{arm}` of seed {seed}" for arm, seed in missing)
+    return f"**Not finished, and left out: {names}.**"
+
+
+def _intervals(found: Comparison) -> str:
+    differences = [
+        found.to_control(arm, name)
+        for arm in found.arms
+        for name in found.columns
+        if arm != CONTROL
+    ]
+    count = sum(value is not None and value.half is not None for value in differences)
+    if count == 0:
+        return "None is drawn: an interval needs two seeds."
+    return (
+        f"{count} intervals are drawn in this table; of so many,\n"
+        "about one in twenty excludes zero by chance alone."
+    )
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|---|" + "---|" * (len(heads) - 1)
+    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(c)} |" for c in lines)])
+
+
+def number(value: Estimate | None, sign: str = "") -> str:
+    """``mean ± half``; empty if there is no value."""
+    if value is None:
+        return ""
+    half = "" if value.half is None else f" ± {value.half:.4f}"
+    return f"{value.mean:{sign}.4f}{half}"
+
+
+def change(value: Estimate | None) -> str:
+    """A difference with its sign, bold if its interval excludes zero."""
+    text = number(value, "+")
+    return f"**{text}**" if value is not None and value.differs else text
+
+
+def _headings(found: Comparison) -> list[str]:
+    return [metric.heading(name) for name, metric in found.columns.items()]
+
+
+def _arm(found: Comparison, arm: str) -> str:
+    count = len(found.runs.get(arm, {}))
+    partial = "" if count == len(found.seeds) else f" ({count} of {len(found.seeds)} seeds)"
+    return f"`{arm}`{partial}"
+
+
+def last_table(found: Comparison) -> str:
+    lines = [
+        [title, *(number(found.shared(model, name)) for name in found.columns)]
+        for model, title in SHARED.items()
+    ]
+    lines += [
+        [_arm(found, arm), *(number(found.mean(arm, found.last, name)) for name in found.columns)]
+        for arm in found.arms
+    ]
+    return table(["model", *_headings(found)], lines)
+
+
+def paired_table(found: Comparison) -> str:
+    lines = [
+        [_arm(found, arm), *(change(found.to_control(arm, name)) for name in found.columns)]
+        for arm in found.arms
+        if arm != CONTROL
+    ]
+    return table(["minus `none`", *_headings(found)], lines)
+
+
+def verdict(value: Estimate | None, better: str) -> str:
+    """Whether a change is for the better, if its interval says so. better: "lower" or "higher"."""
+    if value is None or value.half is None:
+        return ""
+    if not value.differs:
+        return "no change shown"
+    return "better" if (value.mean < 0) == (better == "lower") else "**worse**"
+
+
+def iterations_table(found: Comparison) -> str:
+    """Per arm and iteration: every KID and the critic's gap, and how each changed."""
+    followed = {n: metric for n, metric in found.columns.items() if metric in (KID, CRITIC_GAP)}
+    heads = ["objective", "iteration"]
+    for name, metric in followed.items():
+        heads += [metric.heading(name), "change", ""]
+    lines = []
+    for arm in found.arms:
+        for i in found.iterations:
+            cells = [f"`{arm}`", str(i)]
+            for name, metric in followed.items():
+                step = found.difference((arm, model_of(i)), (arm, model_of(i - 1)), name)
+                value = found.mean(arm, model_of(i), name)
+                cells += [number(value), number(step, "+"), verdict(step, metric.better)]
+            lines.append(cells)
+    return table(heads, lines)
+
+
+def cost_table(results: Mapping[str, Any], found: Comparison) -> str:
+    lines = []
+    for arm in found.arms:
+        setting = results["arms"][arm]
+        cells = results["cells"].get(arm, {}).values()
+        seconds = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
+        total = ""
+        if setting["steps"]:
+            total = f"{setting['steps'] * setting['evaluations'] * len(found.iterations):,.0f}"
+        lines.append(
+            [
+                f"`{arm}`",
+                str(setting["epochs"]),
+                str(setting["steps"] or ""),
+                f"{setting['evaluations']:g}",
+                total,
+                _wall(seconds),
+            ]
+        )
+    heads = ["objective", "epochs an iteration", "steps an iteration"]
+    heads += ["network evaluations a step", "of a run's fine-tuning", "wall time, s"]
+    return table(heads, lines)
+
+
+def _wall(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return ""
+    return f"{statistics.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})"
+
+
+def _pictures(found: Comparison, pictures: Mapping[str, str]) -> str:
+    rows = ", ".join(["base model", *(f"iteration {i}" for i in found.iterations)])
+    parts = [
+        f"Seed {found.seeds[0]}. From the top: real evaluation images, then samples of the same "
+        f"noise: {rows}. In few colours, to keep the files small."
+    ]
+    for arm in found.arms:
+        if arm in pictures:
+            parts.append(f"### `{arm}`\n\n![Samples of {arm}]({pictures[arm]})")
+    return "\n\n".join(parts)

@@ -1,0 +1,56 @@
+"""An epoch of the discriminator: ours, and a loop over a DataLoader of the same tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from advloop.diffusion.process import make_alphas_cumprod
+from advloop.models.discriminator import build_discriminator
+from advloop.params.training import DiscriminatorParams, TrainDiscParams
+from advloop.training.discriminator import DiscriminatorSetup, train_discriminator
+from advloop.training.discriminator_data import DiscData
+from race import Contender
+
+
+def contenders(
+    model_params: DiscriminatorParams,
+    params: TrainDiscParams,
+    latents: torch.Tensor,
+    precision: str,
+    device: torch.device,
+) -> list[Contender]:
+    """Each trains one epoch on ``latents`` (N, C, H, W), whose first half is real."""
+    count = len(latents)
+    real = (torch.arange(count) < count // 2).float()
+    data = DiscData(latents.to(device), real.to(device))
+    few = DiscData(latents[[0, -1]].to(device), real[[0, -1]].to(device))
+    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+
+    def our_epoch() -> None:
+        setup = DiscriminatorSetup(
+            params, model_params, data, few, alphas_cumprod, 0, 0, precision=precision
+        )
+        train_discriminator(setup, iter, lambda _: None)
+
+    model = build_discriminator(model_params, latents.shape[1], 0, 0).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate)
+    loader = DataLoader(TensorDataset(latents, real), batch_size=params.batch_size, shuffle=True)
+
+    def loader_epoch() -> None:
+        model.train()
+        hits = 0
+        for batch, labels in loader:
+            logits = model(batch.to(device))
+            loss = F.binary_cross_entropy_with_logits(logits, labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            hits += int(((logits > 0) == (labels.to(device) > 0.5)).sum())
+            loss.item()
+
+    return [
+        Contender("advloop", our_epoch, count, ours=True),
+        Contender("DataLoader over the tensors, fp32", loader_epoch, count, target=2.0),
+    ]
