@@ -1,5 +1,5 @@
 SHELL := /bin/bash
-# Ours if the machine has none: `make` needs only Python 3.11+, git and itself.
+# Our own copy if the machine has none: `make` needs only Python 3.11+ and git.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 # Stage commands say `python`: they get the one of .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -23,24 +23,24 @@ setup: .venv/.ready ## Install everything into .venv
 demo: setup ## Run the whole loop on the embedded floor plans (minutes on two cores)
 	dvc repro
 	@echo
-	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/samples/"
+	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/published/samples/"
 	@python tools/timed_report.py
 
-repro: setup ## Run what params.yaml asks for and is not up to date
+repro: setup ## Run every stage that is not up to date with params.yaml
 	dvc repro
 
-report: setup ## Write reports/report_timed.html: the report, with each stage's time and hardware
+report: setup ## Write reports/report_timed.html: the report with each stage's time and hardware
 	python tools/timed_report.py
 
-experiments: setup ## Experiments side by side: the settings that differ, and the final figures
+experiments: setup ## Compare experiments: the settings that differ, and the final scores
 	@dvc exp show --only-changed --drop '.*/|conf|params|derived|training|held_out.(?!final.(kid|critic_gap|cov))'
 
-params: setup ## Compose params.yaml from conf/, for `dvc repro` (`dvc exp run` does so by itself)
+params: setup ## Compose params.yaml from conf/ for `dvc repro` (`dvc exp run` does it itself)
 	@python -c "import os; from dvc.utils.hydra import compose_and_dump as dump; \
 	dump('params.yaml', os.path.abspath('conf'), None, 'config', os.path.abspath('src'), [])"
 	@python stages/check_config.py --out outputs/config.ok
 
-check-data: setup ## Say what a run would make of SOURCE=folder, in a second (SECONDS=60: looks longer)
+check-data: setup ## Say in a second what a run would make of SOURCE=folder (SECONDS=60 looks longer)
 	@python tools/check_data.py $(if $(SOURCE),"$(SOURCE)") --seconds $(or $(SECONDS),1)
 
 stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
@@ -48,13 +48,13 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	python data/stage1/export.py
 	$(MAKE) params
 
-compare: setup ## Every objective against `none` over five seeds, to docs/results.md (hours; resumes)
-	python benchmarks/compare.py
+compare: setup ## Compare every objective with `none` over five seeds in docs/results.md (hours; resumes)
+	python benchmarks/compare/compare.py
 
-bench: setup ## Speed beside plain loops, start-up, memory, to docs/benchmarks.md; ONLY=training,memory for some
-	python benchmarks/bench.py $(if $(ONLY),--only $(ONLY))
+bench: setup ## Measure speed, start-up and memory in docs/benchmarks.md (ONLY=training,memory for some)
+	python benchmarks/speed/bench.py $(if $(ONLY),--only $(ONLY))
 
-# A thread a worker: two workers with two threads each would wait for one another.
+# One thread for each worker: two workers with two threads each would wait for one another.
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses logical --maxprocesses 8
 	pytest -m timing
@@ -68,13 +68,13 @@ format: setup ## Format the code
 	ruff check --fix .
 	ruff format .
 
-doctor: ## Say what is wrong with this machine or checkout, and the command that mends it
+doctor: ## Say what is wrong with this machine or checkout, and how to fix it
 	@command -v python3 >/dev/null || { echo "wrong    python        is not installed -> install \
 	Python 3.13, or uv (https://docs.astral.sh/uv/), whose \`make setup\` brings one"; exit 1; }
 	@python3 tools/doctor.py
 
-docs: setup ## Remake docs/parameters.md from the comments of conf/
+docs: setup ## Remake docs/parameters.md from the comments in conf/
 	python tools/parameters.py
 
-clean: ## Remove what runs made in the workspace; DVC's cache and git stay
+clean: ## Remove what runs left in the workspace, but not DVC's cache
 	rm -rf outputs .state .pytest_cache .mypy_cache .ruff_cache

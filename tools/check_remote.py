@@ -1,8 +1,8 @@
-"""Read what this workspace has on a remote, and name what is missing or damaged there.
+"""Read this workspace's objects on a remote, and name those that are missing or damaged there.
 
-DVC asks a remote which objects it has, never what is in them, and takes the list of a folder
-for the folder: `dvc push` and `dvc status --cloud` pass over an object that was damaged there,
-or lost from a folder. --mend sends such objects again from this machine's cache.
+DVC checks which objects a remote has, but not their contents, and if it has a folder's list it
+assumes that it has the folder's files. So `dvc push` and `dvc status --cloud` miss an object that
+was damaged, or lost from a folder. --mend sends such objects again from this machine's cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dvc.repo import Repo
 
 
 def digest(storage: Any, oid: str) -> str:
-    """The MD5 sum of an object as it is, whatever its name says."""
+    """The MD5 of an object's bytes, which its name should be."""
     found = hashlib.md5()
     with storage.fs.open(storage.oid_to_path(oid), "rb") as stream:
         while data := stream.read(1 << 20):
@@ -25,23 +25,23 @@ def digest(storage: Any, oid: str) -> str:
 
 
 def fault(storage: Any, oid: str) -> str | None:
-    """What is wrong with an object, or None."""
+    """``missing``, ``damaged``, or None if the object is sound."""
     try:
-        right = digest(storage, oid) == oid.removesuffix(".dir")
+        sound = digest(storage, oid) == oid.removesuffix(".dir")
     except FileNotFoundError:
         return "missing"
-    return None if right else "damaged"
+    return None if sound else "damaged"
 
 
 def send(cache: Any, remote: Any, oid: str) -> None:
-    """Put the cache's copy in the place of the remote's."""
+    """Replace the remote's copy by the cache's."""
     if remote.fs.exists(remote.oid_to_path(oid)):
         remote.delete(oid)
     remote.add(cache.oid_to_path(oid), cache.fs, oid, check_exists=False)
 
 
 def check(repo: Repo, name: str | None, mend: bool) -> int:
-    """Print a line for each fault; returns how many are left."""
+    """Print a line for each fault, and return how many are left."""
     remote, cache = repo.cloud.get_remote_odb(name), repo.cache.local
     used = {
         obj.value: obj.obj_name
@@ -73,7 +73,7 @@ def main() -> None:
     try:
         with Repo() as repo:
             left = check(repo, args.remote, args.mend)
-    except Exception as error:  # each remote's plug-in has its own errors
+    except Exception as error:  # each remote's plugin raises errors of its own
         sys.exit(f"error: {args.remote or 'default remote'}: {error}")
     sys.exit(1 if left else 0)
 

@@ -1,8 +1,8 @@
-"""`make doctor`: what is wrong with this machine or checkout, and the command that mends it."""
+"""`make doctor`: what is wrong with this machine or checkout, and the command that fixes it."""
 
 import sys
 
-# The rest is Python 3.8; this file is what any older one reads, down to 2.7.
+# The other modules need Python 3.8. This file must parse on anything older, down to 2.7.
 if sys.version_info < (3, 8):  # noqa: UP036  # it runs before anything is installed
     sys.exit(
         "wrong    python        "

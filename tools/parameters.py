@@ -1,29 +1,29 @@
-"""Make docs/parameters.md: every parameter, from the comments of conf/ and the checked types.
+"""Write docs/parameters.md: what every parameter means, from conf/, and what it may be.
 
-What a value means is the comment beside it in conf/config.yaml, conf/scale/demo.yaml or
-conf/objective/; its type and range are those that the stages check.
+The meaning is the comment beside the value in conf/config.yaml, conf/scale/demo.yaml or
+conf/objective/. Type and range come from the schemas that the stages check.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import yaml
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 
 from advloop.core.errors import UserError
-from advloop.params.objectives import OBJECTIVES
-from advloop.params.run import RULES
-from advloop.params.schema import SECTIONS
+from advloop.objectives import recipe_of
+from advloop.params.checks import SECTIONS
+from advloop.params.run import VALUES
+from advloop.params.section import Rule, Section, rule_of, rules
 
 REPO = Path(__file__).resolve().parents[1]
 PAGE = REPO / "docs/parameters.md"
@@ -38,7 +38,7 @@ NAMES = {
 
 
 class Parameter(NamedTuple):
-    """section: '' at the top level. values: as they stand, by the file that sets them."""
+    """section: '' at the top level. values: one per column, demo and full, or of the objective."""
 
     section: str
     name: str
@@ -48,7 +48,7 @@ class Parameter(NamedTuple):
 
 
 def comments(path: Path) -> dict[str, str]:
-    """The comment beside each ``section.key`` of a YAML file, its continuation lines joined."""
+    """The comment beside each ``section.key`` of a YAML file, over all its lines."""
     found: dict[str, str] = {}
     section = last = ""
     for line in path.read_text().splitlines():
@@ -67,32 +67,38 @@ def comments(path: Path) -> dict[str, str]:
     return found
 
 
-def kind(type_name: str, rules: Mapping[str, Any]) -> str:
-    """Type and range in words."""
-    base, _, optional = type_name.partition(" | ")
-    words = NAMES[base]
-    if "choices" in rules:
-        words = ", ".join(f"`{value}`" for value in rules["choices"])
-    elif "low" in rules:
-        words += f", {'above' if rules['open_low'] else 'at least'} {rules['low']:.9g}"
-        if not math.isinf(rules["high"]):
-            words += f", at most {rules['high']:.12g}"
-    return f"{words}, or null" if optional else words
+def in_words(rule: Rule) -> str:
+    """Type and range."""
+    words = ", ".join([NAMES[rule.kind], *rule.bounds])
+    if rule.choices:
+        words = ", ".join(f"`{value}`" for value in rule.choices)
+    return f"{words}, or null" if rule.optional else words
 
 
-def checked(cls: type) -> Iterator[tuple[str, str]]:
-    """(name, kind) of each field of a dataclass of parameters."""
-    for field in fields(cast(Any, cls)):
-        yield field.name, kind(str(field.type), field.metadata)
+def fields(cls: type[Section]) -> list[tuple[str, str]]:
+    """(name, type and range) of each field."""
+    return [(name, in_words(rule)) for name, rule in rules(cls).items()]
+
+
+def top_level() -> list[tuple[str, str]]:
+    """(name, type and range) of each value that is in no section."""
+    special = {
+        "scale": "a file of `conf/scale/`",
+        "exp_name": "letters, digits, `.`, `_`, `-`; at most 64",
+    }
+    return [
+        (name, special.get(name) or in_words(rule_of(TypeAdapter(kind).json_schema())))
+        for name, kind in VALUES.items()
+    ]
 
 
 def scale_parameters(conf: Path) -> Iterator[Parameter]:
-    """Those of conf/config.yaml and conf/scale/, with the values of the demo and of full."""
+    """Parameters of conf/config.yaml and conf/scale/, with their values in demo and full."""
     files = [conf / "config.yaml", conf / "scale/demo.yaml", conf / "scale/full.yaml"]
     config, demo, full = map(OmegaConf.load, files)
-    said = {k: v for file in files[::-1] for k, v in comments(file).items() if v}
-    known = [("", name, words) for name, words in RULES_IN_WORDS.items()]
-    known += [(section, *row) for section, cls in SECTIONS.items() for row in checked(cls)]
+    comment_of = {k: v for file in files[::-1] for k, v in comments(file).items() if v}
+    known = [("", *row) for row in top_level()]
+    known += [(section, *row) for section, cls in SECTIONS.items() for row in fields(cls)]
     for section, name, words in known:
         key = f"{section}.{name}".lstrip(".")
         values = [OmegaConf.select(config, key, default=...), ...]
@@ -100,33 +106,31 @@ def scale_parameters(conf: Path) -> Iterator[Parameter]:
             values = [OmegaConf.select(source, key) for source in (demo, full)]
         else:
             values[1] = values[0]
-        yield Parameter(section, name, words, tuple(values), said.get(key, ""))
+        yield Parameter(section, name, words, tuple(values), comment_of.get(key, ""))
 
 
-RULES_IN_WORDS = {
-    "scale": "a file of `conf/scale/`",
-    **{name: kind(type_name, rules) for name, (type_name, rules) in RULES.items()},
-    "exp_name": "letters, digits, `.`, `_`, `-`; at most 64",
-}
+def objective_files(conf: Path) -> list[Path]:
+    """What ``-S objective=NAME`` takes by name; several may set one objective differently."""
+    return sorted((conf / "objective").glob("*.yaml"))
 
 
 def objective_parameters(conf: Path) -> Iterator[Parameter]:
-    """Those of each objective, its name as the section."""
-    for name, cls in OBJECTIVES.items():
-        path = conf / f"objective/{name}.yaml"
-        content = OmegaConf.load(path)
-        whole = "objective" in content  # it sets other sections, too
-        said = comments(path)
-        for field, words in checked(cls):
+    """Parameters of each objective, with its name as the section."""
+    for path in objective_files(conf):
+        name, content = path.stem, OmegaConf.load(path)
+        whole = "objective" in content  # the file sets values of other sections, too
+        cls = recipe_of(OmegaConf.select(content, "objective.name" if whole else "name")).params
+        comment_of = comments(path)
+        for field, words in fields(cls):
             if field == "name":
                 continue
             key = f"objective.{field}" if whole else field
             yield Parameter(
-                name, field, words, (OmegaConf.select(content, key),), said.get(key, "")
+                name, field, words, (OmegaConf.select(content, key),), comment_of.get(key, "")
             )
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
     if value is None:
@@ -141,30 +145,30 @@ def table(rows: list[Parameter], *columns: str) -> list[str]:
         if not row.comment:
             key = f"{row.section}.{row.name}".lstrip(".")
             raise UserError(f"conf: {key} has no comment beside it; write one, and `make docs`")
-        values = " | ".join(f"`{shown(value)}`" for value in row.values)
+        values = " | ".join(f"`{as_yaml(value)}`" for value in row.values)
         lines.append(f"| `{row.name}` | {values} | {row.kind} | {row.comment} |")
     return lines
 
 
 def readers(stages: Mapping[str, Any], section: str) -> str:
-    """The stages of dvc.yaml that declare a section, or some of its values."""
-    shown = []
+    """The stages of dvc.yaml that declare a section or some of its values."""
+    found = []
     for name, body in stages.items():
         keys = {**body, **body.get("do", {})}.get("params", [])
         parts = [f"`{key.partition('.')[2]}`" for key in keys if key.startswith(f"{section}.")]
         if section in keys or parts:
-            shown.append(f"`{name}`" + (f" ({', '.join(parts)})" if parts else ""))
-    return ", ".join(shown)
+            found.append(f"`{name}`" + (f" ({', '.join(parts)})" if parts else ""))
+    return ", ".join(found)
 
 
 def other_settings(conf: Path) -> list[str]:
-    """What an objective's file sets outside of its own section."""
+    """The values that an objective's file sets in other sections."""
     lines = []
-    for name in OBJECTIVES:
-        content: Any = OmegaConf.to_container(OmegaConf.load(conf / f"objective/{name}.yaml"))
+    for path in objective_files(conf):
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
         if "objective" in content:
             pairs = [
-                f"`{section}.{key}={shown(value)}`"
+                f"`{section}.{key}={as_yaml(value)}`"
                 for section, values in content.items()
                 if section != "objective"
                 for key, value in values.items()
@@ -178,12 +182,12 @@ def page(conf: Path) -> str:
     lines = [
         "# Parameters",
         "",
-        "Made by `make docs` from the comments in [`conf/`](../conf) and from the types and ranges",
-        "that every stage checks: edit those, not this page. Set a value for one run by",
-        "`dvc exp run -S section.parameter=value`, to last in `conf/config.yaml`, and then",
-        "`make params`.",
-        "What is no parameter changes no result but for rounding: the device (`ADVLOOP_DEVICE`),",
-        "the number of threads (`OMP_NUM_THREADS`) and of processes (`ADVLOOP_PROCESSES`), bars.",
+        "Generated by `make docs` from the comments in [`conf/`](../conf) and from the types and",
+        "ranges that every stage checks: edit those, not this page. To set a value for one run,",
+        "use `dvc exp run -S section.parameter=value`; to change it for good, edit",
+        "`conf/config.yaml` and run `make params`.",
+        "The device (`ADVLOOP_DEVICE`), the number of threads (`OMP_NUM_THREADS`) and the number",
+        "of processes (`ADVLOOP_PROCESSES`) are not parameters: they only change rounding.",
         "",
         "## Top level",
         "",
@@ -200,11 +204,11 @@ def page(conf: Path) -> str:
         "## objective",
         "",
         f"Read by {readers(stages, 'objective')}.",
-        "`-S objective=NAME` takes one of the files below whole, and `-S objective.weight=…`",
-        "changes one value of it.",
+        "`-S objective=NAME` takes all values of one objective below; `-S objective.weight=…`",
+        "changes one of them.",
     ]
     objectives = list(objective_parameters(conf))
-    for name in OBJECTIVES:
+    for name in [path.stem for path in objective_files(conf)]:
         lines += ["", f"### {name}", ""]
         own = [row for row in objectives if row.section == name]
         lines += table(own, "value") if own else ["No parameters."]

@@ -1,6 +1,6 @@
 """Write reports/report_timed.html: the report with the time and hardware of each stage.
 
-Times differ from run to run, so reports/report.html, which DVC hashes and git keeps, has none.
+Times differ between runs, so reports/report.html has none: DVC hashes it and git keeps it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from advloop.core.errors import UserError
-from advloop.core.io import write_text
-from advloop.core.timings import FOLDER, read_timings
+from advloop.core.files import write_text
+from advloop.infra.timings import FOLDER, read_timings
 from advloop.params.loader import Params
 from advloop.params.run import read_num_iterations
 from advloop.reporting.template import with_timings
@@ -23,7 +23,7 @@ PAGE, TIMED = Path("reports/report.html"), Path("reports/report_timed.html")
 
 
 def write_timed(project: Path) -> Path:
-    """The page of ``project``, with the times of the stages that its params.yaml has."""
+    """Write the page of ``project`` with the times of its stages, and return its path."""
     try:
         text = (project / PAGE).read_bytes().decode()
     except FileNotFoundError:

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from advloop.core.io import read_json, write_json  # noqa: E402  # found on the path set above
+from advloop.core.files import read_json, write_json  # noqa: E402  # found on the path set above
+from advloop.models.denoiser import load_checkpoint  # noqa: E402
 from advloop.params.loader import Params  # noqa: E402
-from advloop.unet import load_checkpoint  # noqa: E402
 
 SECTIONS = ("data", "autoencoder", "encode_dataset", "diffusion", "unet", "base")
 
@@ -33,7 +33,7 @@ def main() -> None:
         dirs_exist_ok=True,
         copy_function=shutil.copyfile,  # without the modes: DVC's outputs are read-only
     )
-    denoiser = load_checkpoint(outputs / "diffusion_base" / "checkpoint_best.pt")
+    denoiser = load_checkpoint(outputs / "base" / "checkpoint_best.pt")
     denoiser.unet.save_pretrained(here / "unet")
     source = ROOT / content.data.source
     write_json(
@@ -42,7 +42,7 @@ def main() -> None:
             "command": "make stage1",
             "data_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "figures": read_json(outputs / "autoencoder.json")
-            | read_json(outputs / "diffusion_base" / "metrics.json"),
+            | read_json(outputs / "base" / "metrics.json"),
             "params": {"seed": content.seed, "precision": content.precision}
             | {name: OmegaConf.to_container(content[name]) for name in SECTIONS},
         },

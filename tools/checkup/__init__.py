@@ -1,1 +1,1 @@
-"""The checks of `make doctor`: standard library alone, in the syntax of Python 3.8."""
+"""The checks of `make doctor`, with the standard library alone and the syntax of Python 3.8."""

@@ -1,4 +1,4 @@
-"""What a check finds, and how it asks other programs."""
+"""What a check finds, and how it runs other programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """level: ok, warning (it works, but), or wrong. mend: the command that ends it."""
+    """level: ok, warning (it works, but …) or wrong. mend: the command that fixes it."""
 
     level: str
     text: str
@@ -29,7 +29,7 @@ def wrong(text: str, mend: str) -> Finding:
 
 
 class Answer(NamedTuple):
-    """status: the exit status, or None for a program that cannot be started or never ends."""
+    """status: the exit status, or None if the program does not start or does not end."""
 
     status: int | None
     out: str
@@ -37,13 +37,13 @@ class Answer(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The last line that it wrote to standard error, where programs say what is wrong."""
+        """The last line on standard error, which usually says what is wrong."""
         lines = self.error.strip().splitlines()
         return " ".join(lines[-1].split())[:200] if lines else f"exit status {self.status}"
 
 
 def ask(root: Path, *command: str, seconds: float = 20) -> Answer:
-    """Run a program in ``root``, for a limited time; never raises."""
+    """Run a program in ``root`` for a limited time; raises nothing."""
     env = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
@@ -65,7 +65,7 @@ def ask(root: Path, *command: str, seconds: float = 20) -> Answer:
 
 
 def read(path: Path) -> str:
-    """The text of a file; empty where there is none that can be read."""
+    """The text of a file; empty if there is no file or it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

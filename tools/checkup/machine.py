@@ -1,4 +1,4 @@
-"""What the machine brings: Python, git, make, disk, GPU."""
+"""Checks of the machine: Python, git, make, disk, GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from checkup.finding import Finding, ask, gigabytes, ok, read, warning, wrong
 OLDEST, NEWEST = (3, 11), (3, 13)  # requires-python of pyproject.toml
 SETUP_BYTES = 5.5e9  # what `make setup` installs
 VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-# The last line says why there is none, or names the device on which a kernel ran.
+# Prints the name of the GPU after running a kernel on it, or fails with the reason as last line.
 TORCH = """
 import warnings, torch
 with warnings.catch_warnings(record=True) as caught:
@@ -33,7 +33,7 @@ def _fits(version: str) -> bool:
 
 
 def python(root: Path) -> Finding:
-    """A Python that the project takes, and where it is not installed yet, what installs it."""
+    """A Python that fits the project, and before `make setup` something that can install it."""
     own = root / ".venv/bin/python"
     wanted = "Python {}.{} to {}.{}".format(*OLDEST, *NEWEST)
     if os.path.lexists(str(own)) or (root / ".venv").is_symlink():
@@ -61,16 +61,16 @@ def python(root: Path) -> Finding:
 
 
 def git(root: Path) -> Finding:
-    """git, a repository of which this folder is the top, a commit, a branch."""
+    """git is installed, and this folder is the top of a repository with a commit and a branch."""
     if not shutil.which("git"):
         return wrong("is not installed", "sudo apt-get install git")
     top = ask(root, "git", "rev-parse", "--show-toplevel")
     if "dubious ownership" in top.error:
         mend = f"git config --global --add safe.directory {root}"
-        return wrong("the folder belongs to another user, so that git refuses it", mend)
+        return wrong("the folder belongs to another user, so git refuses to use it", mend)
     if top.status != 0:
         mend = "git init && git add --all && git commit --message Start"
-        return wrong("this folder is no git repository: DVC needs one", mend)
+        return wrong("this folder is not a git repository, and DVC needs one", mend)
     if Path(top.out.strip()).resolve() != root.resolve():
         mend = f"git clone {root} SOMEWHERE_ELSE"
         return wrong(f"this folder lies in the repository {top.out.strip()}", mend)
@@ -85,7 +85,7 @@ def git(root: Path) -> Finding:
         branches = ask(root, "git", "branch", "--format=%(refname:short)").out.split("\n")
         names = [name for name in branches if name and " " not in name] or ["main"]
         home = "main" if "main" in names else names[0]
-        text = "stands on no branch, as after a `dvc exp run` that was killed"
+        text = "is on no branch, as after a killed `dvc exp run`"
         return warning(text, f"git switch {home}")
     return ok(version)
 
@@ -93,11 +93,11 @@ def git(root: Path) -> Finding:
 def make(_root: Path) -> Finding:
     if not shutil.which("make"):
         return wrong("is not installed", "sudo apt-get install make")
-    return ok("is there")
+    return ok("found")
 
 
 def _run_bytes(root: Path) -> int:
-    """What the run of dvc.lock wrote: the sizes of its outputs, equal ones once."""
+    """The size of the outputs in dvc.lock; equal outputs count once, as in DVC's cache."""
     sizes: dict[str, int] = {}
     digest, below_outs = "", False
     for line in read(root / "dvc.lock").splitlines():
@@ -112,7 +112,7 @@ def _run_bytes(root: Path) -> int:
 
 
 def disk(root: Path) -> Finding:
-    """Room for what is still to be installed, and for one run as large as the committed one."""
+    """Room for what is not installed yet, and for one run as large as the committed one."""
     free = shutil.disk_usage(str(root)).free
     missing = 0 if (root / ".venv").exists() else SETUP_BYTES
     run = _run_bytes(root)
@@ -121,7 +121,7 @@ def disk(root: Path) -> Finding:
     if missing:
         what = f"`make setup` installs {gigabytes(missing)}, {what}"
     text = f"{gigabytes(free)} free; {what}"
-    mend = "make clean, and `dvc gc --workspace` for what only other commits' runs hold"
+    mend = "make clean, and `dvc gc --workspace` to drop the results of other commits"
     if free < needed:
         return wrong(text, mend)
     if free < needed + 2 * run:
@@ -130,7 +130,7 @@ def disk(root: Path) -> Finding:
 
 
 def gpu(root: Path) -> Finding:
-    """Whether torch can use the GPU that the driver shows."""
+    """torch can use the GPU that the driver lists."""
     if (chosen := os.environ.get("ADVLOOP_DEVICE", "")).startswith("cpu"):
         return ok(f"not used: ADVLOOP_DEVICE={chosen}")
     torch = root / ".venv/bin/python"
@@ -144,11 +144,11 @@ def gpu(root: Path) -> Finding:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
         return ok(f"hidden by CUDA_VISIBLE_DEVICES: {cards[0]}")
     if not torch.exists():
-        return ok(f"{cards[0]}; whether torch can use it is seen after `make setup`")
+        return ok(f"{cards[0]}; `make setup` installs the torch to try it with")
     answer = ask(root, str(torch), "-c", TORCH, seconds=180)
     if answer.status != 0 and "No module named 'torch'" in answer.error:
         return ok(f"{cards[0]}; torch is not installed")
     if answer.status != 0:
-        mend = "update NVIDIA's driver, or `export ADVLOOP_DEVICE=cpu` to do without"
+        mend = "update NVIDIA's driver, or `export ADVLOOP_DEVICE=cpu` to work without it"
         return wrong(f"{cards[0]}, but torch cannot use it ({answer.reason})", mend)
     return ok(f"{len(cards)}: {cards[0]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from checkup.finding import Finding, ok, read, warning, wrong
 
-SHOWN = ("dvc", "torch", "diffusers")
+NAMED = ("dvc", "torch", "diffusers")
 REINSTALL = "rm -f .venv/.ready && make setup"
 
 
@@ -17,7 +17,7 @@ def _plain(name: str) -> str:
 
 
 def _locked(root: Path) -> tuple[dict[str, set[str]], set[str]]:
-    """Versions by package of uv.lock, and the names that the project itself asks for."""
+    """The versions of each package in uv.lock, and the packages that the project itself needs."""
     text = read(root / "uv.lock")
     versions: dict[str, set[str]] = {}
     asked: set[str] = set()
@@ -41,7 +41,7 @@ def _installed(root: Path) -> dict[str, str]:
 
 
 def packages(root: Path) -> Finding:
-    """What is installed is what uv.lock says."""
+    """The installed packages are those of uv.lock."""
     versions, asked = _locked(root)
     if not asked:
         return wrong("uv.lock is missing or not readable", "git restore uv.lock")
@@ -58,12 +58,12 @@ def packages(root: Path) -> Finding:
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         return wrong(", ".join(faults[:3]) + more, REINSTALL)
-    shown = ", ".join(f"{name} {has[name]}" for name in SHOWN if name in has)
-    return ok(f"{shown}; all {len(set(has) & set(versions))} as in uv.lock")
+    named = ", ".join(f"{name} {has[name]}" for name in NAMED if name in has)
+    return ok(f"{named}; all {len(set(has) & set(versions))} as in uv.lock")
 
 
 def conf_digest(conf: Path) -> str:
-    """The digest that params.yaml holds; hydra_plugins.advloop_derived makes it, with omegaconf."""
+    """The digest in params.yaml, which hydra_plugins.advloop_derived computes with omegaconf."""
     digest = hashlib.sha256()
     for path in sorted(conf.rglob("*.yaml")):
         digest.update(path.relative_to(conf).as_posix().encode() + b"\0")
@@ -72,21 +72,21 @@ def conf_digest(conf: Path) -> str:
 
 
 def params(root: Path) -> Finding:
-    """params.yaml is there and was composed from conf/ as it is."""
+    """params.yaml exists and was composed from the present conf/."""
     text = read(root / "params.yaml")
     if not text:
         return wrong("params.yaml is missing or empty", "make params")
     found = re.search(r"^  conf_digest: '?(\w+)", text, re.M)
     if found is None or found.group(1) != conf_digest(root / "conf"):
         return wrong("params.yaml is older than conf/", "make params")
-    said = [re.search(rf"^{key}: (\S+)", text, re.M) for key in ("scale", "num_iterations")]
+    settings = [re.search(rf"^{key}: (\S+)", text, re.M) for key in ("scale", "num_iterations")]
     objective = re.search(r"^objective:\n  name: (\S+)", text, re.M)
-    shown = [found.group(1) if found else "?" for found in (*said, objective)]
-    return ok("scale={}, num_iterations={}, objective={}".format(*shown))
+    values = [found.group(1) if found else "?" for found in (*settings, objective)]
+    return ok("scale={}, num_iterations={}, objective={}".format(*values))
 
 
 def lock(root: Path) -> Finding:
-    """dvc.lock is whole: DVC ends it with a line's end, and writes it anew after every stage."""
+    """dvc.lock is whole: DVC rewrites it after every stage, and its last byte is a newline."""
     path = root / "dvc.lock"
     if path.exists() and not read(path).endswith("\n"):
         return wrong("DVC was killed while it wrote dvc.lock", "git restore dvc.lock && dvc repro")

@@ -1,4 +1,4 @@
-"""Run every check and print a line for each."""
+"""Run all checks and print a line for each."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CHECKS: Mapping[str, Callable[[Path], Finding]] = {
 def checked(check: Callable[[Path], Finding], root: Path) -> Finding:
     try:
         return check(root)
-    except Exception as error:  # on a broken machine anything can fail, and is then what to say
+    except Exception as error:  # on a broken machine anything can fail, and that is worth a line
         reason = " ".join(str(error).split())[:200]
         said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        return warning(f"could not be looked at ({said})", "report this line: doctor is at fault")
+        return warning(f"could not be checked ({said})", "report this line as a bug of doctor")
 
 
 def line(name: str, finding: Finding) -> str:
@@ -39,7 +39,7 @@ def line(name: str, finding: Finding) -> str:
 
 
 def main(root: Path = ROOT) -> int:
-    """Print a line a check; returns the number of checks that found something wrong."""
+    """Print a line for each check, and return how many found something wrong."""
     counts = {"ok": 0, "warning": 0, "wrong": 0}
     for name, check in CHECKS.items():
         finding = checked(check, root)

@@ -1,4 +1,4 @@
-"""What DVC keeps: its remote, the links of its cache, the locks that killed processes left."""
+"""Checks of what DVC keeps: its remote, its cache, and the locks left by killed processes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 
 from checkup.finding import Finding, ask, ok, read, warning, wrong
 
-SECONDS = 30  # for an answer from a remote
-FICLONE = 0x40049409  # the request of Linux for a copy that shares its blocks
+SECONDS = 30  # a remote has to answer
+FICLONE = 0x40049409  # the Linux ioctl that copies a file by sharing its blocks
 PROBE = """
 import os
-os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # a dead server is to be said soon
+os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # report a dead server soon
 from dvc.repo import Repo
 storage = Repo().cloud.get_remote_odb()
 try:
     storage.fs.ls(storage.path)
 except FileNotFoundError:
-    pass  # made by the first push
+    pass  # the first push creates it
 """
 
 
@@ -44,7 +44,7 @@ def _writable(folder: Path) -> bool:
 
 
 def remote(root: Path) -> Finding:
-    """The default remote can be reached; a folder can be written."""
+    """The default remote answers, or if it is a folder, can be written."""
     try:
         config = _config(root)
     except configparser.Error as error:
@@ -54,15 +54,15 @@ def remote(root: Path) -> Finding:
     url = config.get(f"'remote \"{name}\"'", "url", fallback="")
     if not url:
         mend = "dvc remote add --default storage /PATH/TO/FOLDER"
-        return warning("none is set, so that `dvc push` has nowhere to go", mend)
+        return warning("none is set, so `dvc push` has nowhere to go", mend)
     if "://" not in url:
         return _folder(name, Path(os.path.normpath(str(root / ".dvc" / url))))
     if not (root / ".venv/bin/python").exists():
-        return warning(f"{name} ({url}) is asked once DVC is installed", "make setup")
+        return warning(f"{name} ({url}) will be checked once DVC is installed", "make setup")
     answer = ask(root, str(root / ".venv/bin/python"), "-c", PROBE, seconds=SECONDS)
     if answer.status != 0:
         if "No module named 'dvc'" in answer.error:
-            return warning(f"{name} ({url}) is asked once DVC is installed", "make setup")
+            return warning(f"{name} ({url}) will be checked once DVC is installed", "make setup")
         mend = "see docs/remotes.md, and set it with `dvc remote modify`"
         return wrong(f"{name} ({url}) cannot be reached ({answer.reason})", mend)
     return ok(f"{name} ({url}) answers")
@@ -76,8 +76,8 @@ def _folder(name: str, folder: Path) -> Finding:
         return wrong(f"{name} ({folder}) cannot be written", mend)
     above = next(place for place in folder.parents if place.exists())
     if above.is_dir() and _writable(above):
-        return ok(f"{name} ({folder}), which the first `dvc push` makes")
-    return wrong(f"{name} ({folder}) is not there and cannot be made", mend)
+        return ok(f"{name} ({folder}), which the first `dvc push` creates")
+    return wrong(f"{name} ({folder}) does not exist and cannot be created", mend)
 
 
 def _reflink(source: Path, target: Path) -> None:
@@ -88,7 +88,7 @@ def _reflink(source: Path, target: Path) -> None:
 
 
 def _first_link(kinds: list[str], source: Path, target: Path) -> str:
-    """The first kind that links a file of one folder into another; '' where none does."""
+    """The first kind that links a file of one folder into the other, or ''."""
     links: dict[str, Callable[[Path, Path], None]] = {
         "reflink": _reflink,
         "hardlink": os.link,
@@ -110,11 +110,11 @@ def _first_link(kinds: list[str], source: Path, target: Path) -> str:
 
 
 def cache(root: Path) -> Finding:
-    """How outputs get into DVC's cache: a link takes no room, a copy takes as much again."""
+    """How DVC puts outputs into its cache: a link takes no space, a copy takes it twice."""
     try:
         config = _config(root)
     except configparser.Error:
-        return warning("not looked at: .dvc/config cannot be read", "git restore .dvc/config")
+        return warning("not checked: .dvc/config cannot be read", "git restore .dvc/config")
     folder = root / ".dvc" / config.get("cache", "dir", fallback="cache")
     above = next(place for place in (folder, *folder.parents) if place.exists())
     kinds = config.get("cache", "type", fallback="reflink,copy").strip("\"'").split(",")
@@ -140,7 +140,7 @@ def _alive(pid: int) -> bool:
 
 
 def _held(lock: Path) -> bool:
-    """Whether a process holds this lock; a killed one holds none."""
+    """Whether a living process holds this lock."""
     import fcntl
 
     with lock.open("rb") as file:
@@ -152,7 +152,7 @@ def _held(lock: Path) -> bool:
 
 
 def _blockers(rwlock: Path) -> dict[int, str]:
-    """Live processes that DVC takes for its own, and their commands; ValueError if damaged."""
+    """The living processes that DVC waits for, and their commands; ValueError if damaged."""
     if not (text := read(rwlock)):
         return {}
     content = json.loads(text)
@@ -165,10 +165,10 @@ def _blockers(rwlock: Path) -> dict[int, str]:
 
 
 def locks(root: Path) -> Finding:
-    """No lock of a process that is gone, or was never DVC's, and nobody who still writes."""
+    """No stale lock blocks DVC, and no stage is still writing."""
     index = root / ".git/index.lock"
     if index.exists() and time.time() - index.stat().st_mtime > 60:
-        return wrong("a git that was killed left its lock", "rm .git/index.lock")
+        return wrong("a killed git left its lock", "rm .git/index.lock")
     rwlock = root / ".dvc/tmp/rwlock"
     try:
         blockers = _blockers(rwlock)
@@ -177,7 +177,7 @@ def locks(root: Path) -> Finding:
     for pid, command in blockers.items():
         running = read(Path(f"/proc/{pid}/cmdline"))
         if running and "dvc" not in running:
-            text = f"DVC waits for {command} ({pid}), which is another program now"
+            text = f"DVC waits for {command} ({pid}), but that is another program now"
             return wrong(text, "rm .dvc/tmp/rwlock")
     held = [path for path in sorted((root / ".state/locks").glob("*")) if _held(path)]
     if held:
@@ -186,5 +186,5 @@ def locks(root: Path) -> Finding:
         return warning(text, f"wait, or: kill {holder.partition(' ')[0]}")
     if blockers:
         pid, command = next(iter(blockers.items()))
-        return warning(f"{command} ({pid}) is at work", f"wait, or: kill {pid}")
+        return warning(f"{command} ({pid}) is running", f"wait, or: kill {pid}")
     return ok("none held")

@@ -1,0 +1,60 @@
+"""Put the scores of reports/metrics.json into README.md: `python tools/readme_table.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[1]
+README = REPO / "README.md"
+MARKS = ("<!-- scores: begin -->", "<!-- scores: end -->")
+TITLES = {
+    "reals": "real against real (floor)",
+    "autoencoder": "real through the autoencoder (bound)",
+    "base": "base model",
+}
+COLUMNS = {  # a score's name in metrics.json: its title, and its decimals
+    "kid_lite0": ("KID ↓", 2),
+    "critic_gap": ("critic gap ↓", 3),
+    "coverage_lite0": ("coverage ↑", 3),
+    "viability_score": ("viability", 2),
+}
+
+
+def cell(scores: Mapping[str, float], name: str, decimals: int) -> str:
+    """``mean ± half``; empty if it was not measured."""
+    if name not in scores:
+        return ""
+    half = scores.get(f"{name}_ci95")
+    text = f"{scores[name]:.{decimals}f}"
+    return text if half is None else f"{text} ± {half:.{decimals}f}"
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """The table, a line a model; metrics: the content of reports/metrics.json."""
+    heads = ["model", *(title for title, _ in COLUMNS.values()), "D accuracy"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rounds = sorted(metrics["training"], key=lambda name: int(name.removeprefix("iter_")))
+    for model in (*TITLES, *rounds):
+        scores = metrics["held_out"][model]
+        cells = [cell(scores, name, decimals) for name, (_, decimals) in COLUMNS.items()]
+        cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy", 2))
+        title = TITLES.get(model, model.replace("iter_", "after round "))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    metrics = json.loads((REPO / "reports/metrics.json").read_text())
+    begin, end = MARKS
+    block = f"{begin}\n{table(metrics)}\n{end}"
+    README.write_text(
+        re.sub(f"{begin}.*?{end}", lambda _: block, README.read_text(), flags=re.DOTALL)
+    )
+
+
+if __name__ == "__main__":
+    main()
