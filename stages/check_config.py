@@ -77,12 +77,24 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
+def objective_file(objective: DictConfig) -> str:
+    """The name of the file in conf/objective that sets this objective, as it does.
+
+    Several files may set one objective: ddo_weighted.yaml is ddo with another value.
+    """
+    for path in sorted((CONF / "objective").glob("*.yaml")):
+        content = OmegaConf.load(path)
+        if OmegaConf.select(content, "objective", default=content) == objective:
+            return path.stem
+    return str(objective.name)
+
+
 def differences(params: Params) -> list[str]:
     """Where params.yaml differs from conf/ at its scale and objective: ``-S``, or edits by hand."""
     from hydra import compose, initialize_config_dir
 
     content = params.content
-    groups = {"scale": content.scale, "objective": content.objective.name}
+    groups = {"scale": content.scale, "objective": objective_file(content.objective)}
     absent = [k for k, v in groups.items() if not (CONF / k / f"{v}.yaml").is_file()]
     if absent:
         return [f"{key}={groups[key]} has no file in conf/{key}" for key in absent]

@@ -10,7 +10,7 @@ from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
 from advloop.core.files import copy_file
-from advloop.core.rounds import rounds_of
+from advloop.core.rounds import prune_rounds
 from advloop.params.run import read_exp_name, read_num_iterations
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     args = parse_args(__doc__, rounds=Path, out=Path)
     params = load_params("publish")
     name = read_exp_name(params)
-    rounds = rounds_of(args.rounds, read_num_iterations(params))
+    rounds = prune_rounds(args.rounds, read_num_iterations(params))
     files = {target: source for one in rounds for source, target in one.published(name)}
     for source in files.values():
         if not source.is_file():

@@ -8,7 +8,7 @@ from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
 from advloop.core.files import write_json, write_text
-from advloop.core.rounds import EVALUATION, rounds_of
+from advloop.core.rounds import EVALUATION, prune_rounds
 from advloop.data.pictures import save_png
 from advloop.evaluation.results import read_results
 from advloop.evaluation.summary import markdown_table, rounds_csv, summary
@@ -31,7 +31,7 @@ def main() -> None:
         page=Path,
     )
     params = load_params("report")
-    rounds = rounds_of(args.rounds, read_num_iterations(params))
+    rounds = prune_rounds(args.rounds, read_num_iterations(params))
     results = read_results(args.reals, args.base, rounds)
     text = page(results, args.reals, args.base, rounds, params.everything())
     strips = {"real images": args.reals, "base model": args.base / EVALUATION}

@@ -9,7 +9,7 @@ from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, CHECKPOINT, rounds_of
+from advloop.core.rounds import BASE, CHECKPOINT, prune_rounds
 from advloop.data.dataset import classes_of, read_manifest
 from advloop.data.latents import read_scale
 from advloop.evaluation.results import read_results, select
@@ -41,7 +41,7 @@ def main() -> None:
         out=Path,
     )
     params = load_params("select")
-    rounds = rounds_of(args.rounds, read_num_iterations(params))
+    rounds = prune_rounds(args.rounds, read_num_iterations(params))
     results = read_results(args.reals, args.base, rounds)
     chosen = select(results.models)
     checkpoints = {BASE: args.base / CHECKPOINT}

@@ -258,7 +258,7 @@ def fake_stage(real_python: str) -> None:
     body = fill(body, scope)
     assert " ".join(sys.argv[1:]) in body["cmd"], (sys.argv, body["cmd"])
 
-    if name in ("select", "publish", "report"):  # as core.rounds.rounds_of does
+    if name in ("select", "publish", "report"):  # as core.rounds.prune_rounds does
         for folder in Path("outputs/rounds").iterdir():
             if int(folder.name.removeprefix("iter_")) >= params["num_iterations"]:
                 shutil.rmtree(folder)

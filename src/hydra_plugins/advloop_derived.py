@@ -35,13 +35,16 @@ def _count(name: str, value: Any) -> int:
     return value
 
 
-def _iteration(index: int, predicts: bool, replays: bool, judges: bool) -> dict[str, str]:
+def _iteration(
+    index: int, predicts: bool, replays: bool, uses_discriminator: bool
+) -> dict[str, str]:
     """The paths of iteration ``index`` that depend on the settings.
 
     DVC's templates know no conditions, but accept a dependency twice: where a stage does not
     need an input, its entry repeats one that the stage has anyway, and its option is empty.
     """
     current, before = Round(ROUNDS, index), Round(ROUNDS, index - 1)
+    discriminator = current.discriminator("best")
     fakes = {"predicted": str(current.fakes), "replay": str(current.fakes)}
     options = []
     if predicts:
@@ -53,9 +56,9 @@ def _iteration(index: int, predicts: bool, replays: bool, judges: bool) -> dict[
     return {
         "model": str(before.checkpoint("best") if index else BASE_MODEL),
         **fakes,
-        "more_fakes": " ".join(options),
-        "discriminator": str(current.discriminator("best") if judges else current.fakes),
-        "judge": f"--discriminator {current.discriminator('best')}" if judges else "",
+        "fakes_options": " ".join(options),
+        "discriminator": str(discriminator if uses_discriminator else current.fakes),
+        "discriminator_option": f"--discriminator {discriminator}" if uses_discriminator else "",
     }
 
 

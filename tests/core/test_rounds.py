@@ -8,11 +8,10 @@ import pytest
 from conftest import snapshot
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import Round, check_exp_name, rounds_of
+from advloop.core.rounds import Round, check_exp_name, prune_rounds
 
 WRITTEN = {
     "fake_latents.pt",
-    "predicted_latents.pt",
     "real_latents.pt",
     "discriminator/discriminator_best.pt",
     "discriminator/discriminator_final.pt",
@@ -31,14 +30,15 @@ WRITTEN = {
 def test_a_round_has_a_folder_of_its_own():
     one = Round(Path("outputs/rounds"), 3)
     assert one.name == "iter_3"
-    files = {one.fakes, one.predicted, one.reals, one.replay, one.history, one.metrics}
+    files = {one.fakes, one.reals, one.replay, one.history, one.metrics}
     files |= {one.discriminator_history, one.discriminator_metrics, one.samples, one.evaluation}
     files |= {one.discriminator("best"), one.discriminator("final")}
     files |= {one.checkpoint("best"), one.checkpoint("latest")}
     assert {path.relative_to("outputs/rounds/iter_3").as_posix() for path in files} == WRITTEN
+    assert one.predicted == Path("outputs/predictions/iter_3/predicted_latents.pt")
 
 
-def test_published_tree_has_the_names_of_the_readme(tmp_path: Path):
+def test_published_tree_has_the_names_of_the_reference(tmp_path: Path):
     one = Round(tmp_path, 0)
     one.samples.mkdir(parents=True)
     for epoch in (10, 5):
@@ -72,7 +72,7 @@ def some_rounds(root: Path, *indices: int) -> Path:
 
 def test_rounds_that_a_run_no_longer_has_are_removed_and_nothing_else(tmp_path: Path):
     root = some_rounds(tmp_path, 0, 1, 2, 11)
-    assert [one.name for one in rounds_of(root, 2)] == ["iter_0", "iter_1"]
+    assert [one.name for one in prune_rounds(root, 2)] == ["iter_0", "iter_1"]
     kept = {"iter_0/model/metrics.csv", "iter_1/model/metrics.csv"}
     assert set(snapshot(root)) == {*kept, ".gitignore", "iter_9", "iter_1_old/notes"}
 
@@ -81,7 +81,7 @@ def test_a_missing_round_is_refused_in_one_line_and_nothing_is_removed(tmp_path:
     root = some_rounds(tmp_path, 0, 2, 3)
     before = snapshot(root)
     with pytest.raises(UserError, match=r"iter_1: not found; make it with `dvc repro`$"):
-        rounds_of(root, 3)
+        prune_rounds(root, 3)
     assert snapshot(root) == before
 
 

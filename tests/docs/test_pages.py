@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import shlex
 import shutil
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 from conftest import REPO, command, must, new_repository
 
-from advloop.evaluation import critic, kid, metrics, model, neighbours
+from advloop import evaluation
 from advloop.evaluation.scores import Metric
 from hydra_plugins.advloop_derived import derive
 
@@ -216,7 +217,8 @@ def test_tree_of_concepts_names_every_output() -> None:
 
 
 def test_page_of_metrics_explains_every_metric_and_no_other() -> None:
-    modules: tuple[ModuleType, ...] = (critic, kid, metrics, model, neighbours)
+    names = [found.name for found in pkgutil.iter_modules(evaluation.__path__)]
+    modules = [importlib.import_module(f"{evaluation.__name__}.{name}") for name in names]
     found = {m.name for module in modules for m in vars(module).values() if isinstance(m, Metric)}
     text = (REPO / "docs/metrics.md").read_text()
     explained = {name.removesuffix("_lite0") for name in re.findall(r"`([a-z_0-9]+)`", text)}

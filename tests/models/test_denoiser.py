@@ -102,7 +102,7 @@ WITHOUT = {name: value for name, value in WEIGHTS.items() if name != "conv_out.b
 def test_a_file_that_holds_something_else_is_refused(tmp_path, content, says):
     torch.save(content, tmp_path / "a.pt")
     message = refusal(load_checkpoint, tmp_path / "a.pt")
-    assert message.startswith(f"{tmp_path / 'a.pt'}: not a checkpoint of this architecture")
+    assert message.startswith(f"{tmp_path / 'a.pt'}: not a checkpoint that fits")
     assert says in message
 
 

@@ -209,4 +209,4 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path, content: Any):
     path = tmp_path / "a.pt"
     torch.save(content, path)
     message = refusal(load_discriminator, path, 4)
-    assert message.startswith(f"{path}: not a discriminator of this architecture")
+    assert message.startswith(f"{path}: not a discriminator that fits")

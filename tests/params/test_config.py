@@ -55,8 +55,8 @@ def test_every_scale_composes_with_every_objective(tmp_path, scale, objective):
     check_params(params)
     settings = read_objective(params)
     assert params.content.scale == scale
-    assert settings.name == objective.removesuffix("_weighted")
-    assert settings.uses_discriminator == (objective in ("seed", "x0", "ddo_weighted"))
+    assert settings.name == params.content.objective.name
+    assert settings.uses_discriminator == params.content.objective.uses_discriminator
 
 
 def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):
@@ -155,17 +155,17 @@ def test_iteration_depends_on_what_its_settings_use_and_else_on_its_own_fakes_ag
     plain = derived()["iterations"]["1"]
     fakes = "outputs/rounds/iter_1/fake_latents.pt"
     assert {plain[key] for key in ("predicted", "replay", "discriminator")} == {fakes}
-    assert (plain["more_fakes"], plain["judge"]) == ("", "")
+    assert (plain["fakes_options"], plain["discriminator_option"]) == ("", "")
     assert derived()["predictions"] == {}
     options = derived(uses_discriminator=True, predicted_fraction=0.5, replay_fraction=0.25)
     first, second = options["iterations"].values()
     assert options["predictions"] == options["iterations"]
     for item in (first, second):
-        assert item["judge"] == f"--discriminator {item['discriminator']}"
-        assert f"--predicted {item['predicted']}" in item["more_fakes"]
-    assert "--replay" not in first["more_fakes"]
+        assert item["discriminator_option"] == f"--discriminator {item['discriminator']}"
+        assert f"--predicted {item['predicted']}" in item["fakes_options"]
+    assert "--replay" not in first["fakes_options"]
     assert second["replay"] == "outputs/rounds/iter_0/discriminator/replay_latents.pt"
-    assert f"--replay {second['replay']}" in second["more_fakes"]
+    assert f"--replay {second['replay']}" in second["fakes_options"]
 
 
 def test_digest_changes_with_content_name_and_number_of_conf_files(tmp_path):
@@ -294,6 +294,15 @@ def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace):
     cached.chmod(0o444)
     check_config.main()
     assert workspace.out.stat().st_ino != cached.stat().st_ino
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_params_as_composed_for_an_objective_differ_from_conf_in_nothing(
+    workspace, capsys, objective
+):
+    compose(workspace.params, f"objective={objective}")
+    check_config.main()
+    assert "differs from conf/" not in capsys.readouterr().out
 
 
 # --- Imported models ---

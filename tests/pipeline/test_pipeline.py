@@ -46,7 +46,7 @@ OBJECTIVE = "src/advloop/objectives/${objective.name}.py"
 UNDECLARED = {
     "src/advloop/infra": "progress, locks, snapshots, timings and tracking make no bytes",
     "stages/_runtime": "options, errors, processes and snapshots: how a stage starts and ends",
-    "src/advloop/objectives/__init__.py": "finds the objective's module, which is declared",
+    "src/advloop/objectives/__init__.py": "finds the declared module; sets no defaults",
 }
 # Imports point down this list: a room may use those below it, and infra from everywhere.
 ROOMS = (
@@ -231,7 +231,7 @@ def test_stage_declares_the_parameters_it_reads(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_command_holds_structure_and_no_parameter(stage: str) -> None:
-    structure = {"key", "item.model", "item.more_fakes", "item.judge"}
+    structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
     assert set(re.findall(r"\$\{(.*?)\}", STAGES[stage]["cmd"])) <= structure
 
 

@@ -140,7 +140,7 @@ def test_paths_of_the_user_are_dependencies_and_nothing_of_the_user_is_in_a_comm
 
 
 def test_every_value_in_a_command_follows_from_whole_numbers_and_switches():
-    structure = {"key", "item.model", "item.more_fakes", "item.judge"}
+    structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
     assert {name for place, name in FOUND if place == "cmd"} == structure
     walked = {name for place, name in FOUND if place in ("foreach", "matrix")}
     assert walked == {"derived.iterations", "derived.predictions"}
@@ -156,8 +156,8 @@ def test_every_value_in_a_command_follows_from_whole_numbers_and_switches():
     ("key", "value"),
     [
         ("derived.iterations.0.model", "iter_0 && touch b"),
-        ("derived.iterations.1.judge", "; touch b"),
-        ("derived.iterations.1.more_fakes", "$(touch b)"),
+        ("derived.iterations.1.discriminator_option", "; touch b"),
+        ("derived.iterations.1.fakes_options", "$(touch b)"),
         ("derived.iterations", {"0; touch b": {}}),
         ("derived.predictions", {"`touch b`": {}}),
         ("exp_name", "a;touch b"),

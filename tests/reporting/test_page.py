@@ -91,7 +91,7 @@ def test_page_has_each_part_of_a_run_with_the_verdict_first(found):
     assert "Selected: " in " ".join(found.texts["li"])
     # grids of reals and three models, neighbours of three, viability of two
     assert len(found.all("img")) == 4 + 3 + 2
-    assert "ddo (the discriminator only watches)" in found.texts["p"][0]
+    assert "ddo (the discriminator takes no part in the fine-tuning)" in found.texts["p"][0]
 
 
 def test_each_term_of_an_objective_has_a_chart(tmp_path, found):

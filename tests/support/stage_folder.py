@@ -36,7 +36,8 @@ ROUND = "rounds/iter_0"
 MODEL = "base/checkpoint_best.pt"
 TUNED = f"{ROUND}/model/checkpoint_best.pt"
 DISC = f"{ROUND}/discriminator/discriminator_best.pt"
-FAKE, PREDICTED, REAL = (f"{ROUND}/{kind}_latents.pt" for kind in ("fake", "predicted", "real"))
+FAKE, REAL = f"{ROUND}/fake_latents.pt", f"{ROUND}/real_latents.pt"
+PREDICTED = "predictions/iter_0/predicted_latents.pt"
 LISTED = f"{ROUND}/real_latents.csv"
 REPLAY = f"{ROUND}/discriminator/replay_latents.pt"
 

@@ -170,7 +170,7 @@ def load_model(path: Path, kind: str, build: Callable[[dict[str, Any]], Model]) 
     except Exception as error:  # a foreign file can be wrong in any way; each is bad input
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: not a {kind} of this architecture ({reason}); make it with `dvc repro`"
+            f"{path}: not a {kind} that fits ({reason}); make it with `dvc repro`"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What a round writes and under which names: every path pattern of the loop stands here.
+"""What a round writes, and the names of its files in the library and in the published tree.
 
 Standard library only: DVC's Hydra plugin imports it.
 """
@@ -57,7 +57,8 @@ class Round:
 
     @property
     def predicted(self) -> Path:
-        return self.folder / "predicted_latents.pt"
+        """Beside the rounds, not in them: not every run has it, and none may see another's."""
+        return self.root.parent / "predictions" / self.name / "predicted_latents.pt"
 
     @property
     def reals(self) -> Path:
@@ -132,7 +133,7 @@ class Round:
         yield self.history, Path(f"{exp_name}_metrics_{self.name}.csv")
 
 
-def rounds_of(root: Path, count: int) -> list[Round]:
+def prune_rounds(root: Path, count: int) -> list[Round]:
     """The ``count`` rounds of a run in ``root``; UserError where one is missing.
 
     DVC depends on ``root`` as a whole, and leaves the outputs of rounds there that a run with

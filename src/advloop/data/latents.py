@@ -59,7 +59,7 @@ class TensorWriter:
     Rows go into a memory-mapped scratch file, so that memory holds one batch whatever N is; at the
     end the mapping is saved in ``torch.save``'s format. With ``progress`` the scratch file
     outlives a crash, and ``filled`` starts at the row that comes next. If several processes share
-    a stage, the leader writes and the others only count.
+    a stage, the main process writes and the others only count.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class Batch:
     alphas_cumprod: torch.Tensor  # (T,)
     prediction_type: str  # of output: epsilon, v_prediction or sample
     discriminator: nn.Module | None  # frozen; None when training the base model
-    weight: float | torch.Tensor  # of discriminator_loss relative to noise_loss
+    weight: float | torch.Tensor  # of the objective's term relative to noise_loss
     reference: torch.Tensor | None = None  # (B, C, H, W) output of the frozen starting model
     fake: Batch | None = None
     labels: torch.Tensor | None = None  # (B,) classes; None: unconditional

@@ -31,7 +31,7 @@ class Criterion:
     """The loss of a batch: noise the latents, predict, and ask the objective."""
 
     objective: Objective
-    weight: float  # of discriminator_loss relative to noise_loss
+    weight: float  # of the objective's term relative to noise_loss
     discriminator: nn.Module | None  # frozen, in evaluation mode; None: base model
     diffusion: DiffusionParams
     precision: str  # of the diffusion networks: fp32 or bf16; the loss is always float32

@@ -1,4 +1,4 @@
-"""One-step x0 predictions of noised real latents: the fakes that an objective judges."""
+"""One-step x0 predictions of noised real latents: fakes for the discriminator's training."""
 
 from __future__ import annotations
 

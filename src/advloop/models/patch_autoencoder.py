@@ -1,6 +1,6 @@
 """An autoencoder of image patches, in torch alone.
 
-Stage export puts this very file into the folder that it writes, so that the weights can be used
+Stage select puts this very file into the folder that it writes, so that the weights can be used
 where the rest of the project is not: it imports nothing of it.
 """
 

@@ -38,6 +38,7 @@ class Weighting(Protocol):
 class Recipe:
     """How an objective is made from its parameters, and what it needs.
 
+    Without defaults: stages depend on the objective's own module, and not on this one.
     params: their schema. It has a ``name``, a ``weight`` and ``uses_discriminator``: whether the
     formula needs the round's discriminator, which train_diffusion loads and depends on only then.
     make: parameters -> Objective.
@@ -49,9 +50,9 @@ class Recipe:
 
     params: type
     make: Callable[[Any], Objective]
-    adaptive: Callable[[Any], Weighting] | None = None
-    against_reference: bool = False
-    evaluations: int = 3
+    adaptive: Callable[[Any], Weighting] | None
+    against_reference: bool
+    evaluations: int
 
 
 def objective_names() -> list[str]:

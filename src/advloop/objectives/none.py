@@ -27,4 +27,4 @@ def make_none(_: NoneParams) -> Objective:
     return noise_only
 
 
-RECIPE = Recipe(NoneParams, make_none)
+RECIPE = Recipe(NoneParams, make_none, adaptive=None, against_reference=False, evaluations=3)

@@ -43,4 +43,4 @@ def make_seed(_: SeedParams) -> Objective:
     return seed_objective
 
 
-RECIPE = Recipe(SeedParams, make_seed)
+RECIPE = Recipe(SeedParams, make_seed, adaptive=None, against_reference=False, evaluations=3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from advloop.objectives import Recipe
 from advloop.params.section import Section
+from advloop.params.training import AlphaBar
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ class X0Params(Section):
     name: Literal["x0"]
     uses_discriminator: Literal[True]
     weight: NonNegativeFloat  # of discriminator_loss beside noise_loss
-    min_alpha_bar: Annotated[float, Field(ge=0, le=1)]  # below it no prediction is judged
+    min_alpha_bar: AlphaBar  # below it no prediction is judged
     max_gradient_ratio: PositiveFloat  # adversarial over noise gradient
     ramp_steps: NonNegativeInt  # optimizer steps until the weight is reached
 
@@ -146,4 +147,6 @@ RECIPE = Recipe(
     X0Params,
     make_x0,
     adaptive=lambda p: AdaptiveWeight(p.weight, p.max_gradient_ratio, p.ramp_steps),
+    against_reference=False,
+    evaluations=3,
 )

@@ -98,10 +98,10 @@ class Params:
             problem = _problem(error, rules(cls)[key])
             raise self.fail(f"{name}.{key}", values[key], problem) from None
 
-    def everything(self, *first: str) -> dict[str, Any]:
-        """All values but ``derived`` as plain Python: those in ``first``, then as in the file."""
-        names = dict.fromkeys([*first, *map(str, self.content)])
-        return {name: self._plain(self._get(name)) for name in names if name != "derived"}
+    def everything(self) -> dict[str, Any]:
+        """All values but ``derived`` as plain Python, in the order of the file."""
+        names = [name for name in map(str, self.content) if name != "derived"]
+        return {name: self._plain(self._get(name)) for name in names}
 
     def _get(self, name: str) -> Any:
         if name not in self.content:

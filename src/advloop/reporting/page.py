@@ -86,7 +86,7 @@ def page(
 def _run(params: Mapping[str, Any]) -> dict[str, Any]:
     run = ("exp_name", "scale", "num_iterations", "seed")
     objective = params["objective"]
-    role = "moves the model" if objective["uses_discriminator"] else "only watches"
+    role = "takes part in" if objective["uses_discriminator"] else "takes no part in"
     return {name: params[name] for name in run} | {"objective": objective["name"], "role": role}
 
 

@@ -60,12 +60,13 @@ def health_warning(val_accuracy: float) -> str | None:
     if val_accuracy > TOO_STRONG:
         return (
             f"discriminator too strong (validation accuracy {val_accuracy:.4f} > {TOO_STRONG}): "
-            "its gradient teaches little; lower train_disc.epochs or discriminator.channels, "
-            "raise discriminator.dropout or train_disc.r1_weight, or set train_disc.stop_accuracy"
+            "where its gradient moves the model, it teaches little; lower train_disc.epochs or "
+            "discriminator.channels, raise discriminator.dropout or train_disc.r1_weight, or set "
+            "train_disc.stop_accuracy"
         )
     if val_accuracy < TOO_WEAK:
         return (
             f"discriminator too weak (validation accuracy {val_accuracy:.4f} < {TOO_WEAK}): "
-            "its gradient is noise; raise train_disc.epochs or generate.num_samples"
+            "it tells fakes no better than chance; raise train_disc.epochs or generate.num_samples"
         )
     return None
