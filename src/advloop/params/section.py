@@ -6,13 +6,16 @@ error messages and docs/parameters.md describe them with the words of ``Rule``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+# A search for pydantic's plugins would read the metadata of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 # "5" and true are no numbers, 1 is no bool, an int passes for a float, NaN and infinity do not.
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Section(BaseModel):
