@@ -322,24 +322,24 @@ def test_second_repro_runs_nothing_and_leaves_the_lock_alone(fakes: Path) -> Non
     assert git(fakes, "status", "--porcelain") == ""
 
 
-def test_growing_runs_the_new_iteration_only_and_shrinking_what_sums_up(fakes: Path) -> None:
-    before, published = results(fakes), snapshot(fakes / "outputs/published")
-    grown = must(dvc(fakes, "exp", "run", "-S", "num_iterations=3"))
-    assert ran(grown) == {"check_config"} | LAST | stages_of(2)
-    assert snapshot(fakes / "outputs/published") != published
-    shrunk = must(dvc(fakes, "exp", "run"))
+def test_growing_runs_the_new_iteration_only_and_shrinking_what_sums_up(one_round: Path) -> None:
+    before, published = results(one_round), snapshot(one_round / "outputs/published")
+    grown = must(dvc(one_round, "exp", "run", "-S", "num_iterations=2"))
+    assert ran(grown) == {"check_config"} | LAST | stages_of(1)
+    assert snapshot(one_round / "outputs/published") != published
+    shrunk = must(dvc(one_round, "exp", "run"))
     assert ran(shrunk) <= {"check_config"} | LAST
-    assert not (fakes / "outputs/rounds/iter_2").exists()
-    after = results(fakes)
-    lock = "dvc.lock"  # keeps what it knows of iteration 2
+    assert not (one_round / "outputs/rounds/iter_1").exists()
+    after = results(one_round)
+    lock = "dvc.lock"  # keeps what it knows of iteration 1
     assert {k: v for k, v in after.items() if k != lock} == {
         k: v for k, v in before.items() if k != lock
     }
     locks = [yaml.safe_load(found[lock])["stages"] for found in (before, after)]
     assert {name: locks[1][name] for name in locks[0]} == locks[0]
-    again = must(dvc(fakes, "exp", "run", "-S", "num_iterations=3"))
+    again = must(dvc(one_round, "exp", "run", "-S", "num_iterations=2"))
     assert ran(again) <= {"check_config"} | LAST
-    assert (fakes / "outputs/rounds/iter_2/model/checkpoint_best.pt").is_file()
+    assert (one_round / "outputs/rounds/iter_1/model/checkpoint_best.pt").is_file()
 
 
 @pytest.mark.parametrize(
