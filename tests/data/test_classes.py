@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bad_files import refusal
+from refusal import refusal
 
 from advloop.data.classes import Classes, apportion, label_latents, load_classes, save_classes
 from advloop.data.dataset import Dataset

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from bad_files import refusal
+from refusal import refusal
 
 from advloop.data.dataset import Dataset, classes_of, load_dataset, read_manifest, write_manifest
 

@@ -7,8 +7,9 @@ import struct
 
 import numpy as np
 import pytest
-from bad_files import bilevel_png, encoded, refusal
+from bad_files import bilevel_png, encoded
 from PIL import Image
+from refusal import refusal
 
 from advloop.core.errors import UserError
 from advloop.data.images import MAX_PIXELS, decode_image

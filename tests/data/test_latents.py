@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bad_files import refusal
+from refusal import refusal
 from small_discriminator import fit, side
 
 from advloop.core.files import save_torch, write_json

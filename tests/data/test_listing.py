@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from bad_files import put, refusal
+from bad_files import put
+from refusal import refusal
 
 from advloop.data.listing import Item, list_items
 from advloop.data.sources import open_source

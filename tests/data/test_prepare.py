@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from bad_files import encoded, refusal
+from bad_files import encoded
 from PIL import Image
+from refusal import refusal
 from small_params import DATA
 
 from advloop.data.dataset import load_dataset

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bad_files import claiming, inflating, refusal, zipped
+from bad_files import claiming, inflating, zipped
+from refusal import refusal
 
 from advloop.data.sources import open_source
 

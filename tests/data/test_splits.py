@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from bad_files import refusal
 from conftest import REPO
+from refusal import refusal
 
 from advloop.data.listing import Item, list_items
 from advloop.data.sources import open_source

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from bad_files import refusal
+from refusal import refusal
 from tiny_autoencoders import KINDS, tiny_autoencoder
 from torch import nn
 

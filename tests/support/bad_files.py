@@ -1,4 +1,4 @@
-"""Files that are wrong in one way each, functions that plant them in a folder, and refusals."""
+"""Files that are wrong in one way each and functions that plant them in a folder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from advloop.core.errors import UserError
-
 Plant = Callable[[Path], None]
 """Changes a folder, so that one file or value in it is wrong (or merely unusual)."""
-
-
-def refusal(read: Callable[..., Any], *args: Any, **options: Any) -> str:
-    """The one line with which ``read`` refuses its arguments."""
-    with pytest.raises(UserError) as caught:
-        read(*args, **options)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 # --- Files as bytes ---

@@ -6,9 +6,10 @@ import re
 import runpy
 
 import pytest
-from bad_files import encoded, put, refusal
+from bad_files import encoded, put
 from conftest import REPO, write_images
 from PIL import Image
+from refusal import refusal
 from small_params import DATA
 
 from advloop.data.dataset import SPLITS, load_dataset
