@@ -6,20 +6,21 @@ a clone, the fakes' ``bin``) is its own.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from warm_python import CLIENT, warm_python, write_shim
 
 if TYPE_CHECKING:
     from stage_folder import StageFolder
@@ -86,7 +87,7 @@ TINY = {
 
 
 def environment(project: Path) -> dict[str, str]:
-    """The fakes' ``python`` if there is one, then the virtual environment's programs."""
+    """The fakes' programs if there are any, then those of the virtual environment."""
     beside = project.parent
     env = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     env |= {
@@ -95,6 +96,7 @@ def environment(project: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(beside / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(beside / "dvc-system"),
         "DVC_SITE_CACHE_DIR": str(beside / "dvc-site"),
+        "WARM_PYTHON": warm_python("dvc"),
     }
     return env
 
@@ -115,7 +117,7 @@ def command(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def dvc(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return command(project, str(BIN / "dvc"), *args)
+    return command(project, *CLIENT, str(BIN / "dvc"), *args)
 
 
 def must(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
@@ -135,7 +137,11 @@ def commit(project: Path, message: str) -> None:
 
 def ran(result: subprocess.CompletedProcess[str]) -> set[str]:
     """The stages that DVC ran; one that it skipped or took from its run-cache is none."""
-    return set(re.findall(r"Running stage '([^']+)':", result.stdout))
+    return set(stages_run(result.stdout))
+
+
+def stages_run(printed: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)':", printed)
 
 
 def compose(project: Path) -> None:
@@ -208,7 +214,7 @@ def make_project(folder: Path, iterations: int = 2) -> Path:
     return project
 
 
-def fake_stage(real_python: str) -> None:
+def fake_stage() -> None:
     """What stands in for ``python`` in a project of fake stages.
 
     check_config runs for real. Any other stage writes each of its declared outputs with
@@ -220,6 +226,7 @@ def fake_stage(real_python: str) -> None:
     import json
     import os
     import re
+    import runpy
     import shutil
     import sys
     from pathlib import Path
@@ -227,7 +234,10 @@ def fake_stage(real_python: str) -> None:
     import yaml
 
     if sys.argv[1:2] == ["stages/check_config.py"]:
-        os.execv(real_python, [real_python, *sys.argv[1:]])
+        sys.path[0] = "stages"
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        return
     stage = os.environ["DVC_STAGE"]
     failing = Path(__file__).with_name("fail")
     if failing.exists() and stage in failing.read_text().split():
@@ -302,13 +312,12 @@ def fake_stage(real_python: str) -> None:
 
 def fake_stages(project: Path) -> None:
     """Let ``python`` mean ``fake_stage`` for this project's DVC."""
-    shim = project.parent / "bin/python"
-    shim.parent.mkdir()
-    source = textwrap.dedent(inspect.getsource(fake_stage))
-    call = f"fake_stage({sys.executable!r})"
-    future = "from __future__ import annotations"
-    shim.write_text(f"#!{sys.executable}\n{future}\n\n{source}\n\n{call}\n")
-    shim.chmod(0o755)
+    bin = project.parent / "bin"
+    bin.mkdir()
+    source = inspect.getsource(fake_stage)
+    (bin / "fake.py").write_text(f"from __future__ import annotations\n\n{source}\nfake_stage()\n")
+    write_shim(bin / "python", '"${0%/*}/fake.py"')  # that of the copy, if a project is copied
+    write_shim(bin / "dvc", str(BIN / "dvc"))  # for programs that call it
 
 
 def fail_at(project: Path, *stages: str) -> None:
@@ -316,24 +325,40 @@ def fail_at(project: Path, *stages: str) -> None:
     (project.parent / "bin/fail").write_text(" ".join(stages))
 
 
-def _finished(folder: Path, iterations: int) -> Path:
-    project = make_project(folder, iterations)
-    fake_stages(project)
-    must(dvc(project, "repro"))
-    commit(project, "Run")
-    return project
+class Finished(NamedTuple):
+    """A project of fake stages after `dvc repro`, which is committed, and what DVC printed."""
+
+    project: Path
+    printed: str
+
+
+def finished(iterations: int, factory: pytest.TempPathFactory) -> Finished:
+    """Made by the first worker that asks for it; the others wait."""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # which the workers share
+    folder = place / f"finished_{iterations}"
+    with (place / f"finished_{iterations}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "printed").exists():
+            project = make_project(folder, iterations)
+            fake_stages(project)
+            done = must(dvc(project, "repro"))
+            commit(project, "Run")
+            (folder / "printed").write_text(done.stdout)
+    return Finished(folder / "project", (folder / "printed").read_text())
 
 
 @pytest.fixture(scope="session")
-def finished_fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_fakes(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A project of fake stages whose two iterations are finished and committed."""
-    return _finished(tmp_path_factory.mktemp("fakes"), iterations=2)
+    return finished(2, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def finished_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_round(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """``finished_fakes`` of one iteration, for what needs no second: DVC has less to do."""
-    return _finished(tmp_path_factory.mktemp("round"), iterations=1)
+    return finished(1, tmp_path_factory)
 
 
 def copy_of(project: Path, folder: Path) -> Path:
@@ -343,15 +368,15 @@ def copy_of(project: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def fakes(finished_fakes: Path, tmp_path: Path) -> Path:
+def fakes(finished_fakes: Finished, tmp_path: Path) -> Path:
     """A copy of ``finished_fakes`` for one test."""
-    return copy_of(finished_fakes, tmp_path / "fakes")
+    return copy_of(finished_fakes.project, tmp_path / "fakes")
 
 
 @pytest.fixture
-def one_round(finished_round: Path, tmp_path: Path) -> Path:
+def one_round(finished_round: Finished, tmp_path: Path) -> Path:
     """A copy of ``finished_round`` for one test."""
-    return copy_of(finished_round, tmp_path / "round")
+    return copy_of(finished_round.project, tmp_path / "round")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import REPO, command, commit, copy_of, dvc, environment, fail_at, git
+from conftest import REPO, Finished, command, commit, copy_of, dvc, environment, fail_at, git
 
 import compare
 from advloop.core.errors import UserError
@@ -33,9 +33,9 @@ pytestmark = pytest.mark.xdist_group("compare")
 
 
 @pytest.fixture(scope="module")
-def project(finished_round: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(finished_round: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project of fake stages with what `make compare` needs; the tests go on from one another."""
-    project = copy_of(finished_round, tmp_path_factory.mktemp("compare") / "fakes")
+    project = copy_of(finished_round.project, tmp_path_factory.mktemp("compare") / "fakes")
     for source in (*REPO.glob("benchmarks/compare/*.py"), REPO / "docs/tried.md"):
         target = project / source.relative_to(REPO)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -64,8 +64,8 @@ def project(tmp_path: Path) -> Path:
     git(folder, "remote", "add", "origin", str(tmp_path / "origin"))
     place = folder / ".venv/bin"
     place.mkdir(parents=True)
-    write_shim(place / "python", tmp_path / "warm")
-    (place / "dvc").symlink_to(BIN / "dvc")
+    write_shim(place / "python")
+    write_shim(place / "dvc", str(BIN / "dvc"))
     (place / "uv").symlink_to("/bin/true")
     (folder / ".venv/.ready").touch()
     draw_pictures(folder / "pictures")
@@ -79,17 +79,17 @@ def test_the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch
     env = environment(project)
     env["PATH"] = f"{project / '.venv/bin'}:{env['PATH']}"
     env |= {"OMP_NUM_THREADS": "1", "ADVLOOP_DEVICE": "cpu"}
-    with warm_python(project.parent / "warm"):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail"],
-            input="\n".join(blocks),
-            cwd=project,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+    env["WARM_PYTHON"] = warm_python("dvc", "stages")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail"],
+        input="\n".join(blocks),
+        cwd=project,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     assert f"pictures: {GROUPS * EACH} images in {GROUPS} groups, by sub-folder" in done.stdout
     assert "not used: 1 files" in done.stdout

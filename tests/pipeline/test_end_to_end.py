@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import yaml
 from card_code import code_blocks, run_code
 from conftest import (
+    BIN,
     TINY,
     command,
     commit,
@@ -32,6 +34,7 @@ from conftest import (
 from diffusers.models.unets.unet_2d import UNet2DModel
 from omegaconf import OmegaConf
 from PIL import Image
+from warm_python import warm_python, write_shim
 
 from advloop.core.rounds import Round
 from advloop.data.latents import read_scale
@@ -41,7 +44,7 @@ from advloop.models.autoencoder import load_autoencoder
 from advloop.models.codec import Codec
 from advloop.models.denoiser import load_checkpoint
 from advloop.params.diffusion import DiffusionParams
-from kills import KINDS, Attempt, Course, survive, undisturbed
+from kills import KINDS, Attempt, survive, undisturbed
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 
@@ -55,7 +58,6 @@ SAMPLES = TINY["generate"]["num_samples"]  # type: ignore[index]  # a section
 class Run:
     project: Path
     printed: str
-    course: Course
 
     @property
     def outputs(self) -> Path:
@@ -77,10 +79,23 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Every stage in a fork of one Python, which spares the time of their imports."""
     project = make_project(tmp_path_factory.mktemp("real"))
-    attempt = Attempt(project, project.parent / "log", environment(project))
-    course = undisturbed(attempt)
-    return Run(project, attempt.text(), course)
+    warm = project.parent / "bin"
+    warm.mkdir()
+    write_shim(warm / "python")
+    env = environment(project) | {"WARM_PYTHON": warm_python("stages")}
+    done = subprocess.run(
+        [str(BIN / "dvc"), "repro"],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.rmtree(warm)
+    return Run(project, done.stdout)
 
 
 def load(path: Path) -> Any:
@@ -290,24 +305,34 @@ def test_bad_image_stops_the_run_in_one_line_and_spoils_nothing(run: Run, tmp_pa
     assert snapshot(project / "outputs") == finished
 
 
-SECOND_HALF = re.compile(r".*@1|evaluate@.|select|publish|report")
+END = re.compile(r"train_diffusion@1|evaluate@1|select|publish|report")
 
 
-def test_second_half_killed_in_every_way_in_another_folder_ends_with_the_same_bytes(
+def without_end(run: Run, folder: Path) -> Path:
+    """A copy of the run in which DVC does not know the results of the last stages."""
+    project = copy_of(run.project, folder)
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    known = {name: body for name, body in lock["stages"].items() if not END.fullmatch(name)}
+    assert len(known) == len(lock["stages"]) - 5
+    (project / "dvc.lock").write_text(yaml.dump(lock | {"stages": known}, sort_keys=False))
+    commit(project, "Without its end")
+    shutil.rmtree(project / ".dvc/cache/runs")  # from which DVC would take the results
+    return project
+
+
+def test_last_stages_killed_in_every_way_in_another_folder_end_with_the_same_bytes(
     run: Run, tmp_path: Path
 ) -> None:
-    project = copy_of(run.project, tmp_path / "copy")
-    lock = yaml.safe_load((project / "dvc.lock").read_text())
-    first_half = {k: v for k, v in lock["stages"].items() if not SECOND_HALF.fullmatch(k)}
-    assert 0 < len(first_half) < len(lock["stages"])
-    (project / "dvc.lock").write_text(yaml.dump(lock | {"stages": first_half}, sort_keys=False))
-    commit(project, "First half")
-    shutil.rmtree(project / ".dvc/cache/runs")  # from which DVC would take the results
+    """In processes of their own, as users run them: first left alone, to know when to kill."""
+    project, other = (without_end(run, tmp_path / name) for name in ("killed", "undisturbed"))
+    course = undisturbed(Attempt(other, tmp_path / "log", environment(other)))
     env = environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"}
-    survival = survive(project, len(KINDS), run.course, seed=0, env=env, since="generate@1")
+    survival = survive(project, len(KINDS), course, seed=0, env=env, since="train_diffusion@1")
     assert sorted(one.kind.name for one in survival.strikes) == sorted(kind.name for kind in KINDS)
     assert all(one.torn for one in survival.strikes if one.kind.target == "lock")
-    assert yaml.safe_load((project / "dvc.lock").read_text()) == lock
-    for folder in ("outputs", "reports"):
-        assert snapshot(project / folder) == snapshot(run.project / folder)
+    lock = (run.project / "dvc.lock").read_text()
+    for copy in (project, other):
+        assert yaml.safe_load((copy / "dvc.lock").read_text()) == yaml.safe_load(lock)
+        for folder in ("outputs", "reports"):
+            assert snapshot(copy / folder) == snapshot(run.project / folder)
     assert {path.name for path in (project / ".state").iterdir()} == {"locks", "timings"}

@@ -22,6 +22,7 @@ import pytest
 from conftest import (
     BIN,
     REPO,
+    Finished,
     command,
     commit,
     copy_of,
@@ -167,10 +168,10 @@ def shell(project: Path, commands: str):
 
 @pytest.fixture(scope="module")
 def travelled(
-    server: Any, finished_round: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Any, finished_round: Finished, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any]:
     """A finished run that was pushed to the remote of those commands, and the server."""
-    project = copy_of(finished_round, tmp_path_factory.mktemp("travelled") / "fakes")
+    project = copy_of(finished_round.project, tmp_path_factory.mktemp("travelled") / "fakes")
     title = "S3" if "s3" in server.options(server.port, "run")[0]["url"] else "SSH"
     shell(project, server.filled(block(title), server.port, "run"))
     must(dvc(project, "push"))

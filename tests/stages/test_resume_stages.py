@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from _runtime import errors
-from conftest import BIN, environment, snapshot
+from conftest import environment, snapshot
 from stage_runner import ROUND, START, arguments, run_stage
+from warm_python import CLIENT, warm_python
 
 from advloop.core.errors import UserError
 from advloop.infra.snapshots import Snapshots
@@ -185,7 +186,8 @@ def test_a_signal_ends_a_stage_in_one_line(sign: signal.Signals, capsys):
 HELD = """
 import runpy, sys, time
 from pathlib import Path
-sys.path[:0] = ["stages", "src"]
+sys.path[0] = "stages"
+sys.path.insert(1, "src")
 from advloop.infra.snapshots import Snapshots
 take = Snapshots.take
 def held_take(self, make):
@@ -198,13 +200,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def start(project: Path, *python: str, **env: str) -> subprocess.Popen[str]:
+def start(project: Path, *script: str, **env: str) -> subprocess.Popen[str]:
     """train_disc, with a snapshot at every occasion."""
+    own = {"WARM_PYTHON": warm_python("stages"), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
     options = arguments(STAGES["train_disc"])
     return subprocess.Popen(
-        [str(BIN / "python"), *python, "stages/train_disc.py", *options],
+        [*CLIENT, *script, "stages/train_disc.py", *options],
         cwd=project,
-        env=environment(project) | {"ADVLOOP_SNAPSHOT_SECONDS": "0"} | env,
+        env=environment(project) | own | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -215,7 +218,8 @@ def start_held(project: Path, **env: str) -> subprocess.Popen[str]:
     """train_disc, once it has taken a snapshot and stands still."""
     before = set((project / ".state").glob("train_disc-*/snapshot-*"))
     (project / "hold").touch()
-    process = start(project, "-c", HELD, **env)
+    (project / "held.py").write_text(HELD)
+    process = start(project, "held.py", **env)
     # not rglob: it fails if a folder inside a snapshot goes while it looks
     while not set((project / ".state").glob("train_disc-*/snapshot-*")) - before:
         assert process.poll() is None, process.communicate()

@@ -111,6 +111,8 @@ class Gate:
                 self.sockets.append(client)
                 server = socket.create_connection((HOST, self.target))
                 self.sockets.append(server)
+                for each in (client, server):  # or each small answer waits 40 ms for more
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for way in (("up", client, server), ("down", server, client)):
                     threading.Thread(target=self._relay, args=way, daemon=True).start()
 
