@@ -144,12 +144,16 @@ def stages_run(printed: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)':", printed)
 
 
-def compose(project: Path) -> None:
+def compose(project: Path, *overrides: str) -> None:
     """params.yaml from conf/, by the very call of the Makefile's target ``params``."""
     makefile = (REPO / "Makefile").read_text()
     call = re.search(r'^params:.*?python -c "(.*?)"', makefile, re.S | re.M)
     assert call, "Makefile: no `python -c` call in target params"
-    must(command(project, sys.executable, "-c", call.group(1).replace("\\\n", "")))
+    code = call[1].replace("\\\n", "")
+    assert code.count("[]") == 1
+    script = project.parent / "compose.py"
+    script.write_text(code.replace("[]", repr(list(overrides))))
+    must(command(project, *CLIENT, str(script)))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -37,8 +37,10 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
         "start again and to repeat work.",
         f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
         "outlived its DVC, and stopped with a message instead of writing the same files.",
-        f"- {sum(one.torn for one in strikes)} times it found half a dvc.lock. After `git restore "
-        "dvc.lock`, DVC took the finished stages from its run-cache.",
+        f"- {sum('dvc.lock' in one.torn for one in strikes)} times it found half a dvc.lock. After "
+        "`git restore dvc.lock`, DVC took the finished stages from its run-cache.",
+        f"- {sum('.dvc/tmp/rwlock' in one.torn for one in strikes)} times it found half a file in "
+        "which DVC notes what it is using, and went on after `rm .dvc/tmp/rwlock`.",
         "",
         "| kind | kills | during |",
         "|---|---|---|",

@@ -12,14 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 DVC = Path(sys.executable).parent / "dvc"
 REFUSED = "is still writing it"
-TORN = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says it
+# What DVC says of a file that it was killed in, and the command for it in docs/guarantees.md.
+TORN = {
+    "dvc.lock": (r"dvc\.lock' (validation failed|is invalid)", "git restore dvc.lock"),
+    ".dvc/tmp/rwlock": (r"Unable to read RWLock-file", "rm .dvc/tmp/rwlock"),
+}
 LEAD = 2.0  # CPU seconds before a stage starts; DVC writes dvc.lock within them
 STAGE = re.compile(r"^Running stage '(.+)':$", re.MULTILINE)  # as DVC says it
 
@@ -50,13 +54,13 @@ KINDS = (
 class Strike:
     """One kill, and the stage that it hit.
 
-    refused: the next `dvc repro` met an orphan. torn: it found half a dvc.lock.
+    refused: the next `dvc repro` met an orphan. torn: the files of TORN that it found half written.
     """
 
     kind: Kind
     stage: str
     refused: bool = False
-    torn: bool = False
+    torn: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -184,6 +188,11 @@ def strike(attempt: Attempt, kind: Kind) -> tuple[Strike, list[psutil.Process]]:
     return Strike(kind, name), alive
 
 
+def torn_file(text: str) -> str | None:
+    """The file of TORN that DVC names in ``text``."""
+    return next((name for name, (said, _) in TORN.items() if re.search(said, text)), None)
+
+
 def draw_moments(
     kills: int, course: Course, seed: int, since: str | None = None
 ) -> list[tuple[float, Kind]]:
@@ -215,8 +224,8 @@ def survive(
     """Run ``project`` to its end with so many kills; RuntimeError if it does not get there.
 
     The kills come at random places of ``course``, an undisturbed run, after stage ``since`` has
-    begun. Places are in CPU time, because wall time depends on the load of the machine. A dvc.lock
-    that DVC left half written is restored from git, as the README says.
+    begun. Places are in CPU time, because wall time depends on the load of the machine. What DVC
+    left half written is mended as docs/guarantees.md says.
     """
     folder = Path(tempfile.mkdtemp())
     strikes: list[Strike] = []
@@ -244,8 +253,8 @@ def survive(
         if REFUSED in attempt.text() and orphans:
             strikes[-1].refused = True
             psutil.wait_procs(orphans)
-        elif TORN.search(attempt.text()) and not strikes[-1].torn:
-            strikes[-1].torn = True
-            subprocess.run(["git", "restore", "dvc.lock"], cwd=project, check=True)
+        elif (torn := torn_file(attempt.text())) and torn not in strikes[-1].torn:
+            strikes[-1].torn.append(torn)
+            subprocess.run(TORN[torn][1].split(), cwd=project, check=True)
         else:
             raise RuntimeError(f"`dvc repro` failed by itself:\n{attempt.text()[-2000:]}")
