@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import make_project, write_images
+from conftest import REPO, make_project, write_images
 from omegaconf import OmegaConf
 from PIL import Image
 from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, STAGES, TUNED, StageFolder
@@ -17,16 +17,19 @@ from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, STAGES, TU
 from advloop.data import latents
 from advloop.data.dataset import Dataset
 from advloop.evaluation.scores import read_scores
+from advloop.models.autoencoder import build_autoencoder
 from advloop.models.denoiser import load_checkpoint
+from advloop.params.data import AutoencoderParams
+from advloop.params.loader import Params
 
 pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
 
 SHAPE = [16, 32, 32]
 PLAN = {"train": (2, 9), "val": (1, 2), "tune": (1, 6), "test": (2, 3)}  # groups, images of each
-# What makes scale=full one step long; no shape is changed.
+# What makes scale=full one step long. The autoencoder's inner width is changed, and no other shape.
 ONE_STEP = """
 scale=full num_iterations=1 precision=fp32 objective=ddo_weighted
-autoencoder.epochs=1 autoencoder.batch_size=2 encode_dataset.augment=none
+autoencoder.width=16 autoencoder.epochs=1 autoencoder.batch_size=2 encode_dataset.augment=none
 encode_dataset.batch_size=2 base.epochs=1 base.samples_per_epoch=2 base.batch_size=2
 generate.num_samples=5 generate.num_inference_steps=1 generate.batch_size=3
 train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
@@ -148,6 +151,18 @@ def test_unet_has_base_64_and_depth_4_in_every_checkpoint(full: Path):
     assert base["config"] == tuned["config"] == latest["config"]
     assert any(not torch.equal(base["ema"][name], tuned["ema"][name]) for name in base["ema"])
     assert set(latest["model"]) == set(latest["ema"]) == set(base["ema"])
+
+
+def test_autoencoder_of_full_width_takes_a_gradient_through_16_channels_of_32_by_32():
+    scale = OmegaConf.load(REPO / "conf/scale/full.yaml")
+    params = Params.load(REPO / "params.yaml")
+    params.content.autoencoder = OmegaConf.merge(params.content.autoencoder, scale.autoencoder)
+    model = build_autoencoder(params.section("autoencoder", AutoencoderParams))
+    pixels = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = model.encode(pixels)
+    assert list(latents.shape) == [1, *SHAPE]
+    (model.decode(latents).sample - pixels).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_preview_is_256_pixels_high(full: Path):
