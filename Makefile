@@ -55,9 +55,11 @@ bench: setup ## Measure speed, start-up and memory in docs/benchmarks.md (ONLY=t
 	python benchmarks/speed/bench.py $(if $(ONLY),--only $(ONLY))
 
 # One thread for each worker: two workers with two threads each would wait for one another.
+# One worker more than cores, because some tests wait for a disk or a queue.
+WORKERS = $(shell python3 -c "import os; print(min(8, os.cpu_count() + 1))")
 test: setup ## Run the tests
-	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses logical --maxprocesses 8
-	pytest -m timing
+	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses $(WORKERS)
+	pytest -m timing tests/pipeline
 
 lint: setup ## Check style and types
 	ruff check .
