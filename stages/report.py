@@ -15,7 +15,7 @@ from advloop.evaluation.summary import markdown_table, rounds_csv, summary
 from advloop.params.run import read_num_iterations
 from advloop.reporting.page import page
 from advloop.reporting.pictures import samples_picture
-from advloop.reporting.verdict import judge
+from advloop.reporting.verdict import conclude
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     write_text(args.page, text)
     write_text(args.table, rounds_csv(results))
     write_json(args.metrics, summary(results))
-    verdict = judge(results)
+    verdict = conclude(results)
     print(markdown_table(results))
     print(f"final model: {verdict.selected}")
     print(verdict.headline)

@@ -92,7 +92,7 @@ def derive(
     metrics = [one.history for one in rounds]
     return {
         "iterations": items,
-        # Stage predict exists only where a discriminator is shown one-step predictions.
+        # Stage predict exists only where a discriminator sees one-step predictions.
         "predictions": items if predicts else {},
         "autoencoder_source": autoencoder or DATA,
         "base_source": base or "outputs/latents",

@@ -216,6 +216,26 @@ def test_tree_of_concepts_names_every_output() -> None:
                 assert re.search(rf"\b{name}\b", expanded), name
 
 
+def test_concepts_name_the_stages_that_each_parameter_runs_again() -> None:
+    declared = {
+        (section.split(".")[0], name)
+        for name, stage in STAGES.items()
+        for section in stage.get("do", stage).get("params", [])
+        if name not in ("select", "report")  # which the page says of them
+    }
+    page = CONCEPTS.read_text().partition("## What a change runs again")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*`.*) \| (.*) \|$", page, re.M)
+    named = {
+        (section, name)
+        for first, second in rows
+        for section in re.findall(r"`(\w+)`", first)
+        for name in re.findall(r"`(\w+)`", second)
+        if name in STAGES
+    }
+    everywhere = {"seed", "precision"}
+    assert named == {pair for pair in declared if pair[0] not in everywhere}
+
+
 def test_page_of_metrics_explains_every_metric_and_no_other() -> None:
     names = [found.name for found in pkgutil.iter_modules(evaluation.__path__)]
     modules = [importlib.import_module(f"{evaluation.__name__}.{name}") for name in names]

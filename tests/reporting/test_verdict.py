@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from small_results import results, scores
 
-from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, judge, worse_rounds
+from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, conclude, worse_rounds
 
 BASE = scores("base", 3, 0.5)
 
@@ -28,7 +28,7 @@ UNSURE = first((3.0, 2.9, 2.8), (0.5, 0.4, 0.3))  # seeds in another order: wide
     ],
 )
 def test_headline_follows_from_the_paired_changes(last, selected, says, headline):
-    verdict = judge(results(BASE, last))
+    verdict = conclude(results(BASE, last))
     assert verdict.headline.startswith(headline)
     assert verdict.selected == selected
     assert [found.says for found in verdict.found] == says
@@ -37,7 +37,7 @@ def test_headline_follows_from_the_paired_changes(last, selected, says, headline
 
 
 def test_the_selected_round_is_compared_and_each_with_the_one_before():
-    verdict = judge(results(BASE, first(1, 0.3), scores("iter_1", 2, 0.3)))
+    verdict = conclude(results(BASE, first(1, 0.3), scores("iter_1", 2, 0.3)))
     assert (verdict.selected, verdict.compared) == ("iter_0", "iter_0")
     kid, gap = verdict.found
     assert (kid.title, kid.before, kid.after, kid.change) == ("KID", 3, 1, pytest.approx(-2))
@@ -47,11 +47,11 @@ def test_the_selected_round_is_compared_and_each_with_the_one_before():
 
 def test_warnings_name_worse_rounds_the_discriminators_health_and_a_last_round_left_out():
     models = BASE, first(1, 0.3), scores("iter_1", 2, 0.3)
-    worse, strong, left = judge(results(*models, accuracy={"iter_0": 0.95})).warnings
+    worse, strong, left = conclude(results(*models, accuracy={"iter_0": 0.95})).warnings
     assert worse.startswith("iter_1 made kid_lite0 of the test images worse by 1.0000 ± 0.0000")
     assert strong.startswith("iter_0: discriminator too strong")
     assert left == "the last round is not the best: iter_0 is selected, not iter_1"
-    assert judge(results(*models[:2])).warnings == []
+    assert conclude(results(*models[:2])).warnings == []
 
 
 def test_a_rise_within_its_interval_is_no_worse_round():

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from advloop.core.random import generator
 from advloop.diffusion.process import timestep_limit
 from advloop.models.discriminator import Discriminator
-from advloop.training.discriminator import judge, train_discriminator
+from advloop.training.discriminator import train_discriminator, validate
 from advloop.training.discriminator_data import DiscData, renoise
 
 
@@ -54,7 +54,7 @@ def accuracy_of(num_classes: int) -> float:
     data = DiscData(latents, real, labels=labels if num_classes else None)
     model = MODEL.model_copy(update={"dropout": 0.0})
     result = fit(data, data, model, epochs=15, num_classes=num_classes)
-    return judge(rebuild(result, result.final), data, 32).accuracy
+    return validate(rebuild(result, result.final), data, 32).accuracy
 
 
 def test_discriminator_with_labels_separates_what_no_other_can():
@@ -71,7 +71,7 @@ def test_best_is_the_epoch_of_the_lowest_validation_loss_and_final_is_the_last()
     result = fit(side(0, 30), val, epochs=12, learning_rate=3e-2)
     losses = [row["val_loss"] for row in result.history]
     best, final = (
-        judge(rebuild(result, weights), val, PARAMS.batch_size).loss
+        validate(rebuild(result, weights), val, PARAMS.batch_size).loss
         for weights in (result.best, result.final)
     )
     assert best == min(losses)
@@ -118,10 +118,10 @@ def test_every_row_has_every_column(separable):
     assert all(0 <= row["train_accuracy"] <= 1 for row in separable.history)
 
 
-def test_judging_does_not_depend_on_the_batch_size_and_leaves_the_mode_alone():
+def test_validation_does_not_depend_on_the_batch_size_and_leaves_the_mode_alone():
     torch.manual_seed(0)
     model, data = Discriminator(4, [8], dropout=0.9).train(), side(0, 25, shift=0.2)
-    whole, parts = judge(model, data, 50), judge(model, data, 7)
+    whole, parts = validate(model, data, 50), validate(model, data, 7)
     assert parts == pytest.approx(whole, rel=1e-5)
     assert parts.accuracy == whole.accuracy
     assert model.training
@@ -136,12 +136,12 @@ def test_logit_above_zero_counts_as_real_and_viability_is_that_of_the_fakes():
             return pooled
 
     latents = torch.tensor([2.0, -1.0, 3.0, -4.0]).view(4, 1, 1, 1)
-    judged = judge(Constant(), DiscData(latents, torch.tensor([1.0, 1.0, 0.0, 0.0])), 3)
+    validated = validate(Constant(), DiscData(latents, torch.tensor([1.0, 1.0, 0.0, 0.0])), 3)
     softplus = [math.log1p(math.exp(value)) for value in (-2.0, 1.0, 3.0, -4.0)]
-    assert judged.loss == pytest.approx(sum(softplus) / 4, rel=1e-6)
-    assert judged.accuracy == 0.5
+    assert validated.loss == pytest.approx(sum(softplus) / 4, rel=1e-6)
+    assert validated.accuracy == 0.5
     sigmoids = [1 / (1 + math.exp(-value)) for value in (3.0, -4.0)]
-    assert judged.viability == pytest.approx(sum(sigmoids) / 2, rel=1e-6)
+    assert validated.viability == pytest.approx(sum(sigmoids) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

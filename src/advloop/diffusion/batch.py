@@ -52,7 +52,7 @@ class Batch:
             self.output, self.noisy, self.timesteps, self.alphas_cumprod, self.prediction_type
         )
 
-    def judge(self, latents: torch.Tensor, *timesteps: torch.Tensor) -> torch.Tensor:
+    def logits(self, latents: torch.Tensor, *timesteps: torch.Tensor) -> torch.Tensor:
         """Logits (B,) of the discriminator for ``latents`` of this batch's classes; positive: real.
 
         timesteps: (B,) noise level of the latents, for a noise-conditioned discriminator alone.

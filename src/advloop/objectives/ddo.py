@@ -52,7 +52,7 @@ def fake_weights(batch: Batch) -> torch.Tensor:
 
     It was trained on most of these fakes, so it is surer of them than of new ones.
     """
-    fakeness = batch.judge(batch.x0).detach().neg().sigmoid()
+    fakeness = batch.logits(batch.x0).detach().neg().sigmoid()
     return fakeness / fakeness.mean().clamp(min=1e-6)
 
 

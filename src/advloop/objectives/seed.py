@@ -30,7 +30,7 @@ def seed_objective(batch: Batch) -> tuple[torch.Tensor, Terms]:
     from advloop.diffusion.batch import discriminator_terms
 
     noise_loss = batch.noise_loss()
-    loss, viability = discriminator_terms(batch.judge(batch.predicted_x0()))
+    loss, viability = discriminator_terms(batch.logits(batch.predicted_x0()))
     terms = {
         "noise_loss": noise_loss.detach(),
         "discriminator_loss": loss.detach(),

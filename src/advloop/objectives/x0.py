@@ -86,7 +86,7 @@ def prediction_weights(
     return snr.clamp(max=MAX_SNR) / MAX_SNR * (alpha_bar >= min_alpha_bar)
 
 
-def judge_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
+def logits_of_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
     """Logits (B,) of the discriminator for the one-step predictions.
 
     A noise-conditioned discriminator sees them re-noised (Sauer et al. 2024, section 3.2) to
@@ -98,11 +98,11 @@ def judge_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
 
     predictions = batch.predicted_x0()
     if not getattr(batch.discriminator, "noise_conditioned", False):
-        return batch.judge(predictions)
+        return batch.logits(predictions)
     limit = timestep_limit(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
     timesteps = batch.timesteps.roll(1) * limit // len(batch.alphas_cumprod)
     noisy = add_noise(predictions, batch.eps.roll(1, 0), timesteps, batch.alphas_cumprod)
-    return batch.judge(noisy, timesteps)
+    return batch.logits(noisy, timesteps)
 
 
 def make_x0(params: X0Params) -> Objective:
@@ -120,7 +120,7 @@ def make_x0(params: X0Params) -> Objective:
         noise_loss = batch.noise_loss()
         weights = prediction_weights(batch.alphas_cumprod, batch.timesteps, params.min_alpha_bar)
         weights = weights / weights.sum().clamp(min=1e-6)
-        logits = judge_predictions(batch, params.min_alpha_bar)
+        logits = logits_of_predictions(batch, params.min_alpha_bar)
         loss = (weights * F.softplus(-logits)).sum()
         terms = {
             "noise_loss": noise_loss.detach(),

@@ -17,7 +17,7 @@ from advloop.evaluation.summary import TITLES, accuracy, cell
 from advloop.reporting import charts, pictures
 from advloop.reporting.curves import Curve, read_curves
 from advloop.reporting.template import render
-from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, judge
+from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, conclude
 from advloop.training.history import NO_TERMS
 
 DISCRIMINATOR_CURVES = {  # title: columns of training and of validation
@@ -41,7 +41,7 @@ def page(
     reals, base: folders of the real images' scores and of the base model. params: values and
     sections of params.yaml. UserError if a file of the run is missing or damaged.
     """
-    verdict = judge(results)
+    verdict = conclude(results)
     folders = {BASE: base / EVALUATION, **{one.name: one.evaluation for one in rounds}}
     facts = {name: read_facts(folder) for name, folder in folders.items()}
     judged = {name: f.viability for name, f in facts.items() if f.viability}

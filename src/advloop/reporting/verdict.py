@@ -64,7 +64,7 @@ def compare(before: Scores, after: Scores) -> list[Finding]:
     ]
 
 
-def judge(results: Results) -> Verdict:
+def conclude(results: Results) -> Verdict:
     """The verdict on a run, which has at least one round."""
     models = results.models
     selected = select(models)

@@ -150,7 +150,7 @@ def _train_epoch(
     denoiser.train()
     # 1. Take a batch of noised reals, and one of noised fakes if the objective needs them.
     for real, fake in zip(setup.epoch(epoch, setup.train), fakes, strict=False):
-        # 2. Predict, and let the objective judge the predictions.
+        # 2. Predict, and ask the objective for the loss.
         weight = setup.adaptive.current() if setup.adaptive else None
         loss, terms = setup.criterion(denoiser, *real, fake=fake, weight=weight)
         if setup.adaptive:

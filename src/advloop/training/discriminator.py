@@ -1,4 +1,4 @@
-"""Train the discriminator on one side of its data, and judge it on the other."""
+"""Train the discriminator on one side of its data, and validate it on the other."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class DiscResult:
     final: Weights
 
 
-class Judgement(NamedTuple):
+class Validation(NamedTuple):
     """loss: mean BCE. accuracy: share of right answers; a logit above 0 means real.
 
     viability: mean sigmoid(D) of the fakes, in (0, 1).
@@ -124,10 +124,10 @@ def train_discriminator(
             break
         row: Row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
         row["train_loss"], row["train_accuracy"] = _train_epoch(setup, model, optimizer, epoch)
-        judged = judge(model, val, params.batch_size, setup.precision)
-        row |= {f"val_{name}": value for name, value in judged._asdict().items()}
+        validated = validate(model, val, params.batch_size, setup.precision)
+        row |= {f"val_{name}": value for name, value in validated._asdict().items()}
         _refuse_non_finite(row, params)
-        plateau.step(judged.loss)
+        plateau.step(validated.loss)
         history.append(row)
         if best_row(history) is row:
             best = _weights_of(model)
@@ -150,7 +150,7 @@ def _train_epoch(
     model.train()
     with seeded(setup.seed, *key, "dropout"):
         for part in batches(len(order), params.batch_size):
-            # 1. Judge a batch of reals and fakes.
+            # 1. Tell the reals of a batch from its fakes.
             rows = order[part.start : part.stop]
             real = data.real[rows]
             logits = _logits(model, *data.inputs(rows), precision=setup.precision)
@@ -188,18 +188,18 @@ def _penalty_at(
     return penalty
 
 
-def judge(
+def validate(
     model: Discriminator, data: DiscData, batch_size: int, precision: str = "fp32"
-) -> Judgement:
+) -> Validation:
     """How well ``model`` does on ``data``, which holds both reals and fakes."""
-    judged = []
+    found = []
     with eval_mode(model):
         for part in batches(len(data), batch_size):
             rows = slice(part.start, part.stop)
-            judged.append(_logits(model, *data.inputs(rows), precision=precision))
-    logits = torch.cat(judged)
+            found.append(_logits(model, *data.inputs(rows), precision=precision))
+    logits = torch.cat(found)
     hits = (logits > 0) == (data.real > 0.5)
-    return Judgement(
+    return Validation(
         loss=float(discriminator_bce(logits, data.real).mean()),
         accuracy=float(hits.float().mean()),
         viability=float(logits[data.real < 0.5].sigmoid().mean()),
