@@ -99,6 +99,32 @@ def test_a_crash_at_any_step_leaves_one_snapshot_in_force(tmp_path, monkeypatch,
     assert len(list((tmp_path / "state").iterdir())) == 1
 
 
+@pytest.mark.parametrize("removed", range(1, 6))
+def test_a_crash_while_snapshots_are_removed_leaves_none_in_part(tmp_path, monkeypatch, removed):
+    write_text(tmp_path / "out/best.pt", "epoch 1")
+    taken = snapshots(tmp_path)
+    taken.take(lambda: {"epoch": 1})
+    calls = []
+
+    def dying(remove):
+        def once(*args, **options):
+            calls.append(args)
+            if len(calls) == removed:
+                raise Killed
+            return remove(*args, **options)
+
+        return once
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", dying(os.unlink))
+        patched.setattr(os, "rmdir", dying(os.rmdir))
+        with pytest.raises(Killed):
+            taken.clear()
+    assert snapshots(tmp_path).load() in (None, {"epoch": 1})
+    snapshots(tmp_path).clear()
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_damaged_snapshot_is_named(tmp_path):
     snapshots(tmp_path).take(lambda: {"epoch": 1})
     (file,) = (tmp_path / "state").rglob("state.pt")

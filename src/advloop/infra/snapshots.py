@@ -124,22 +124,32 @@ class Snapshots:
         began = time.monotonic()
         before = self._snapshots()
         number = self._latest() + 1
-        fresh = self.folder / "unfinished"
-        shutil.rmtree(fresh, ignore_errors=True)
+        fresh = self._empty()
         save_torch(fresh / "state.pt", make())
         for index, output in enumerate(self.outputs):
             _link_tree(output, fresh / "files" / str(index))
         fresh.rename(self._path(number))
         sync_folder(self.folder)
         for old in before:
-            shutil.rmtree(old)
+            self._remove(old)
         self._since = time.monotonic()
         self._cost = self._since - began
 
     def clear(self) -> None:
         """Remove everything: the stage has finished."""
         if is_main_process():
+            for old in self._snapshots():
+                self._remove(old)
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _empty(self) -> Path:
+        """Where a snapshot is made, or removed: a crash leaves no part of one in force."""
+        place = self.folder / "unfinished"
+        shutil.rmtree(place, ignore_errors=True)
+        return place
+
+    def _remove(self, old: Path) -> None:
+        shutil.rmtree(old.rename(self._empty()))
 
     def _latest(self) -> int:
         """The number of the latest snapshot, or -1."""
