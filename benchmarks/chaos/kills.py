@@ -123,9 +123,11 @@ class Attempt:
         """Let it run to this place of an undisturbed run, or to its end; whether it has ended.
 
         Its first stage counts as begun where it began in that run. What DVC skips, or a snapshot
-        restores, takes no time here.
+        restores, takes no time here, so it may end too soon: the start of the last stage counts as
+        any later place.
         """
         limit = math.inf
+        last = list(course.starts)[-1] if course else None
         while self.cpu_seconds < limit:
             try:
                 self.process.wait(timeout=0.05)
@@ -134,6 +136,8 @@ class Attempt:
                 if course and self.starts:
                     first, began = next(iter(self.starts.items()))
                     limit = began + place - course.starts[first]
+                    if last in self.starts and place < math.inf:
+                        return False
                 continue
             return True
         return False
