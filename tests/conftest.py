@@ -86,6 +86,11 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first: they are long, and the last one would leave the other workers idle."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def environment(project: Path) -> dict[str, str]:
     """The fakes' programs if there are any, then those of the virtual environment."""
     beside = project.parent
