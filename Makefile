@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params check-data stage1 compare bench test lint format doctor docs clean
+.PHONY: help setup demo repro report experiments params check-data stage1 compare exam bench test lint format doctor docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 
 compare: setup ## Compare every objective with `none` over five seeds in docs/results.md (hours; resumes)
 	python benchmarks/compare/compare.py
+
+exam: setup ## Try to fool every figure with garbage and damage, on this run's images; docs/exam.md
+	python tools/exam.py
 
 bench: setup ## Measure speed, start-up and memory in docs/benchmarks.md (ONLY=training,memory for some)
 	python benchmarks/speed/bench.py $(if $(ONLY),--only $(ONLY))
