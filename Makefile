@@ -62,7 +62,7 @@ bench: setup ## Measure speed, start-up and memory in docs/benchmarks.md (ONLY=t
 WORKERS = $(shell python3 -c "import os; print(min(8, os.cpu_count() + 1))")
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses $(WORKERS)
-	pytest -m timing tests/pipeline
+	pytest -m timing tests/pipeline/test_pipeline.py
 
 lint: setup ## Check style and types
 	ruff check .

@@ -1,7 +1,7 @@
 """Examine the figures that models are judged by, on this run's images: `make exam`.
 
-It needs a finished run, uses its `tune` images, and writes docs/exam.md. Two cores take a quarter
-of an hour, nearly all of it for features at 224 pixels.
+It needs a finished run, uses its `tune` images, and writes docs/exam.md. Two cores take ten
+minutes, nearly all of them for features at 224 pixels.
 """
 
 from __future__ import annotations
