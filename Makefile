@@ -59,9 +59,9 @@ bench: setup ## Measure speed, start-up and memory in docs/benchmarks.md (ONLY=t
 
 # One thread for each worker: two workers with two threads each would wait for one another.
 # One worker more than cores, because some tests wait for a disk or a queue.
-WORKERS = $(shell python3 -c "import os; print(min(8, os.cpu_count() + 1))")
 test: setup ## Run the tests
-	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --numprocesses $(WORKERS)
+	OMP_NUM_THREADS=1 pytest -m "not timing" --dist loadgroup --maxprocesses 8 \
+		--numprocesses $$(python -c "import os; print(os.cpu_count() + 1)")
 	pytest -m timing tests/pipeline/test_pipeline.py
 
 lint: setup ## Check style and types

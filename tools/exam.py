@@ -17,26 +17,28 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from advloop.core.device import eval_mode, pick_device
+from advloop.core.device import pick_device
 from advloop.core.errors import UserError
 from advloop.core.files import write_text
 from advloop.core.random import batches, generator, noise_for
+from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import Dataset, load_dataset
 from advloop.data.draws import draw_images
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.criterion import noise_criterion
 from advloop.evaluation.exam import BLIND, FOOLED, SEES, Measure, Report, Sets, agreeing, examine
 from advloop.evaluation.features import Lite0
 from advloop.evaluation.kid import kernel_distance
 from advloop.evaluation.layout import layout_distance
+from advloop.evaluation.model import draw_samples
 from advloop.evaluation.neighbours import coverage, precision
 from advloop.evaluation.pixels import PixelView
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import load_checkpoint
+from advloop.models.denoiser import check_classes, load_checkpoint
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
+from advloop.params.run import read_precision
 
 Images = npt.NDArray[np.uint8]
 
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/exam.md")
     args = parser.parse_args()
     try:
-        sizes = [int(size) for size in args.sizes.split(",")]
+        sizes = sizes_of(args.sizes)
         params = Params.load(ROOT / "params.yaml")
         outputs = ROOT / "outputs"
         dataset = load_dataset(outputs / "data")
@@ -61,13 +63,19 @@ def main() -> None:
         measure = figures(real, sizes)
         sets = make_sets(params, outputs, dataset, augmentation, len(real))
         report = examine(sets, measure, SEED, lambda cases: tqdm(list(cases), desc="exam"))
-    except ValueError:
-        sys.exit(f"error: --sizes {args.sizes}: must be whole numbers with commas between them")
     except UserError as error:
         sys.exit(f"error: {error}")
     views = ["pixels", "layout", f"KID {max(sizes)}"]
     write_text(args.out, page(report, views, len(real), params.content.data.source))
     print(f"wrote {args.out}")
+
+
+def sizes_of(text: str) -> list[int]:
+    """The numbers of --sizes; UserError if it holds anything else."""
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise UserError(f"--sizes {text}: must be whole numbers with commas between them") from None
 
 
 def figures(real: Images, sizes: list[int]) -> Measure:
@@ -103,28 +111,21 @@ def make_sets(
     if len(train) < DRAWS * count:
         raise UserError(f"exam: {len(train)} training images, but {DRAWS * count} are needed")
     codec = load_codec(outputs / "autoencoder", outputs / "latents", device)
-    denoiser = load_checkpoint(outputs / "base/checkpoint_best.pt").moved_to(device)
-    process = params.section("diffusion", DiffusionParams)
+    model = outputs / "base/checkpoint_best.pt"
+    denoiser = load_checkpoint(model).moved_to(device)
+    classes = load_classes(outputs / "latents")
+    check_classes(model, denoiser, count_classes(classes))
+    labels = None if classes is None else classes.sample_labels("test", count, SEED, "exam")
     settings = params.section("evaluate", EvaluateParams)
-    drawn, gaussian = [], []
-    for part in batches(count, settings.batch_size):
-        noise = noise_for(part, denoiser.latent_shape, SEED, "exam", "samples").to(device)
-        with eval_mode(denoiser):
-            latents = sample_ddim(
-                denoiser,
-                noise,
-                alphas_cumprod_of(process).to(device),
-                process.prediction_type,
-                settings.num_inference_steps,
-            )
-        drawn.append(codec.decode(latents))
-        gaussian.append(codec.decode(noise))
+    process = params.section("diffusion", DiffusionParams)
+    criterion = noise_criterion(process, read_precision(params), device)
+    key = (SEED, "exam", "samples")
+    _, samples = draw_samples(denoiser, criterion, codec, settings, labels, count, *key)
+    parts = batches(count, settings.batch_size)
     clean = np.split(train, DRAWS)
-    rebuilt = [
-        codec.decode(codec.encode(clean[0][part.start : part.stop]))
-        for part in batches(count, settings.batch_size)
-    ]
-    return Sets(clean, np.concatenate(rebuilt), np.concatenate(drawn), np.concatenate(gaussian))
+    rebuilt = [codec.decode(codec.encode(clean[0][part.start : part.stop])) for part in parts]
+    gaussian = [codec.decode(noise_for(part, denoiser.latent_shape, *key)) for part in parts]
+    return Sets(clean, np.concatenate(rebuilt), samples, np.concatenate(gaussian))
 
 
 def digits(value: float) -> str:

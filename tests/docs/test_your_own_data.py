@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import BIN, OWN, REPO, environment, git, new_repository
+from conftest import BIN, OWN, REPO, command, environment, git, must, new_repository
 from PIL import Image, ImageDraw
 from warm_python import warm_python, write_shim
 
@@ -76,21 +75,13 @@ def test_the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch
     project: Path,
 ) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.S | re.M)
-    env = environment(project)
-    env["PATH"] = f"{project / '.venv/bin'}:{env['PATH']}"
-    env |= {"OMP_NUM_THREADS": "1", "ADVLOOP_DEVICE": "cpu"}
-    env["WARM_PYTHON"] = warm_python("dvc", "stages")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail"],
-        input="\n".join(blocks),
-        cwd=project,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    env = {
+        "PATH": f"{project / '.venv/bin'}:{environment(project)['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "ADVLOOP_DEVICE": "cpu",
+        "WARM_PYTHON": warm_python("dvc", "stages"),
+    }
+    done = must(command(project, "bash", "-euo", "pipefail", "-c", "\n".join(blocks), **env))
     assert f"pictures: {GROUPS * EACH} images in {GROUPS} groups, by sub-folder" in done.stdout
     assert "not used: 1 files" in done.stdout
     assert re.search(r"10 lose more than half of their area .*/3\.png most", done.stdout)

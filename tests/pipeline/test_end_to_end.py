@@ -7,7 +7,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,16 +83,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     warm = project.parent / "bin"
     warm.mkdir()
     write_shim(warm / "python")
-    env = environment(project) | {"WARM_PYTHON": warm_python("stages")}
-    done = subprocess.run(
-        [str(BIN / "dvc"), "repro"],
-        cwd=project,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = must(command(project, str(BIN / "dvc"), "repro", WARM_PYTHON=warm_python("stages")))
     shutil.rmtree(warm)
     return Run(project, done.stdout)
 

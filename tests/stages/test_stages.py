@@ -154,10 +154,8 @@ def test_unet_has_base_64_and_depth_4_in_every_checkpoint(full: Path):
 
 
 def test_autoencoder_of_full_width_takes_a_gradient_through_16_channels_of_32_by_32():
-    scale = OmegaConf.load(REPO / "conf/scale/full.yaml")
-    params = Params.load(REPO / "params.yaml")
-    params.content.autoencoder = OmegaConf.merge(params.content.autoencoder, scale.autoencoder)
-    model = build_autoencoder(params.section("autoencoder", AutoencoderParams))
+    full = Params.load(REPO / "conf/scale/full.yaml")
+    model = build_autoencoder(full.section("autoencoder", AutoencoderParams))
     pixels = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = model.encode(pixels)
     assert list(latents.shape) == [1, *SHAPE]

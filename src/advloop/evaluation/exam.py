@@ -21,6 +21,7 @@ Values = Mapping[str, float]  # by figure; lower is better
 Measure = Callable[[Images], Values]
 
 SEES, BLIND, FOOLED = "sees", "blind", "fooled"
+NOISE = "decoded noise"
 GAIN = 0.1  # of the way from the model to the bound: what damage to its samples may gain
 
 
@@ -98,29 +99,33 @@ def examine(
     draws = [measure(images) for images in sets.clean]
     clean, bound, samples = draws[0], measure(sets.bound), measure(sets.samples)
     spread = {name: statistics.stdev(draw[name] for draw in draws) for name in clean}
+
+    def garbage(case: str, images: Images) -> Row:
+        value = measure(images)
+        found = {name: of_garbage(value[name], samples[name]) for name in clean}
+        return Row("garbage", case, [value], found)
+
+    def damaged(case: str, images: Images) -> tuple[list[Values], dict[str, list[float]]]:
+        values = [
+            measure(CORRUPTIONS[case](images, strength, generator(seed, "exam", case)))
+            for strength in range(STRENGTHS)
+        ]
+        return values, {name: [value[name] for value in values] for name in clean}
+
     rows = []
-    for case in progress(["decoded noise", *GARBAGE, *CORRUPTIONS]):
-        if case not in CORRUPTIONS:
-            images = sets.gaussian
-            if case in GARBAGE:
-                images = GARBAGE[case](sets.clean[0], generator(seed, "exam", case))
-            value = measure(images)
-            found = {name: of_garbage(value[name], samples[name]) for name in clean}
-            rows.append(Row("garbage", case, [value], found))
-            continue
-        for kind, base in (("real", sets.clean[0]), ("samples", sets.samples)):
-            values = [
-                measure(CORRUPTIONS[case](base, strength, generator(seed, "exam", case)))
-                for strength in range(STRENGTHS)
-            ]
-            found = {}
-            for name in clean:
-                own = [value[name] for value in values]
-                if kind == "real":
-                    found[name] = of_real(own, clean[name], spread[name])
-                else:
-                    found[name] = of_samples(own, samples[name], bound[name])
-            rows.append(Row(kind, case, values, found))
+    for case in progress([NOISE, *GARBAGE, *CORRUPTIONS]):
+        if case == NOISE:
+            rows.append(garbage(case, sets.gaussian))
+        elif case in GARBAGE:
+            made = GARBAGE[case](sets.clean[0], generator(seed, "exam", case))
+            rows.append(garbage(case, made))
+        else:
+            values, by_name = damaged(case, sets.clean[0])
+            found = {k: of_real(own, clean[k], spread[k]) for k, own in by_name.items()}
+            rows.append(Row("real", case, values, found))
+            values, by_name = damaged(case, sets.samples)
+            found = {k: of_samples(own, samples[k], bound[k]) for k, own in by_name.items()}
+            rows.append(Row("samples", case, values, found))
     return Report(clean, spread, bound, samples, rows)
 
 

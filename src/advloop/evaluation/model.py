@@ -66,21 +66,22 @@ class Judge:
     classes: Classes | None = None
 
 
-def sample_model(denoiser: Denoiser, judge: Judge, sampling_seed: int) -> Samples:
-    """DDIM samples of one sampling seed, from the same noise for every model.
+def draw_samples(
+    denoiser: Denoiser,
+    criterion: Criterion,
+    codec: Codec,
+    params: EvaluateParams,
+    labels: torch.Tensor | None,
+    count: int,
+    *key: int | str,
+) -> tuple[torch.Tensor, Images]:
+    """``count`` DDIM samples: latents (N, C, H, W), and images (N, S, S, 3).
 
-    Sample k's noise is keyed by (seed, "evaluate", sampling_seed, k): no discriminator has
-    trained on it.
+    labels: (N,), or None. Sample k's noise is keyed by (*key, k); ``key`` starts with the seed.
     """
-    params, criterion = judge.params, judge.criterion
-    labels = None
-    if judge.classes is not None:
-        labels = judge.classes.sample_labels(
-            "test", params.num_samples, judge.seed, "evaluate", sampling_seed
-        )
     latents, images = [], []
-    for part in batches(params.num_samples, params.batch_size):
-        noise = noise_for(part, denoiser.latent_shape, judge.seed, "evaluate", sampling_seed)
+    for part in batches(count, params.batch_size):
+        noise = noise_for(part, denoiser.latent_shape, *key)
         own = None if labels is None else labels[part.start : part.stop].to(criterion.device)
         with eval_mode(denoiser), autocast(criterion.precision, criterion.device):
             sampled = sample_ddim(
@@ -91,10 +92,27 @@ def sample_model(denoiser: Denoiser, judge: Judge, sampling_seed: int) -> Sample
                 params.num_inference_steps,
             )
         latents.append(sampled.float())
-        images.append(judge.codec.decode(latents[-1]))  # in fp32, like the floor's images
-    joined = torch.cat(latents)
-    nearest = nearest_rows(joined, judge.train_latents, params.batch_size)
-    return Samples(joined, np.concatenate(images), labels, *nearest)
+        images.append(codec.decode(latents[-1]))  # in fp32, like the floor's images
+    return torch.cat(latents), np.concatenate(images)
+
+
+def sample_model(denoiser: Denoiser, judge: Judge, sampling_seed: int) -> Samples:
+    """DDIM samples of one sampling seed, from the same noise for every model.
+
+    Their key is (seed, "evaluate", sampling_seed): no discriminator has trained on this noise.
+    """
+    params = judge.params
+    labels = None
+    if judge.classes is not None:
+        labels = judge.classes.sample_labels(
+            "test", params.num_samples, judge.seed, "evaluate", sampling_seed
+        )
+    key = (judge.seed, "evaluate", sampling_seed)
+    latents, images = draw_samples(
+        denoiser, judge.criterion, judge.codec, params, labels, params.num_samples, *key
+    )
+    nearest = nearest_rows(latents, judge.train_latents, params.batch_size)
+    return Samples(latents, images, labels, *nearest)
 
 
 def viability(

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from advloop.core.random import batches, generator
+from advloop.models.codec import to_pixels
 
 Images = npt.NDArray[np.uint8]
 
@@ -61,8 +62,7 @@ def descriptors(images: Images, stream: torch.Generator) -> list[torch.Tensor]:
     """Random patches (N * PATCHES, 3, PATCH, PATCH) of every level of images (N, S, S, 3)."""
     found: list[list[torch.Tensor]] = []
     for part in batches(len(images), BATCH):
-        pixels = torch.from_numpy(np.array(images[part.start : part.stop])).movedim(3, 1)
-        levels = pyramid(pixels.float() / 127.5 - 1)
+        levels = pyramid(to_pixels(images[part.start : part.stop], torch.device("cpu")))
         found = found or [[] for _ in levels]
         for kept, level in zip(found, levels, strict=True):
             last = level.shape[2] - PATCH + 1
@@ -107,8 +107,3 @@ class PixelView:
             SCALE * float((self._project(level, k) - self.sorted[k]).abs().mean())
             for k, level in enumerate(found)
         ]
-
-    def distance(self, images: Images) -> float:
-        """Their mean."""
-        found = self.levels(images)
-        return sum(found) / len(found)

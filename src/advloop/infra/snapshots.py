@@ -218,13 +218,12 @@ def fingerprint(facts: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 def loaded_modules(root: Path, *folders: str) -> dict[str, Path]:
     """The source files that this process has imported from ``folders`` of ``root``, by path."""
-    within = [root.resolve() / folder for folder in folders]
+    root = root.resolve()
+    wanted = [root / folder for folder in folders]
     given = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     paths = [Path(file) for file in given if file]
     # Thousands of files in some hundred folders: resolving a path asks the disk for each part.
     places = {folder: folder.resolve() for folder in {path.parent for path in paths}}
-    return {
-        (places[path.parent] / path.name).relative_to(root.resolve()).as_posix(): path
-        for path in paths
-        if any(places[path.parent].is_relative_to(folder) for folder in within)
-    }
+    ours = {k: v for k, v in places.items() if any(v.is_relative_to(one) for one in wanted)}
+    files = (ours[path.parent] / path.name for path in paths if path.parent in ours)
+    return {file.relative_to(root).as_posix(): file for file in files}
