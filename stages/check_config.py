@@ -7,7 +7,7 @@ from typing import Any
 
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from advloop.core.errors import UserError
 from advloop.core.files import atomic_path
@@ -22,21 +22,19 @@ NAMED = 8  # values to name where params.yaml differs from conf/
 
 def check_derived(params: Params) -> None:
     """Raise UserError where ``derived`` is not what the other values imply."""
-    content = params.content
     try:
         expected = derive(
-            content.exp_name,
-            content.num_iterations,
-            content.objective.uses_discriminator,
-            content.train_disc.predicted_fraction,
-            content.train_disc.replay_fraction,
-            content.autoencoder.pretrained,
-            content.base.pretrained,
+            params.at("exp_name"),
+            params.at("num_iterations"),
+            params.at("objective.uses_discriminator"),
+            params.at("train_disc.predicted_fraction"),
+            params.at("train_disc.replay_fraction"),
+            params.at("autoencoder.pretrained"),
+            params.at("base.pretrained"),
         )
     except ValueError as error:
         raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None
-    found = OmegaConf.to_container(params.section_node("derived"))
-    assert isinstance(found, dict)
+    found = params.unchecked("derived")
     if found == expected:
         return
     if found.get("conf_digest") != expected["conf_digest"]:
@@ -44,19 +42,20 @@ def check_derived(params: Params) -> None:
             f"{params.path}: conf/ has changed since it was composed; run `make params` "
             "(or `dvc exp run`, which composes by itself)"
         )
+    num_iterations = params.at("num_iterations")
     keys = sorted({*expected, *found}, key=str)
     stale = [key for key in keys if found.get(key) != expected.get(key)]
     raise UserError(
         f"{params.path}: derived.{stale[0]} does not follow from num_iterations="
-        f"{content.num_iterations} and the other values; edit conf/ instead and run `make params`, "
-        f"or run `dvc exp run -S num_iterations={content.num_iterations}`"
+        f"{num_iterations} and the other values; edit conf/ instead and run `make params`, "
+        f"or run `dvc exp run -S num_iterations={num_iterations}`"
     )
 
 
 def check_paths(params: Params) -> None:
     """Raise UserError where a path of params.yaml leads nowhere."""
     for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
-        path = OmegaConf.select(params.content, key)
+        path = params.at(key)
         try:
             found = path is None or Path(path).exists()
         except OSError as error:
@@ -71,13 +70,13 @@ def check_paths(params: Params) -> None:
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """``section.name`` to value, without ``derived``."""
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, dict):
         return {prefix.rstrip("."): node}
     parts = (flatten(node[key], f"{prefix}{key}.") for key in map(str, node) if key != "derived")
     return {name: value for part in parts for name, value in part.items()}
 
 
-def objective_file(objective: DictConfig) -> str:
+def objective_file(objective: dict[str, Any]) -> str:
     """The name of the file in conf/objective that sets this objective, as it does.
 
     Several files may set one objective: ddo_weighted.yaml is ddo with another value.
@@ -86,7 +85,7 @@ def objective_file(objective: DictConfig) -> str:
         content = OmegaConf.load(path)
         if OmegaConf.select(content, "objective", default=content) == objective:
             return path.stem
-    return str(objective.name)
+    return str(objective["name"])
 
 
 def differences(params: Params) -> list[str]:
@@ -94,13 +93,13 @@ def differences(params: Params) -> list[str]:
     from hydra import compose, initialize_config_dir
 
     content = params.content
-    groups = {"scale": content.scale, "objective": objective_file(content.objective)}
+    groups = {"scale": content["scale"], "objective": objective_file(content["objective"])}
     absent = [k for k, v in groups.items() if not (CONF / k / f"{v}.yaml").is_file()]
     if absent:
         return [f"{key}={groups[key]} has no file in conf/{key}" for key in absent]
     with initialize_config_dir(str(CONF), version_base=None):
         composed = compose("config", [f"{key}={value}" for key, value in groups.items()])
-    ours, theirs = flatten(content), flatten(composed)
+    ours, theirs = flatten(content), flatten(OmegaConf.to_container(composed, resolve=True))
     return [
         f"{name}={ours.get(name)} (conf/: {theirs.get(name)})"
         for name in {**theirs, **ours}

@@ -34,7 +34,7 @@ from advloop.evaluation.neighbours import coverage, precision
 from advloop.evaluation.pixels import PixelView
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
-from advloop.params.data import EncodeDatasetParams
+from advloop.params.data import DataParams, EncodeDatasetParams
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
@@ -66,7 +66,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     views = ["pixels", "layout", f"KID {max(sizes)}"]
-    write_text(args.out, page(report, views, len(real), params.content.data.source))
+    write_text(args.out, page(report, views, len(real), params.section("data", DataParams).source))
     print(f"wrote {args.out}")
 
 

@@ -74,7 +74,8 @@ def _forward_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> float:
 
 def count_work(content: Any) -> Work:
     """Counts the networks of a scale's ``content``, without allocating them."""
-    params = Params(content, FULL)
+    plain: Any = OmegaConf.to_container(content)
+    params = Params(plain, FULL)
     channels, size = content.autoencoder.latent_channels, content.data.image_size
     side = size // content.autoencoder.factor
     with torch.device("meta"):

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from advloop.models.denoiser import unet_config
-from advloop.params.data import AutoencoderParams
+from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
 
@@ -20,14 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def shape_params(shape: str) -> Params:
     """params.yaml (``demo``), with the scale's own parameters over it (``full``)."""
     path = ROOT / "conf/scale" / f"{shape}.yaml"
-    content: Any = OmegaConf.merge(OmegaConf.load(ROOT / "params.yaml"), OmegaConf.load(path))
+    merged = OmegaConf.merge(OmegaConf.load(ROOT / "params.yaml"), OmegaConf.load(path))
+    content: Any = OmegaConf.to_container(merged)
     return Params(content, path)
 
 
 def shape_unet(params: Params) -> dict[str, Any]:
     """Arguments of UNet2DModel, the shape of the latents among them."""
     autoencoder = params.section("autoencoder", AutoencoderParams)
-    side = params.content.data.image_size // autoencoder.factor
+    side = params.section("data", DataParams).image_size // autoencoder.factor
     return unet_config(params.section("unet", UNetParams), autoencoder.latent_channels, side)
 
 

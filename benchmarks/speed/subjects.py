@@ -11,9 +11,14 @@ import discriminator
 import encoding
 import generation
 import training
-from advloop.params.data import AutoencoderParams
+from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.loader import Params
-from advloop.params.training import DiscriminatorParams, TrainDiscParams
+from advloop.params.training import (
+    BaseParams,
+    DiscriminatorParams,
+    GenerateParams,
+    TrainDiscParams,
+)
 from race import Contender, Sample, race
 from shapes import shape_params, shape_unet, waiter
 
@@ -32,9 +37,9 @@ def contenders(
     subject: str, params: Params, shape: str, precision: str, device: torch.device
 ) -> list[Contender]:
     """The contenders of one subject, made in its turn: only one subject is in memory at a time."""
-    gpu, content = device.type == "cuda", params.content
+    gpu = device.type == "cuda"
     autoencoder = params.section("autoencoder", AutoencoderParams)
-    config, size = shape_unet(params), content.data.image_size
+    config, size = shape_unet(params), params.section("data", DataParams).image_size
     channels, side = config["in_channels"], config["sample_size"]
     stream = torch.Generator().manual_seed(0)
 
@@ -42,22 +47,22 @@ def contenders(
         return torch.randn(count, channels, side, side, generator=stream)
 
     if subject == "training":
-        batch = content.base.batch_size if gpu else CPU_BATCH[shape]
+        batch = params.section("base", BaseParams).batch_size if gpu else CPU_BATCH[shape]
         steps = 8 if gpu else CPU_STEPS[shape]
         return training.contenders(config, latents(batch * steps), batch, precision, device)
     if subject == "generation":
-        count = content.generate.batch_size if gpu else {"demo": 100, "full": 32}[shape]
-        steps = content.generate.num_inference_steps if gpu else {"demo": 5, "full": 5}[shape]
+        sampling = params.section("generate", GenerateParams)
+        count = sampling.batch_size if gpu else {"demo": 100, "full": 32}[shape]
+        steps = sampling.num_inference_steps if gpu else {"demo": 5, "full": 5}[shape]
         return generation.contenders(config, count, steps, count, precision, device)
     if subject == "discriminator":
-        settings = params.section("train_disc", TrainDiscParams)
-        settings.epochs = 1
+        settings = params.section("train_disc", TrainDiscParams).model_copy(update={"epochs": 1})
         model = params.section("discriminator", DiscriminatorParams)
         count = 8192 if gpu else {"demo": 8192, "full": 512}[shape]
         return discriminator.contenders(model, settings, latents(count), precision, device)
     count = 2048 if gpu else {"demo": 1024, "full": 32}[shape]
     images = np.random.default_rng(0).integers(256, size=(count, size, size, 3), dtype=np.uint8)
-    batch = min(content.encode.batch_size, count)
+    batch = min(params.section("encode_dataset", EncodeDatasetParams).batch_size, count)
     return encoding.contenders(autoencoder, images, batch, precision, device)
 
 

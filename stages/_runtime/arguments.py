@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from advloop.core.processes import is_main_process
 from advloop.infra.locks import require_lock
 from advloop.params.loader import Params
@@ -43,13 +41,12 @@ def load_params(stage: str, iteration: int | None = None) -> Params:
     The line includes the number of threads, because results depend on it.
     """
     params = Params.load()
-    content = params.content
     name = stage if iteration is None else f"{stage}@{iteration}"
     torch = sys.modules.get("torch")  # a light stage has not loaded it
     print(
-        f"[{name}] scale={content.get('scale')} "
-        f"objective={OmegaConf.select(content, 'objective.name')} "
-        f"num_iterations={content.get('num_iterations')}"
+        f"[{name}] scale={params.at('scale')} "
+        f"objective={params.at('objective.name')} "
+        f"num_iterations={params.at('num_iterations')}"
         + (f" threads={torch.get_num_threads()}" if torch else ""),
         flush=True,
     )

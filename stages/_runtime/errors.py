@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from omegaconf import OmegaConf
-
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
 from advloop.infra.timings import record
@@ -32,7 +30,7 @@ def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error) or memory is None:
             raise
-        value = OmegaConf.select(Params.load().content, memory)
+        value = Params.load().at(memory)
         print(
             f"error: out of memory with {memory}={value}; lower it with `dvc exp run -S "
             f"{memory}=…`, or stop other programs that use memory",

@@ -17,6 +17,9 @@ from cost_model import Machine, Work, all_reduce_seconds, step_seconds, tables
 from memory import Peak
 from quality import Quality
 from race import Contender, Sample, of, race, ratio
+from shapes import shape_params
+from subjects import SUBJECTS as RACES
+from subjects import contenders
 from tables import growth_table, memory_table, page, read, write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -70,6 +73,13 @@ def test_subjects_are_chosen_by_name_and_others_refused():
     assert chosen(None) == list(SUBJECTS)
     with pytest.raises(UserError, match="--only speed: unknown"):
         chosen("speed")
+
+
+@pytest.mark.parametrize("subject", [*RACES])
+def test_every_subject_finds_its_contenders_in_the_parameters(subject):
+    params = shape_params("demo")
+    racing = contenders(subject, params, "demo", "fp32", torch.device("cpu"))
+    assert {one.name for one in racing} > {"advloop"}
 
 
 def test_variants_that_cannot_train_only_run_forward_and_the_shipped_one_is_the_measure(

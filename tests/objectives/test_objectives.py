@@ -12,7 +12,6 @@ import torch
 from conftest import REPO
 from objective_batches import PREDICTION_TYPES, gradient, make_batch
 from objective_files import FILES, objective_params
-from omegaconf import OmegaConf
 from refusal import refusal
 
 import advloop.objectives
@@ -20,12 +19,13 @@ from advloop.diffusion.batch import noise_only
 from advloop.diffusion.process import make_alphas_cumprod
 from advloop.objectives import objective_names, read_objective, recipe_of
 from advloop.params.loader import Params
+from advloop.params.reading import read_mapping
 
 # --- how an objective is found ---
 
 
 def params_of(objective: dict[str, object]) -> Params:
-    return Params(OmegaConf.create({"objective": objective}), Path("params.yaml"))
+    return Params({"objective": objective}, Path("params.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -84,7 +84,7 @@ def test_objective_that_is_one_module_and_one_yaml_is_found_by_its_name(tmp_path
     assert names == sorted({*names, "double"})
     assert "_shared" not in names
     (tmp_path / "double.yaml").write_text("name: double\nuses_discriminator: false\nweight: 1.0\n")
-    params = read_objective(params_of(OmegaConf.load(tmp_path / "double.yaml")))
+    params = read_objective(params_of(read_mapping(tmp_path / "double.yaml")))
     recipe = recipe_of(params.name)
     batch = make_batch(weight=params.weight)
     torch.testing.assert_close(recipe.make(params)(batch)[0], 2 * noise_only(batch)[0])

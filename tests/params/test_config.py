@@ -54,15 +54,15 @@ def test_every_scale_composes_with_every_objective(tmp_path, scale, objective):
     params = compose(tmp_path / "params.yaml", f"scale={scale}", f"objective={objective}")
     check_params(params)
     settings = read_objective(params)
-    assert params.content.scale == scale
-    assert settings.name == params.content.objective.name
-    assert settings.uses_discriminator == params.content.objective.uses_discriminator
+    assert params.content["scale"] == scale
+    assert settings.name == params.at("objective.name")
+    assert settings.uses_discriminator == params.at("objective.uses_discriminator")
 
 
 def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):
     params = compose(tmp_path / "params.yaml", "num_iterations=4")
-    assert params.content.num_iterations == 4
-    assert list(params.content.derived.iterations) == ["0", "1", "2", "3"]
+    assert params.at("num_iterations") == 4
+    assert list(params.at("derived.iterations")) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -91,7 +91,7 @@ def test_full_scale_carries_the_values_of_the_reference(full):
         "train_diffusion.sample_interval": 10,
         "diffusion.num_train_timesteps": 1000,
     }
-    assert {key: OmegaConf.select(full.content, key) for key in reference} == reference
+    assert {key: full.at(key) for key in reference} == reference
 
 
 def test_full_scale_unet_has_16_channels_of_32_cells_and_about_50_million_parameters(full):

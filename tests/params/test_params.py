@@ -69,11 +69,11 @@ def test_committed_params_pass_the_check_and_load_as_they_are_written():
     assert {*params.content} == KEYS
     for name, cls in SECTIONS.items():
         loaded = params.section(name, cls).model_dump()
-        assert loaded == OmegaConf.to_container(params.content[name])
-    assert read_seed(params) == params.content.seed
-    assert read_num_iterations(params) == params.content.num_iterations
-    assert read_precision(params) == params.content.precision
-    assert read_exp_name(params) == params.content.exp_name
+        assert loaded == params.content[name]
+    assert read_seed(params) == params.at("seed")
+    assert read_num_iterations(params) == params.at("num_iterations")
+    assert read_precision(params) == params.at("precision")
+    assert read_exp_name(params) == params.at("exp_name")
 
 
 def test_values_at_their_limits_are_accepted(tmp_path):

@@ -212,7 +212,7 @@ def params_read(script: Path) -> set[str]:
             continue
         if node.func.attr == "everything":
             read |= {*SECTIONS, *VALUES, "objective"}
-        if node.func.attr in ("section", "section_node", "value"):
+        if node.func.attr in ("section", "unchecked", "at", "value"):
             name = node.args[0]
             assert isinstance(name, ast.Constant), f"{script.name}: computed section name"
             read.add(f"{name.value}.{single[node]}" if node in single else str(name.value))

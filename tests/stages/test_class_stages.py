@@ -125,7 +125,7 @@ def test_card_of_the_export_samples_of_each_class_what_this_project_samples(
         noise,
         alphas_cumprod_of(process),
         process.prediction_type,
-        params.content.generate.num_inference_steps,
+        params.at("generate.num_inference_steps"),
     )
     scaling = read_scale(root / "latents/stats.json")
     expected = Codec(load_autoencoder(root / "autoencoder"), *scaling).decode(latents)

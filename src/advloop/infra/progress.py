@@ -9,16 +9,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import nullcontext
+from functools import cache
 from typing import Any, TextIO, TypeVar
-
-from tqdm import tqdm
 
 from advloop.core.processes import is_main_process
 
 T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
-# tqdm's default lock is a system semaphore, which a killed process leaks with a warning.
-tqdm.set_lock(threading.RLock())
 
 
 class Bar:
@@ -30,12 +28,14 @@ class Bar:
 
     def __call__(self, items: Iterable[T], each: int = 1) -> Iterator[T]:
         """The items as they are; each advances the bar by ``each``."""
+        if not (sys.stderr.isatty() and is_main_process()):
+            yield from items
+            return
         if self._meter is None:
             size = len(items) * each if isinstance(items, Sized) else None
-            self._meter = tqdm(
+            self._meter = _tqdm()(
                 desc=self.description,
                 total=self.total or size,
-                disable=not (sys.stderr.isatty() and is_main_process()),
                 dynamic_ncols=True,
                 bar_format=FORMAT,
             )
@@ -61,5 +61,15 @@ def bar(description: str, total: int | None = None) -> Bar:
 
 def say(text: str, file: TextIO | None = None) -> None:
     """Print lines above the current bar, to ``file`` or standard output."""
-    with tqdm.external_write_mode(file):
+    with _tqdm().external_write_mode(file) if sys.stderr.isatty() else nullcontext():
         print(text, file=file, flush=True)
+
+
+@cache
+def _tqdm() -> Any:
+    """tqdm, imported where a bar is drawn: the import is a tenth of a light stage's start."""
+    from tqdm import tqdm
+
+    # Its default lock is a system semaphore, which a killed process leaks with a warning.
+    tqdm.set_lock(threading.RLock())
+    return tqdm

@@ -69,7 +69,7 @@ def recipe_of(name: str) -> Recipe:
 
 def read_objective(params: Params) -> Any:
     """The section ``objective``, by the schema of the objective it names; UserError if unknown."""
-    section = params.section_node("objective")
+    section = params.unchecked("objective")
     if "name" not in section:
         raise UserError(f"{params.path}: objective.name is missing; run `make params`")
     name, known = section["name"], objective_names()

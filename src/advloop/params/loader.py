@@ -6,11 +6,10 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from advloop.core.errors import UserError
+from advloop.params.reading import read_mapping
 from advloop.params.section import STRICT, Rule, Section, rule_of, rules
 
 S = TypeVar("S", bound=Section)
@@ -25,30 +24,13 @@ class Params:
     top-level value; both raise UserError. ``used`` holds the values read so far, by name.
     """
 
-    def __init__(self, content: DictConfig, path: Path) -> None:
+    def __init__(self, content: dict[str, Any], path: Path) -> None:
         self.content, self.path = content, path
         self.used: dict[str, Any] = {}
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Params:
-        try:
-            content = OmegaConf.load(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found; compose it with `make params`") from None
-        except Exception as error:  # PyYAML and OmegaConf raise all kinds of errors on bad YAML
-            raise UserError(
-                f"{path}: not valid YAML ({_one_line(error)}); run `make params`"
-            ) from None
-        if not isinstance(content, DictConfig):
-            raise UserError(f"{path}: must hold a mapping; run `make params`")
-        for key in content:
-            try:
-                if OmegaConf.is_config(value := content[key]):
-                    OmegaConf.resolve(value)
-                str(value)  # fails here rather than in a message that quotes the value
-            except (OmegaConfBaseException, ValueError) as error:
-                raise UserError(f"{path}: {key!s}: {_one_line(error)}; run `make params`") from None
-        return cls(content, path)
+        return cls(read_mapping(path), path)
 
     def fail(self, key: str, value: object, problem: str) -> UserError:
         """The error that says what is wrong with a value, and how to set another."""
@@ -61,25 +43,25 @@ class Params:
 
     def value(self, name: str, kind: Any) -> Any:
         """The top-level value ``name``; kind: a type, or one annotated with constraints."""
-        value = self._plain(self._get(name))
+        value = self._get(name)
         adapter: TypeAdapter[Any] = TypeAdapter(kind, config=STRICT)
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
             raise self.fail(name, value, _problem(error, rule_of(adapter.json_schema()))) from None
 
-    def section_node(self, name: str) -> DictConfig:
-        """The section ``name`` as OmegaConf has it, unchecked."""
-        node = self._get(name)
-        if not isinstance(node, DictConfig):
-            raise self.fail(name, node, "must be a section of parameters")
-        return node
+    def unchecked(self, name: str) -> dict[str, Any]:
+        """The section ``name`` as it stands in the file."""
+        content = self._get(name)
+        if not isinstance(content, dict):
+            raise self.fail(name, content, "must be a section of parameters")
+        return content
 
     def section(self, name: str, cls: type[S]) -> S:
         """The section ``name`` as ``cls``; every field must be there, and nothing else."""
-        node = self.section_node(name)
+        values = self.unchecked(name)
         known = list(cls.model_fields)
-        for key in map(str, node):
+        for key in map(str, values):
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {name}.{close[0]}?" if close else f"known: {', '.join(known)}"
@@ -88,9 +70,8 @@ class Params:
                     "`make params`"
                 )
         for key in known:
-            if key not in node:
+            if key not in values:
                 raise UserError(f"{self.path}: {name}.{key} is missing; run `make params`")
-        values = self.used[name]
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -100,23 +81,20 @@ class Params:
 
     def everything(self) -> dict[str, Any]:
         """All values but ``derived`` as plain Python, in the order of the file."""
-        names = [name for name in map(str, self.content) if name != "derived"]
-        return {name: self._plain(self._get(name)) for name in names}
+        return {name: self._get(name) for name in self.content if name != "derived"}
+
+    def at(self, key: str) -> Any:
+        """The unchecked value at a dotted key (``base.pretrained``); None if there is none."""
+        value: Any = self.content
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def _get(self, name: str) -> Any:
         if name not in self.content:
             raise UserError(f"{self.path}: {name} is missing; run `make params`")
-        value = self.content[name]
-        self.used[name] = self._plain(value)
-        return value
-
-    @staticmethod
-    def _plain(value: Any) -> Any:
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        self.used[name] = self.content[name]
+        return self.content[name]
 
 
 def _problem(error: ValidationError, rule: Rule) -> str:
