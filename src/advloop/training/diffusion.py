@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from advloop.core.distributed import sum_gradients
 from advloop.core.errors import UserError
@@ -80,6 +80,31 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> floa
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def average_decay(updates: int, decay: float) -> float:
+    """The decay of the average's next update, after ``updates`` of them: in [0, ``decay``].
+
+    min(decay, (1 + n) / (10 + n)), as in diffusers' EMAModel; EDM (Karras et al. 2022) ramps its
+    half-life up, too, in a training from scratch. At the full decay from the start, a training of
+    few steps would end with an average that is mostly the initial weights.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def average_of(denoiser: Denoiser, decay: float) -> AveragedModel:
+    """The moving average of the weights of ``denoiser``; its first update copies them.
+
+    Its state holds the number of updates, so that a resumed average goes on with the same decays.
+    """
+
+    def update(averaged: PARAM_LIST, current: PARAM_LIST, count: torch.Tensor | int) -> None:
+        # count is on the weights' device, and reading it would wait for every step
+        updates = int(average.n_averaged)
+        get_ema_multi_avg_fn(average_decay(updates, decay))(averaged, current, count)
+
+    average = AveragedModel(denoiser, multi_avg_fn=update)
+    return average
+
+
 def train_diffusion(
     setup: Setup,
     denoiser: Denoiser,
@@ -98,7 +123,7 @@ def train_diffusion(
     """
     resume = resume or NoResume()
     params = setup.params
-    average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+    average = average_of(denoiser, params.ema_decay)
     optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
         denoiser.parameters(),
         params.learning_rate,
