@@ -201,6 +201,9 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "diffusion.beta_schedule": "linear",
         "diffusion.beta_start": 0.03,
     },
+    "diffusion.prediction_type=epsilon tells nothing of an image at the end of "
+    "diffusion.beta_schedule=squaredcos_cap_v2, where sampling begins; use v_prediction, or "
+    "diffusion.beta_schedule=linear; set it": {"diffusion.prediction_type": "epsilon"},
     "train_disc.replay_fraction=0.41 and train_disc.predicted_fraction=0.5 make more than 0.9": {
         "train_disc.predicted_fraction": 0.5,
         "train_disc.replay_fraction": 0.41,

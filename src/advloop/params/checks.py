@@ -56,6 +56,7 @@ def check_params(params: Params) -> None:
     _check_discriminator(params, sections)
     _check_steps(params, sections)
     _check_betas(params, sections)
+    _check_prediction(params, sections)
     _check_fakes(params, sections)
 
 
@@ -125,6 +126,17 @@ def _check_betas(params: Params, sections: Sections) -> None:
             raise params.fail(f"diffusion.{name}", value, problem)
     if betas is not None and betas[0] > betas[1]:
         raise params.fail("diffusion.beta_start", betas[0], f"exceeds beta_end={betas[1]}")
+
+
+def _check_prediction(params: Params, sections: Sections) -> None:
+    process = sections.diffusion
+    if process.loses_x0():
+        problem = (
+            f"tells nothing of an image at the end of diffusion.beta_schedule="
+            f"{process.beta_schedule}, where sampling begins; use v_prediction, or "
+            "diffusion.beta_schedule=linear"
+        )
+        raise params.fail("diffusion.prediction_type", process.prediction_type, problem)
 
 
 def _check_fakes(params: Params, sections: Sections) -> None:
