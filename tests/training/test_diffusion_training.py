@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from advloop.models.denoiser import Denoiser, build_unet
 from advloop.objectives.seed import seed_objective
 from advloop.training.batches import Side
 from advloop.training.diffusion import (
+    Setup,
     average_decay,
     learning_rate_factor,
     train_diffusion,
@@ -273,6 +274,34 @@ def test_seed_alone_decides_the_weights():
     assert equal(first[1][-1], again[1][-1])
     assert equal(first[2][-1], again[2][-1])
     assert not equal(first[1][-1], other[1][-1])
+
+
+def dropped(setup: Setup) -> list[torch.Tensor]:
+    """What a U-Net with dropout drops at each training step, in the first of its layers."""
+    denoiser, seen = build_unet(CONFIG | {"dropout": 0.5}, seed=0), []
+    layer = next(part for part in denoiser.modules() if getattr(part, "p", 0) == 0.5)
+
+    def look(part, _inputs, output):
+        if part.training:
+            seen.append(output == 0)
+
+    layer.register_forward_hook(look)
+    run(setup, denoiser)
+    return seen
+
+
+def test_dropout_differs_between_steps_epochs_iterations_and_seeds_and_repeats_for_the_same():
+    setup = make_setup(rows=8, epochs=2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = dropped(setup)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert all(map(torch.equal, dropped(setup), first))
+    others = [dropped(replace(setup, **change)) for change in ({"seed": 1}, {"iteration": 1})]
+    masks = [mask for training in (first, *others) for mask in training]
+    assert len(masks) == 3 * 4
+    assert not any(torch.equal(one, other) for one, other in combinations(masks, 2))
 
 
 def test_training_leaves_the_discriminator_as_it_was():

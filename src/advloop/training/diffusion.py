@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
-from advloop.core.distributed import sum_gradients
+from advloop.core.distributed import rank, sum_gradients
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
-from advloop.core.random import generator
+from advloop.core.random import generator, seeded
 from advloop.diffusion.criterion import Criterion, Noised, held_out
 from advloop.infra.snapshots import NoResume, Resume, Stateful, restore, states
 from advloop.models.denoiser import Denoiser
@@ -148,7 +148,10 @@ def train_diffusion(
         restore(parts, content)
     for epoch in progress(range(len(history) + 1, params.epochs + 1)):
         row: Row = {"epoch": epoch, "learning_rate": float(optimizer.param_groups[0]["lr"])}
-        row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
+        # An imported U-Net may have dropout, which draws from the global stream. Each process
+        # computes rows of its own, and so draws for itself.
+        with seeded(setup.seed, setup.stage, setup.iteration, "dropout", epoch, rank()):
+            row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
         if epoch % params.eval_interval == 0 or epoch == params.epochs:
             row |= validate(setup, average.module, epoch)
         history.append(row)
