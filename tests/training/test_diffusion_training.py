@@ -79,6 +79,17 @@ def test_schedule_is_counted_in_optimizer_steps(samples, count, steps):
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates[:: count // 3])
 
 
+def test_warmup_that_takes_the_whole_training_is_refused_before_the_first_step(steps):
+    """Where samples_per_epoch is null, only the training knows how many latents there are."""
+    setup, denoiser = make_setup(rows=10, epochs=3, warmup_steps=9), build_unet(CONFIG, seed=0)
+    message = refusal(train_diffusion, setup, denoiser, list, lambda *_: None)
+    assert message.startswith("params.yaml: train_base: warmup_steps=9 leaves nothing of the ")
+    assert message.endswith("training, which has 9 steps; use less, or more epochs")
+    assert steps == []
+    run(make_setup(rows=10, epochs=3, warmup_steps=8))
+    assert len(steps) == 9
+
+
 # --- the average of the weights ---
 
 

@@ -53,7 +53,7 @@ class Setup:
 
     @property
     def total_steps(self) -> int:
-        return self.params.epochs * math.ceil(self.rows_per_epoch / self.params.batch_size)
+        return self.params.total_steps(len(self.train))
 
     def epoch(self, number: int, side: Side, *key: str) -> Epoch:
         """The batches of ``side`` in epoch ``number``; key: of its random streams."""
@@ -117,12 +117,15 @@ def train_diffusion(
     Returns the history, one row per epoch: epoch, learning_rate, loss, the objective's terms,
     grad_norm. Every eval_interval epochs, and in the last one, a row also has the ``val_`` values
     of ``ema``, the moving average of the weights, which all later stages use (Ho et al. 2020,
-    appendix B). Raises UserError on a non-finite value, before ``on_epoch`` sees that epoch;
+    appendix B). Raises UserError if the warm-up takes the whole training, and on a non-finite
+    value, before ``on_epoch`` sees that epoch;
     ``on_epoch`` runs in the main process only. resume: takes a snapshot after each epoch, and
     gives the one to go on from; ``on_epoch`` is then called for the remaining epochs.
     """
     resume = resume or NoResume()
     params = setup.params
+    if problem := params.warmup_problem(len(setup.train)):
+        raise UserError(f"params.yaml: {setup.stage}: warmup_steps={params.warmup_steps} {problem}")
     average = average_of(denoiser, params.ema_decay)
     optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
         denoiser.parameters(),
