@@ -31,6 +31,7 @@ ONE_STEP = """
 scale=full num_iterations=1 precision=fp32 objective=ddo_weighted
 autoencoder.width=16 autoencoder.epochs=1 autoencoder.batch_size=2 encode_dataset.augment=none
 encode_dataset.batch_size=2 base.epochs=1 base.samples_per_epoch=2 base.batch_size=2
+base.warmup_steps=0 train_diffusion.warmup_steps=0
 generate.num_samples=5 generate.num_inference_steps=1 generate.batch_size=3
 train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
 train_diffusion.epochs=1 train_diffusion.samples_per_epoch=2 train_diffusion.batch_size=2
