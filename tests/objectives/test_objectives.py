@@ -70,7 +70,14 @@ def make_double(params):
 
 
 RECIPE = Recipe(
-    DoubleParams, make_double, adaptive=None, against_reference=False, evaluations=4
+    DoubleParams,
+    make_double,
+    adaptive=None,
+    against_reference=False,
+    evaluations=4,
+    trains_on="reals",
+    merge=None,
+    hands_on="best_epoch",
 )
 """
 
