@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from advloop.models.denoiser import (
     save_checkpoint,
 )
 from advloop.models.discriminator import load_discriminator
-from advloop.objectives import read_objective, recipe_of
+from advloop.objectives import Recipe, read_objective, recipe_of
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import TrainDiffusionParams
@@ -72,6 +73,11 @@ def split_fakes(fakes: Side) -> tuple[Side, Side]:
         Side(fakes.latents[count:], None if labels is None else labels[count:]),
         Side(fakes.latents[:count], None if labels is None else labels[:count]),
     )
+
+
+def handed_on_row(recipe: Recipe, history: list[Row]) -> Row:
+    """The row of the epoch that the round hands on, as far as the history goes."""
+    return history[-1] if recipe.hands_on == "last_epoch" else best_row(history)
 
 
 def main() -> None:
@@ -121,15 +127,16 @@ def main() -> None:
         latents = load_latents(args.latents / f"{split}.pt", shape)
         return Side(latents, classes.labels_of(split, latents) if classes else None)
 
-    fakes = val_fakes = None
-    if recipe.against_reference:
+    def load_fakes() -> tuple[Side, Side]:
         latents = load_latents(args.fakes, shape)
         labels = classes.fake_labels(len(latents), seed, args.iteration) if classes else None
-        fakes, val_fakes = split_fakes(Side(latents, labels))
+        return split_fakes(Side(latents, labels))
+
+    fakes, val_fakes = load_fakes() if recipe.against_reference else (None, None)
     setup = Setup(
         params=settings,
         criterion=criterion,
-        train=load_side("train"),
+        train=load_side("train") if recipe.trains_on == "reals" else load_fakes()[0],
         val=load_side("val"),
         seed=seed,
         stage="train_diffusion",
@@ -137,6 +144,7 @@ def main() -> None:
         fakes=fakes,
         val_fakes=val_fakes,
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
+        merge=partial(recipe.merge, objective, frozen_copy(denoiser)) if recipe.merge else None,
     )
 
     def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:
@@ -144,7 +152,7 @@ def main() -> None:
         write_history(args.out / HISTORY, history)
         track(row)
         save_checkpoint(args.out / LATEST, ema, model)
-        if best_row(history) is row:
+        if handed_on_row(recipe, history) is row:
             save_checkpoint(args.out / CHECKPOINT, ema)
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
@@ -155,10 +163,11 @@ def main() -> None:
             say("  Saved samples to samples/")
 
     with resumable(args, params, "out") as resume:
-        best = best_row(train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume))
-        summary = {name: round(value, 6) for name, value in best.items()}
+        history = train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume)
+        row = handed_on_row(recipe, history)
+        summary = {name: round(value, 6) for name, value in row.items()}
         if is_main_process():
-            write_json(args.out / METRICS, summary | {"epoch": int(best["epoch"])})
+            write_json(args.out / METRICS, summary | {"epoch": int(row["epoch"])})
 
 
 if __name__ == "__main__":

@@ -161,20 +161,18 @@ def readers(stages: Mapping[str, Any], section: str) -> str:
     return ", ".join(found)
 
 
-def other_settings(conf: Path) -> list[str]:
+def other_settings(path: Path) -> list[str]:
     """The values that an objective's file sets in other sections."""
-    lines = []
-    for path in objective_files(conf):
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-        if "objective" in content:
-            pairs = [
-                f"`{section}.{key}={as_yaml(value)}`"
-                for section, values in content.items()
-                if section != "objective"
-                for key, value in values.items()
-            ]
-            lines += ["", f"Its file also sets {', '.join(pairs)}."]
-    return lines
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if "objective" not in content:
+        return []
+    pairs = [
+        f"`{section}.{key}={as_yaml(value)}`"
+        for section, values in content.items()
+        if section != "objective"
+        for key, value in values.items()
+    ]
+    return ["", f"Its file also sets {', '.join(pairs)}."]
 
 
 def page(conf: Path) -> str:
@@ -208,12 +206,11 @@ def page(conf: Path) -> str:
         "changes one of them.",
     ]
     objectives = list(objective_parameters(conf))
-    for name in [path.stem for path in objective_files(conf)]:
-        lines += ["", f"### {name}", ""]
-        own = [row for row in objectives if row.section == name]
+    for path in objective_files(conf):
+        lines += ["", f"### {path.stem}", ""]
+        own = [row for row in objectives if row.section == path.stem]
         lines += table(own, "value") if own else ["No parameters."]
-        if name == "x0":
-            lines += other_settings(conf)
+        lines += other_settings(path)
     lines += [
         "",
         "## derived",

@@ -19,7 +19,7 @@ from _runtime.processes import run_shared_stage
 from conftest import BIN, snapshot
 from objective_files import FILES
 from omegaconf import OmegaConf
-from ranks_worker import STAGES, loss_and_gradients, mapped, work
+from ranks_worker import STAGES, extrapolated, loss_and_gradients, mapped, work
 from stage_runner import arguments
 from torch.multiprocessing.spawn import start_processes
 
@@ -68,6 +68,15 @@ def read(path: Path) -> Any:
 def test_a_round_is_that_of_one_process(whole: Path, shared: Path, name: str):
     one, several = read(whole / name), read(shared / name)
     torch.testing.assert_close(several, one, **TOLERANCES[name], equal_nan=True)
+
+
+@pytest.mark.parametrize("rank", range(COUNT))
+def test_every_process_validates_and_hands_on_the_extrapolated_weights_of_one_alone(
+    shared: Path, rank: int
+):
+    torch.testing.assert_close(
+        read(shared / f"rank_{rank}.pt")["extrapolated"], extrapolated(), **ROUNDING
+    )
 
 
 @pytest.mark.parametrize("rank", range(COUNT))

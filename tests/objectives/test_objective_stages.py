@@ -14,6 +14,7 @@ pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder
 OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 TERMS = {
     "none": set(),
+    "neon": set(),
     "ddo": {"ddo_loss"},
     "ddo_weighted": {"ddo_loss"},
     "seed": {"discriminator_loss", "viability_score"},

@@ -154,7 +154,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     },
     "must be one of fp32, bf16": {"precision": ["fp16", 32]},
     "must be one of none, hflip, dihedral": {"encode_dataset.augment": ["vflip", 1]},
-    "must be one of ddo, none, seed, x0": {"objective.name": ["gan", ["seed"], None]},
+    "must be one of ddo, neon, none, seed, x0": {"objective.name": ["gan", ["seed"], None]},
     "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
     "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
     "must be greater than 0": {"base.learning_rate": [0, -1e-3]},

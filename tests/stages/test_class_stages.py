@@ -14,10 +14,12 @@ import torch
 from bad_files import edited, resaved
 from card_code import code_blocks, run_code
 from conftest import make_project
-from stage_folder import CHOICES, DISC, MODEL, STAGES, TUNED, StageFolder, run_all
+from stage_folder import CHOICES, DISC, FAKE, MODEL, STAGES, TUNED, StageFolder, run_all
 
+import train_diffusion
 import train_disc
 from advloop.data.classes import load_classes
+from advloop.data.draws import held_out_fakes
 from advloop.data.latents import read_scale
 from advloop.diffusion.process import alphas_cumprod_of
 from advloop.diffusion.sampling import condition_on_labels, sample_ddim
@@ -27,9 +29,12 @@ from advloop.models.codec import Codec
 from advloop.models.denoiser import load_checkpoint
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.loader import Params
+from advloop.training.diffusion import Setup
 from advloop.training.discriminator_data import DiscData
 
 pytestmark = pytest.mark.xdist_group("class_stages")
+
+CLASSES = ("data.classes=folders", "generate.num_samples=30")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group.rename(place / group.name)
     with pytest.MonkeyPatch.context() as patch:
         stages = StageFolder(project, patch)
-        stages.compose(*CHOICES, "data.classes=folders", "generate.num_samples=30")
+        stages.compose(*CHOICES, *CLASSES)
         run_all(stages)
     return project
 
@@ -92,6 +97,31 @@ def test_reals_and_fakes_are_matched_per_class_with_replay_and_predictions(
         real, fake = (Counter(side.labels[side.real == kind].tolist()) for kind in (1, 0))
         assert real == fake
         assert set(real) == {0, 1}
+
+
+def test_neon_trains_on_the_fakes_of_each_class_with_their_labels(
+    root: Path, stages: StageFolder, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    train = train_diffusion.train_diffusion
+
+    def noting(setup: Setup, *given: Any) -> Any:
+        seen.append(setup.train)
+        return train(setup, *given)
+
+    monkeypatch.setattr(train_diffusion, "train_diffusion", noting)
+    before = (root / "params.yaml").read_bytes()
+    stages.compose("objective=neon", "train_diffusion.epochs=2", *CLASSES)
+    stages.must("train_diffusion", discriminator=None)
+    (root / "params.yaml").write_bytes(before)
+    classes = load_classes(root / "latents")
+    assert classes is not None
+    fakes = torch.load(root / FAKE, weights_only=True)
+    held = held_out_fakes(len(fakes))
+    labels = classes.fake_labels(len(fakes), Params.load().at("seed"), 0)
+    assert set(labels[held:].tolist()) == {0, 1}
+    assert torch.equal(seen[0].latents, fakes[held:])
+    assert torch.equal(seen[0].labels, labels[held:])
 
 
 @pytest.mark.parametrize("stage", ["generate", "predict", "encode"])

@@ -13,9 +13,9 @@ from conftest import snapshot
 from safetensors.torch import load_file
 from stage_folder import DISC, FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, TUNED, StageFolder
 
-from advloop.evaluation.results import VIEWS
 from advloop.data.dataset import load_dataset, read_manifest
 from advloop.data.latents import read_scale
+from advloop.evaluation.results import VIEWS
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.codec import Codec
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from objective_files import FILES, objective_params
+from small_diffusion import copy_weights, make_setup
 from small_params import diffusion_params
 from stage_runner import ROUND, START, run_stage
 from tiny_unet import CONFIG
@@ -17,9 +19,11 @@ from advloop.core.files import save_torch
 from advloop.core.processes import launch_variables
 from advloop.core.random import generator, seeded
 from advloop.diffusion.criterion import Criterion
-from advloop.models.denoiser import build_unet, frozen_copy
+from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
 from advloop.models.discriminator import Discriminator
 from advloop.objectives import recipe_of
+from advloop.objectives.neon import extrapolate
+from advloop.training.diffusion import train_diffusion
 
 STAGES = {
     stage: options
@@ -71,6 +75,21 @@ def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
     return {"loss": loss.detach(), **terms, **gradients}
 
 
+def extrapolated() -> dict[str, torch.Tensor]:
+    """The validation losses of a small training under neon, and the weights that it hands on."""
+    params, start = objective_params("neon"), frozen_copy(build_unet(CONFIG, seed=0))
+    handed_on: dict[str, torch.Tensor] = {}
+
+    def merge(average: Denoiser) -> Denoiser:
+        model = extrapolate(params, start, average)
+        handed_on.update(copy_weights(model))  # on_epoch runs in the main process alone
+        return model
+
+    setup = replace(make_setup(rows=ROWS), merge=merge)
+    rows = train_diffusion(setup, build_unet(CONFIG, seed=0), list, lambda *_: None)
+    return {"val_loss": torch.tensor([row["val_loss"] for row in rows]), **handed_on}
+
+
 def mapped() -> dict[str, torch.Tensor]:
     """The results of three jobs for two processes, the last job shorter than the others."""
     jobs = [range(0, 3), range(3, 6), range(6, 8)]
@@ -89,5 +108,8 @@ def work(rank: int, count: int, project: Path, port: int) -> None:
             run_stage(stage, options, monkeypatch)
             barrier()  # the next stage reads what the main process has written
     steps = {name: loss_and_gradients(name) for name in FILES}
-    save_torch(Path(f"rank_{rank}.pt"), {"steps": steps, "mapped": mapped()})
+    save_torch(
+        Path(f"rank_{rank}.pt"),
+        {"steps": steps, "extrapolated": extrapolated(), "mapped": mapped()},
+    )
     leave()

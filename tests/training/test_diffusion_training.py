@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from advloop.diffusion.batch import noise_only
 from advloop.diffusion.criterion import held_out
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
 from advloop.objectives.seed import seed_objective
 from advloop.training.batches import Side
 from advloop.training.diffusion import (
@@ -183,6 +183,27 @@ def test_validation_measures_the_average_and_not_the_model():
     train_diffusion(setup, build_unet(CONFIG, seed=0), list, on_epoch)
     reported, of_model, of_average = measured[-1]
     assert reported == of_average != of_model
+
+
+def test_merge_makes_the_model_that_is_validated_and_handed_on_and_leaves_training_alone():
+    """The merged model is the average with every weight doubled."""
+
+    def double(average):
+        merged = frozen_copy(average)
+        for weights in merged.parameters():
+            weights.mul_(2)
+        return merged
+
+    setup = make_setup(epochs=2)
+    rows, models, averages = run(replace(setup, merge=double))
+    _, plain_models, plain_averages = run(setup)
+    model = build_unet(CONFIG, seed=0)
+    for epoch in (0, 1):
+        assert equal(models[epoch], plain_models[epoch])
+        assert equal(averages[epoch], {k: 2 * v for k, v in plain_averages[epoch].items()})
+        model.load_state_dict(averages[epoch])
+        loss = held_out(setup.criterion, model, setup.val.latents, 0, 4)["loss"]
+        assert rows[epoch]["val_loss"] == loss
 
 
 def test_columns_are_means_over_the_steps_of_the_epoch():

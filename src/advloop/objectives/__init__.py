@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from advloop.core.errors import UserError
 from advloop.params.loader import Params
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from advloop.diffusion.batch import Objective, Terms
+    from advloop.models.denoiser import Denoiser
 
 
 class Weighting(Protocol):
@@ -46,6 +47,11 @@ class Recipe:
     against_reference: whether it needs generated latents and the frozen starting model.
     evaluations: network passes over one batch in an optimizer step, a backward pass counted
     as two forward passes; the discriminator's are left out.
+    trains_on: which clean latents are noised and predicted: the training set's, or the round's
+    generated ones, but for those that are held out.
+    merge: parameters, starting model, averaged tuned weights -> the model that is validated,
+    sampled and handed on; None: the averaged weights themselves.
+    hands_on: the epoch that the round hands on: the one with the lowest val_loss, or the last.
     """
 
     params: type
@@ -53,6 +59,9 @@ class Recipe:
     adaptive: Callable[[Any], Weighting] | None
     against_reference: bool
     evaluations: int
+    trains_on: Literal["reals", "fakes"]
+    merge: Callable[[Any, Denoiser, Denoiser], Denoiser] | None
+    hands_on: Literal["best_epoch", "last_epoch"]
 
 
 def objective_names() -> list[str]:

@@ -83,4 +83,13 @@ def make_ddo(params: DdoParams) -> Objective:
     return ddo
 
 
-RECIPE = Recipe(DdoParams, make_ddo, adaptive=None, against_reference=True, evaluations=8)
+RECIPE = Recipe(
+    DdoParams,
+    make_ddo,
+    adaptive=None,
+    against_reference=True,
+    evaluations=8,
+    trains_on="reals",
+    merge=None,
+    hands_on="best_epoch",
+)

@@ -27,4 +27,13 @@ def make_none(_: NoneParams) -> Objective:
     return noise_only
 
 
-RECIPE = Recipe(NoneParams, make_none, adaptive=None, against_reference=False, evaluations=3)
+RECIPE = Recipe(
+    NoneParams,
+    make_none,
+    adaptive=None,
+    against_reference=False,
+    evaluations=3,
+    trains_on="reals",
+    merge=None,
+    hands_on="best_epoch",
+)

@@ -43,4 +43,13 @@ def make_seed(_: SeedParams) -> Objective:
     return seed_objective
 
 
-RECIPE = Recipe(SeedParams, make_seed, adaptive=None, against_reference=False, evaluations=3)
+RECIPE = Recipe(
+    SeedParams,
+    make_seed,
+    adaptive=None,
+    against_reference=False,
+    evaluations=3,
+    trains_on="reals",
+    merge=None,
+    hands_on="best_epoch",
+)

@@ -152,4 +152,7 @@ RECIPE = Recipe(
     adaptive=lambda p: AdaptiveWeight(p.weight, p.max_gradient_ratio, p.ramp_steps),
     against_reference=False,
     evaluations=3,
+    trains_on="reals",
+    merge=None,
+    hands_on="best_epoch",
 )

@@ -34,6 +34,7 @@ class Setup:
     fakes, val_fakes: generated latents, for an objective that needs them. seed, stage and
     iteration key the random streams. adaptive: sets the weight of each training step. Validation
     always uses the criterion's own weight, so that its losses are comparable between epochs.
+    merge: the averaged model -> the one that is validated and handed on in its place.
     """
 
     params: TrainingParams
@@ -46,6 +47,7 @@ class Setup:
     fakes: Side | None = None
     val_fakes: Side | None = None
     adaptive: Weighting | None = None
+    merge: Callable[[Denoiser], Denoiser] | None = None
 
     @property
     def rows_per_epoch(self) -> int:
@@ -54,6 +56,11 @@ class Setup:
     @property
     def total_steps(self) -> int:
         return self.params.total_steps(len(self.train))
+
+    def handed_on(self, average: AveragedModel) -> Denoiser:
+        """The model of the averaged weights, after ``merge`` if there is one."""
+        model = cast(Denoiser, average.module)
+        return self.merge(model) if self.merge else model
 
     def epoch(self, number: int, side: Side, *key: str) -> Epoch:
         """The batches of ``side`` in epoch ``number``; key: of its random streams."""
@@ -156,10 +163,10 @@ def train_diffusion(
         with seeded(setup.seed, setup.stage, setup.iteration, "dropout", epoch, rank()):
             row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
         if epoch % params.eval_interval == 0 or epoch == params.epochs:
-            row |= validate(setup, average.module, epoch)
+            row |= validate(setup, setup.handed_on(average), epoch)
         history.append(row)
         if is_main_process():
-            on_epoch(history, denoiser, cast(Denoiser, average.module))
+            on_epoch(history, denoiser, setup.handed_on(average))
         resume.offer(lambda: {"history": history, **states(parts)})
     return history
 
