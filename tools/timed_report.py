@@ -6,6 +6,7 @@ Times differ between runs, so reports/report.html has none: DVC hashes it and gi
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, TIMED = Path("reports/report.html"), Path("reports/report_timed.html")
 
 
+def commit_of(project: Path) -> str:
+    """The commit that is checked out, and whether files differ from it; "" outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def write_timed(project: Path) -> Path:
     """Write the page of ``project`` with the times of its stages, and return its path."""
     try:
@@ -36,7 +44,7 @@ def write_timed(project: Path) -> Path:
         for timing in read_timings(project / FOLDER)
         if not (found := re.search(r"@([0-9]+)", timing.stage)) or int(found[1]) < rounds
     ]
-    write_text(project / TIMED, with_timings(text, timings))
+    write_text(project / TIMED, with_timings(text, timings, commit_of(project)))
     return TIMED
 
 

@@ -7,22 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from rectangles import rectangles
 
 from advloop.core.errors import UserError
 from advloop.evaluation.corruptions import CORRUPTIONS, GARBAGE
 from advloop.evaluation.exam import SHORT, Sets, examine, of_garbage, of_real, of_samples
 from advloop.evaluation.exam_report import BLIND, FOOLED, SEES, read_report, write_report
-
-
-def pictures(seed: int, count: int = 24) -> np.ndarray:
-    """Rectangles of one colour on a ground of another."""
-    stream = np.random.default_rng(seed)
-    images = np.empty((count, 32, 32, 3), dtype=np.uint8)
-    for image in images:
-        image[:] = stream.integers(256, size=3)
-        top, left = stream.integers(16, size=2)
-        image[top : top + 12, left : left + 12] = stream.integers(256, size=3)
-    return images
 
 
 def stream() -> torch.Generator:
@@ -31,7 +21,7 @@ def stream() -> torch.Generator:
 
 @pytest.mark.parametrize("name", [*GARBAGE, *CORRUPTIONS])
 def test_damage_keeps_the_shape_and_leaves_its_input_alone(name):
-    images = pictures(0)
+    images = rectangles(0)
     before = images.copy()
     calls = (
         [GARBAGE[name](images, stream())]
@@ -47,7 +37,7 @@ def test_damage_keeps_the_shape_and_leaves_its_input_alone(name):
 
 @pytest.mark.parametrize("name", sorted(CORRUPTIONS.keys() - {"patches shuffled", "modes missing"}))
 def test_damage_changes_more_the_stronger_it_is(name):
-    images = pictures(0)
+    images = rectangles(0)
 
     def changed(strength: int) -> float:
         damaged = CORRUPTIONS[name](images, strength, stream())
@@ -61,13 +51,13 @@ def colours(images: np.ndarray) -> list[bytes]:
 
 
 def test_shuffles_keep_the_colours_of_each_image():
-    images = pictures(0)
+    images = rectangles(0)
     assert colours(GARBAGE["pixels in random order"](images, stream())) == colours(images)
     assert colours(CORRUPTIONS["patches shuffled"](images, 2, stream())) == colours(images)
 
 
 def test_missing_modes_are_the_darkest_and_the_rest_fills_their_places():
-    images = pictures(0)
+    images = rectangles(0)
     brightness = np.sort(images.mean((1, 2, 3)))
     left = CORRUPTIONS["modes missing"](images, 1, stream()).mean((1, 2, 3))
     assert set(left) == set(brightness[12:])
@@ -111,8 +101,8 @@ def test_damage_to_samples_may_gain_a_tenth_of_the_way_or_what_chance_gains(
 
 
 def test_a_figure_that_rewards_noise_or_looks_at_nothing_is_found_out(tmp_path):
-    real = [pictures(seed) for seed in range(3)]
-    samples = np.clip(pictures(9).astype(float) + 30, 0, 255).astype(np.uint8)
+    real = [rectangles(seed) for seed in range(3)]
+    samples = np.clip(rectangles(9).astype(float) + 30, 0, 255).astype(np.uint8)
 
     def measure(images: np.ndarray) -> dict[str, float]:
         steps = np.abs(np.diff(images.astype(float), axis=2)).mean()
@@ -146,7 +136,7 @@ def test_a_figure_that_rewards_noise_or_looks_at_nothing_is_found_out(tmp_path):
     ],
 )
 def test_a_damaged_report_is_refused_in_one_line(tmp_path, path, value, says):
-    real = pictures(0)
+    real = rectangles(0)
     sets = Sets([real, real[::-1]], real, real, real)
     report = examine(sets, lambda images: {"width": float(images.mean())}, seed=0, share=0.1)
     file = tmp_path / "exam.json"

@@ -197,14 +197,15 @@ def test_every_value_of_every_template_is_escaped():
     for path in TEMPLATES.iterdir():
         assert "|safe" not in path.read_text().replace(" ", "")
         assert "autoescape" not in path.read_text()
-    timed = render("timings.html", timings=[(HOSTILE,) * 5], total=HOSTILE)
-    assert timed.count("&lt;script&gt;") == 6
+    timed = render("timings.html", timings=[(HOSTILE,) * 5], total=HOSTILE, commit=HOSTILE)
+    assert timed.count("&lt;script&gt;") == 7
     assert "<script" not in timed
 
 
 def test_timings_change_their_block_alone(text):
-    timed = with_timings(text, TIMINGS)
+    timed = with_timings(text, TIMINGS, "0123456789")
     found = Reader(timed)
+    assert "Checked out at commit 0123456789." in found.texts["p"]
     assert {"12.5", "600", "2026-01-01 00:00:00", f"CPU {HOSTILE}"} <= set(found.texts["td"])
 
     def apart(page: str) -> list[str]:

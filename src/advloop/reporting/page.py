@@ -83,6 +83,7 @@ def page(
         },
         parameters=_parameters(params),
         timings=[],
+        commit="",
     )
 
 

@@ -28,8 +28,8 @@ def render(name: str, **values: Any) -> str:
     return environment.get_template(name).render(values)
 
 
-def with_timings(text: str, timings: Sequence[Timing]) -> str:
-    """The page ``text`` with these timings in the block reserved for them.
+def with_timings(text: str, timings: Sequence[Timing], commit: str = "") -> str:
+    """The page ``text`` with these timings, and the commit, in the block reserved for them.
 
     All other bytes stay the same. UserError if the page has no such block.
     """
@@ -41,5 +41,5 @@ def with_timings(text: str, timings: Sequence[Timing]) -> str:
         (t.stage, f"{t.seconds:.1f}", f"{t.memory:.0f}", t.finished, t.machine) for t in timings
     ]
     total = f"{sum(t.seconds for t in timings):.0f}"
-    block = render("timings.html", timings=rows, total=total)
+    block = render("timings.html", timings=rows, total=total, commit=commit)
     return f"{head}{begin}\n{block}{end}{tail}"
