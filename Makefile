@@ -48,7 +48,7 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	python data/stage1/export.py
 	$(MAKE) params
 
-compare: setup ## Compare every objective with `none` over five seeds in docs/results.md (hours; resumes)
+compare: setup ## Compare objectives over training seeds, as benchmarks/compare/plan.yaml says (hours; resumes)
 	python benchmarks/compare/compare.py
 
 exam: setup ## Try to fool every figure with garbage and damage, on this run's images; docs/exam.md

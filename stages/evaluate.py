@@ -19,6 +19,7 @@ from advloop.evaluation.pictures import save_gallery
 from advloop.evaluation.reals import FILE, load_reals
 from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
+from advloop.evaluation.views import Views
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
@@ -52,7 +53,8 @@ def main() -> None:
     codec = load_codec(args.autoencoder, args.latents, device)
     train = load_latents(args.latents / "train.pt", shape)
     files = training_files(args.manifest, len(train))
-    reals = load_reals(args.reals / FILE, load_latents(args.latents / "test.pt", shape))
+    test = load_latents(args.latents / "test.pt", shape)
+    reals, seed = load_reals(args.reals / FILE), read_seed(params)
     judge = Judge(
         noise_criterion(
             params.section("diffusion", DiffusionParams), read_precision(params), device
@@ -60,9 +62,14 @@ def main() -> None:
         codec,
         load_features(settings.features, codec, settings.feature_size, device),
         train,
+        test[: len(reals.test.groups)],
         reals,
+        {
+            "test": Views(reals.test, settings, seed, device, jackknife=True),
+            "tune": Views(reals.tune, settings, seed, device, jackknife=False),
+        },
         settings,
-        read_seed(params),
+        seed,
         classes,
     )
     name = Round(args.out.parent.parent, args.iteration).name

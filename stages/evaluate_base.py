@@ -1,7 +1,7 @@
-"""Stage evaluate_base: score what the rounds are compared with.
+"""Stage evaluate_base: score what the rounds are compared with, and examine the views.
 
 The floor (real images against others), the bound (reconstructions by the autoencoder) and the base
-model.
+model; then the exam: which views garbage and damage do not fool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
+from advloop.evaluation.exam import SHORT, decoded_noise, examine_views
+from advloop.evaluation.exam_report import EXAM, write_report
 from advloop.evaluation.features import load_features
 from advloop.evaluation.floor import Sources, example_reals, make_reals, measure_reals
 from advloop.evaluation.model import Judge, evaluate_model
@@ -24,6 +26,7 @@ from advloop.evaluation.pictures import save_gallery, save_samples
 from advloop.evaluation.reals import FILE, save_reals
 from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
+from advloop.evaluation.views import Views
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
@@ -72,8 +75,12 @@ def main() -> None:
         device,
     )
     reals = make_reals(sources)
-    floors = measure_reals(sources, reals, bar("reals"))
-    for scores in floors:
+    views = {
+        "test": Views(reals.test, settings, seed, device, jackknife=True),
+        "tune": Views(reals.tune, settings, seed, device, jackknife=False),
+    }
+    floor = measure_reals(sources, reals, views["test"], bar("reals"))
+    for scores in floor.scores:
         print(f"{scores.model}: {scores.describe()}")
         write_scores(args.reals / f"{scores.model}.json", scores)
     save_samples(args.reals, example_reals(dataset, seed))
@@ -85,13 +92,26 @@ def main() -> None:
         codec,
         features,
         train,
+        test[: len(reals.test.groups)],
         reals,
+        views,
         settings,
         seed,
         classes,
     )
     scores, samples = evaluate_model(BASE, denoiser, judge, bar("evaluate"))
     print(scores.describe())
+    report = examine_views(
+        floor,
+        samples.drawn.images,
+        decoded_noise(codec, denoiser.latent_shape, seed),
+        Views(reals.test, settings, seed, device, jackknife=False),
+        sources.drawn,
+        SHORT,
+        bar("exam"),
+    )
+    print(f"views that pass the exam: {', '.join(report.valid) or 'none'}")
+    write_report(args.reals / EXAM, report)
     files = [dataset.files[row] for row in dataset.rows("train")]
     save_gallery(args.out, samples, train, files, codec, reals.nearest)
     write_scores(args.out / SCORES, scores)

@@ -12,6 +12,7 @@ from advloop.core.rounds import EVALUATION, prune_rounds
 from advloop.data.pictures import save_png
 from advloop.evaluation.results import read_results
 from advloop.evaluation.summary import markdown_table, rounds_csv, summary
+from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
 from advloop.reporting.page import page
 from advloop.reporting.pictures import samples_picture
@@ -32,7 +33,8 @@ def main() -> None:
     )
     params = load_params("report")
     rounds = prune_rounds(args.rounds, read_num_iterations(params))
-    results = read_results(args.reals, args.base, rounds)
+    smallest = params.section("evaluate", EvaluateParams).smallest_change
+    results = read_results(args.reals, args.base, rounds, smallest)
     text = page(results, args.reals, args.base, rounds, params.everything())
     strips = {"real images": args.reals, "base model": args.base / EVALUATION}
     strips |= {f"round {one.index}": one.evaluation for one in rounds}
@@ -44,6 +46,8 @@ def main() -> None:
     print(markdown_table(results))
     print(f"final model: {verdict.selected}")
     print(verdict.headline)
+    for line in verdict.reasons:
+        print(f"- {line}")
     for line in verdict.warnings:
         print(f"warning: {line}")
 

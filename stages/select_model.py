@@ -1,4 +1,4 @@
-"""Stage select: the best model by the tune images, as a diffusers folder with a model card."""
+"""Stage select: the model that the views agree on, as a diffusers folder with a model card."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, CHECKPOINT, prune_rounds
 from advloop.data.dataset import classes_of, read_manifest
 from advloop.data.latents import read_scale
-from advloop.evaluation.results import read_results, select
+from advloop.evaluation.agreement import select
+from advloop.evaluation.results import read_results
 from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.models.autoencoder import load_autoencoder
 from advloop.params.diffusion import DiffusionParams
+from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
 
 
@@ -42,8 +44,9 @@ def main() -> None:
     )
     params = load_params("select")
     rounds = prune_rounds(args.rounds, read_num_iterations(params))
-    results = read_results(args.reals, args.base, rounds)
-    chosen = select(results.models)
+    smallest = params.section("evaluate", EvaluateParams).smallest_change
+    results = read_results(args.reals, args.base, rounds, smallest)
+    chosen = select(results)
     checkpoints = {BASE: args.base / CHECKPOINT}
     checkpoints |= {one.name: one.checkpoint("best") for one in rounds}
     checkpoint = checkpoints[chosen]

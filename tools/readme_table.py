@@ -17,10 +17,11 @@ TITLES = {
     "base": "base model",
 }
 COLUMNS = {  # a score's name in metrics.json: its title, and its decimals
-    "kid_lite0": ("KID ↓", 2),
-    "critic_gap": ("critic gap ↓", 3),
-    "coverage_lite0": ("coverage ↑", 3),
-    "viability_score": ("viability", 2),
+    "pixels": ("pixels ↓", 0),
+    "layout": ("layout ↓", 0),
+    "kid_lite0": ("KID ↓", 0),
+    "critic_gap": ("latent critics ↓", 2),
+    "image_critic_gap": ("image critics ↓", 2),
 }
 
 

@@ -78,10 +78,10 @@ def cell(arm: Arm, seed: int) -> Cell:
     return Cell(arm, seed, f"{PREFIX}{arm.name}-{seed}-{digest}")
 
 
-def objectives_of(asked: str | None) -> list[str]:
-    """The names in ``asked``, or every objective that git tracks in conf/objective/."""
+def objectives_of(asked: str) -> list[str]:
+    """The names in ``asked``; UserError if git tracks no such file in conf/objective/."""
     found = [Path(path).stem for path in git("ls-files", "conf/objective/*.yaml").splitlines()]
-    chosen = sorted(found) if asked is None else list(dict.fromkeys(asked.split(",")))
+    chosen = list(dict.fromkeys(asked.split(",")))
     for name in chosen:
         if name not in found:
             raise UserError(f"--objectives: no {name} in conf/objective/ ({', '.join(found)})")

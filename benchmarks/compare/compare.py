@@ -1,4 +1,6 @@
-"""Every objective against `none` over training seeds: `make compare` writes docs/results.md.
+"""Objectives against `none` over training seeds: `make compare` writes docs/results.md.
+
+plan.yaml, committed before the runs, says which.
 
 A cell is an arm (an objective, or the control of equal compute) with a training seed. It is one
 experiment in DVC's queue, named `compare-ARM-SEED-DIGEST`. The digest covers everything that the
@@ -16,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+import yaml
+
 import project
 from advloop.core.errors import UserError
 from advloop.core.files import write_json
@@ -26,14 +30,17 @@ from experiments import experiments
 from results import PAGE, RESULTS, TRIED, collect, describe, save_pictures, write_page
 from workspace import check_clean, one_at_a_time, restore_workspace
 
-SEEDS = "0,1,2,3,4"
+PLAN = yaml.safe_load((Path(__file__).parent / "plan.yaml").read_text())
+SEEDS = ",".join(map(str, PLAN["seeds"]))
+OBJECTIVES = ",".join(PLAN["objectives"])
 
 
 def command_of(args: argparse.Namespace) -> str:
-    if args.objectives is None and args.seeds == SEEDS:
+    if (args.objectives, args.seeds) == (OBJECTIVES, SEEDS):
         return "make compare"
-    objectives = "" if args.objectives is None else f" --objectives {args.objectives}"
-    return f"python benchmarks/compare/compare.py{objectives} --seeds {args.seeds}"
+    return (
+        f"python benchmarks/compare/compare.py --objectives {args.objectives} --seeds {args.seeds}"
+    )
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -75,7 +82,9 @@ def compare(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--objectives", help="names with commas between them (default: all)")
+    parser.add_argument(
+        "--objectives", default=OBJECTIVES, help="with commas between them (default: %(default)s)"
+    )
     parser.add_argument("--seeds", default=SEEDS, help="training seeds (default: %(default)s)")
     parser.add_argument(
         "--report-only",

@@ -1,8 +1,9 @@
 """Statistics of objectives compared over training seeds.
 
 Results are the contents of docs/results.json: ``arms`` (name to objective, epochs, steps,
-evaluations), ``cells`` (arm to seed to experiment, seconds, rows), ``seeds``, and how they were
-made. ``rows`` of a cell are the scores of its run, by model.
+evaluations), ``cells`` (arm to seed to experiment, seconds, exam, rows), ``seeds``,
+``smallest_change``, and how they were made. ``rows`` of a cell are the scores of its run, by model;
+``exam`` has 1 for each view that passed the exam of the run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from advloop.core.rounds import BASE
+from advloop.evaluation.agreement import BETTER, ENOUGH, SMALL, UNCLEAR, WORSE
+from advloop.evaluation.results import AUTOENCODER
 from advloop.evaluation.scores import mean_and_interval
-from scores import Scores, columns, iterations_of, model_of
+from scores import VIEWED, Scores, columns, iterations_of, model_of
 
 CONTROL = "none"
 EQUAL_COMPUTE = "none_equal_compute"
@@ -57,6 +61,11 @@ class Comparison:
             arm: {int(seed): cell["rows"] for seed, cell in cells.items()}
             for arm, cells in results["cells"].items()
         }
+        self.smallest: float = results["smallest_change"]
+        exams = [one["exam"] for cells in results["cells"].values() for one in cells.values()]
+        self.valid = [
+            view.name for view in VIEWED if exams and all(exam[view.name] for exam in exams)
+        ]
         runs = [run for by_seed in self.runs.values() for run in by_seed.values()]
         self.columns = columns(scores for run in runs for scores in run.values())
         self.iterations = iterations_of(model for run in runs for model in run)
@@ -94,6 +103,41 @@ class Comparison:
     def to_control(self, arm: str, score: str) -> Estimate | None:
         """Difference to the control in the last iteration."""
         return self.difference((arm, self.last), (CONTROL, self.last), score)
+
+    def view_of(self, score: str) -> str | None:
+        """The name of the view that a score is of, or None."""
+        metric = self.columns[score]
+        return metric.name if metric in VIEWED else None
+
+    def says(self, arm: str, score: str) -> str:
+        """What a view says of an arm beside the control, over training seeds.
+
+        BETTER or WORSE if the interval of the difference excludes zero and the difference exceeds
+        the smallest that is worth naming, a share of the way from the base model to the bound.
+        """
+        difference = self.to_control(arm, score)
+        if difference is None or not difference.differs:
+            return UNCLEAR
+        base, bound = self.shared(BASE, score), self.shared(AUTOENCODER, score)
+        assert base is not None
+        assert bound is not None
+        if abs(difference.mean) < self.smallest * max(base.mean - bound.mean, 0.0):
+            return SMALL
+        return BETTER if difference.mean < 0 else WORSE
+
+    def claim(self, arm: str) -> str:
+        """What can be said of an arm beside the control: by the views that passed every exam.
+
+        At least two have to say so, and none the opposite.
+        """
+        by: dict[str, list[str]] = {}
+        for score in self.columns:
+            if self.view_of(score) in self.valid:
+                by.setdefault(self.says(arm, score), []).append(score)
+        for says, opposite in ((BETTER, WORSE), (WORSE, BETTER)):
+            if len(by.get(says, [])) >= ENOUGH and opposite not in by:
+                return says
+        return "no change shown" if set(by) == {UNCLEAR} else "nothing can be concluded"
 
     def missing(self) -> list[tuple[str, int]]:
         """(arm, seed) of the cells that have not finished."""

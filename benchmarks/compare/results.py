@@ -42,6 +42,7 @@ def describe(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
         "commit": git("rev-parse", "--short=10", "HEAD").strip(),
         "scale": params[CONTROL].scale,
         "seeds": list(seeds),
+        "smallest_change": params[CONTROL].evaluate.smallest_change,
         "arms": {
             arm.name: {
                 "objective": arm.objective,
@@ -64,6 +65,7 @@ def collect(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
             found.setdefault(cell.arm.name, {})[str(cell.seed)] = {
                 "experiment": cell.name,
                 "seconds": remember_seconds(cell.name),
+                "exam": metrics["exam"],
                 "rows": compared_scores(metrics),
             }
     return found

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advloop.evaluation.agreement import ENOUGH
+from advloop.evaluation.scores import with_interval
 from comparison import CONTROL, EQUAL_COMPUTE, Comparison, Estimate
-from scores import CRITIC_GAP, KID, SHARED, model_of
+from scores import SHARED, model_of
 
 TEMPLATE = """# Objectives compared
 
@@ -19,13 +21,24 @@ objective takes {steps} optimizer steps an iteration{control}.
 
 ± is half the 95 % interval (Student's t) over training seeds, of one value a seed. {missing}
 
+## What can be said
+
+{claims}
+
+An objective is better than `none` if at least {enough} views say so that passed the exam of every
+run, and none says the opposite. A view says so if the interval of the difference over training
+seeds excludes zero, and the difference exceeds {smallest:g} of the way from the base model to the
+bound. Passed: {valid}. [`plan.yaml`](../benchmarks/compare/plan.yaml) fixed seeds, objectives and
+this rule before the runs.
+
 ## The last iteration
 
 {table}
 
 Measured against images that nothing trained on, but D accuracy and viability: those are of each
 run's own discriminator, on validation images. The first three rows do not depend on the
-objective. ↓ lower is better, ↑ higher is better.
+objective. ↓ lower is better, ↑ higher is better. †: garbage or damage fooled this view in the exam
+of at least one run, so that nothing is claimed by it.
 
 ## Difference to `none`
 
@@ -85,6 +98,10 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
         steps=arms[CONTROL]["steps"] or "as many",
         control=control,
         missing=_missing(found),
+        claims=claims_table(found),
+        enough=ENOUGH,
+        smallest=found.smallest,
+        valid=", ".join(found.valid) or "none",
         table=last_table(found),
         paired=paired_table(found),
         intervals=_intervals(found),
@@ -128,8 +145,7 @@ def number(value: Estimate | None, sign: str = "") -> str:
     """``mean ± half``; empty if there is no value."""
     if value is None:
         return ""
-    half = "" if value.half is None else f" ± {value.half:.4f}"
-    return f"{value.mean:{sign}.4f}{half}"
+    return ("+" if sign and value.mean > 0 else "") + with_interval(value.mean, value.half)
 
 
 def change(value: Estimate | None) -> str:
@@ -139,7 +155,13 @@ def change(value: Estimate | None) -> str:
 
 
 def _headings(found: Comparison) -> list[str]:
-    return [metric.heading(name) for name, metric in found.columns.items()]
+    return [_heading(found, name) for name in found.columns]
+
+
+def _heading(found: Comparison, name: str) -> str:
+    view = found.view_of(name)
+    failed = view is not None and view not in found.valid
+    return found.columns[name].heading(name) + (" †" if failed else "")
 
 
 def _arm(found: Comparison, arm: str) -> str:
@@ -158,6 +180,18 @@ def last_table(found: Comparison) -> str:
         for arm in found.arms
     ]
     return table(["model", *_headings(found)], lines)
+
+
+def claims_table(found: Comparison) -> str:
+    """Each arm beside the control: what each view says, and what can be said."""
+    names = [name for name in found.columns if found.view_of(name)]
+    lines = [
+        [_arm(found, arm), found.claim(arm), *(found.says(arm, name) for name in names)]
+        for arm in found.arms
+        if arm != CONTROL
+    ]
+    heads = ["against `none`", "conclusion", *(_heading(found, name) for name in names)]
+    return table(heads, lines)
 
 
 def paired_table(found: Comparison) -> str:
@@ -179,11 +213,11 @@ def verdict(value: Estimate | None, better: str) -> str:
 
 
 def iterations_table(found: Comparison) -> str:
-    """Per arm and iteration: every KID and the critic's gap, and how each changed."""
-    followed = {n: metric for n, metric in found.columns.items() if metric in (KID, CRITIC_GAP)}
+    """Per arm and iteration: every view, and how it changed."""
+    followed = {name: found.columns[name] for name in found.columns if found.view_of(name)}
     heads = ["objective", "iteration"]
-    for name, metric in followed.items():
-        heads += [metric.heading(name), "change", ""]
+    for name in followed:
+        heads += [_heading(found, name), "change", ""]
     lines = []
     for arm in found.arms:
         for i in found.iterations:

@@ -13,6 +13,8 @@ from typing import Any
 
 from advloop.core.rounds import BASE
 from advloop.evaluation import metrics as evaluation
+from advloop.evaluation import views
+from advloop.evaluation.kid import KID
 from advloop.evaluation.summary import TITLES
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -42,20 +44,16 @@ class Metric:
         return f"{self.title}{network}{arrow}"
 
 
-KID = Metric("kid", "KID", "lower", by_network=True)
-CRITIC_GAP = Metric("critic_gap", "critic gap", "lower")
+VIEWED = tuple(
+    Metric(metric.name, metric.title, metric.better, by_network=metric is KID)
+    for metric in views.VIEWS
+)
 NAMED = (
-    KID,
-    Metric("critic_accuracy", "critic accuracy"),
-    Metric("critic_auc", "critic AUC"),
-    CRITIC_GAP,
-    Metric("precision", "precision", "higher", by_network=True),
-    Metric("coverage", "coverage", "higher", by_network=True),
+    *VIEWED,
     Metric("memorisation_ratio", "memorisation ratio"),
     Metric("test_noise_loss", "test noise loss", "lower"),
     Metric("disc_val_accuracy", "D accuracy"),
     Metric("viability_score", "viability"),
-    Metric("diffusion_val_viability_score", "viability"),  # of runs before 2.0
 )
 METRICS = (  # and every other metric of features that the library has
     *NAMED,

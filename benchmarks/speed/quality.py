@@ -17,6 +17,7 @@ from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, evaluate_model
 from advloop.evaluation.reals import FILE as REALS
 from advloop.evaluation.reals import load_reals
+from advloop.evaluation.views import Views
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import load_checkpoint
 from advloop.params.diffusion import DiffusionParams
@@ -51,6 +52,11 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
     settings = params.section("evaluate", EvaluateParams)
     codec = load_codec(outputs / "autoencoder", latents, device)
     test = load_latents(latents / "test.pt", shape)
+    reals, seed = load_reals(outputs / "reals" / REALS), read_seed(params)
+    views = {
+        "test": Views(reals.test, settings, seed, device, jackknife=True),
+        "tune": Views(reals.tune, settings, seed, device, jackknife=False),
+    }
     found = []
     for precision in PRECISIONS:
         began = time.perf_counter()
@@ -59,12 +65,14 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
             codec,
             load_features(settings.features, codec, settings.feature_size, device),
             load_latents(latents / "train.pt", shape),
-            load_reals(outputs / "reals" / REALS, test),
+            test[: len(reals.test.groups)],
+            reals,
+            views,
             settings,
-            read_seed(params),
+            seed,
             load_classes(latents),
         )
-        scores, _ = evaluate_model(last.name, denoiser, judge, lambda seeds: seeds)
+        scores, _ = evaluate_model(last.name, denoiser, judge, lambda jobs: jobs)
         seconds = time.perf_counter() - began
         kid, gap = scores.get("kid"), scores.get("critic_gap")
         assert kid.half is not None

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.xdist_group("compare")
 def project(finished_round: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project of fake stages with what `make compare` needs; the tests go on from one another."""
     project = copy_of(finished_round.project, tmp_path_factory.mktemp("compare") / "fakes")
-    for source in (*REPO.glob("benchmarks/compare/*.py"), REPO / "docs/tried.md"):
+    for source in (*REPO.glob("benchmarks/compare/*.*"), REPO / "docs/tried.md"):
         target = project / source.relative_to(REPO)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -8,11 +8,13 @@ import pytest
 
 from advloop.core.errors import UserError
 from advloop.core.files import read_json
+from advloop.evaluation.results import VIEWS
 from cells import equal_compute_epochs, order_of_cells
 from comparison import Comparison, Estimate, arms_in_order, estimate
 from results import PAGE, PICTURES, RESULTS, rendered
 from results_page import (
     change,
+    claims_table,
     cost_table,
     iterations_table,
     last_table,
@@ -33,13 +35,16 @@ def arm(objective: str, epochs: int = 10, evaluations: float = 3) -> dict[str, o
     return {"objective": objective, "epochs": epochs, "steps": steps, "evaluations": evaluations}
 
 
-def cell(seconds: float | None, *kids: float, gap: float = 0.2) -> dict[str, object]:
-    """A run whose base model and iterations have these KIDs."""
+def cell(seconds: float | None, *kids: float, gap: float = 0.2, **exam: int) -> dict[str, object]:
+    """A run whose base model and iterations have these KIDs, and 0 in the other views."""
     names = ["base", *(f"iter_{i}" for i in range(len(kids) - 1))]
     rows = {name: {"kid_lite0": kid} for name, kid in zip(names, kids, strict=True)}
     rows[names[-1]]["critic_gap"] = gap
+    rows["base"]["critic_gap"] = 0.5
     rows["reals"] = {"kid_lite0": 0.01}
-    return {"experiment": "compare-x", "seconds": seconds, "rows": rows}
+    rows["autoencoder"] = {"kid_lite0": 0.1, "critic_gap": 0.0}
+    passed = dict.fromkeys(VIEWS, 1) | exam
+    return {"experiment": "compare-x", "seconds": seconds, "exam": passed, "rows": rows}
 
 
 RESULT = {
@@ -47,6 +52,7 @@ RESULT = {
     "commit": "0123456789",
     "scale": "demo",
     "seeds": [0, 1, 2],
+    "smallest_change": 0.1,
     "arms": {
         "ddo": arm("ddo", evaluations=8),
         "none": arm("none"),
@@ -139,10 +145,10 @@ def test_scores_of_single_models_are_kept_whatever_the_feature_network():
 
 def test_numbers_and_changes_as_they_are_written():
     assert number(None) == ""
-    assert number(Estimate(1.0, None, 1)) == "1.0000"
-    assert number(Estimate(1.0, 0.5, 3)) == "1.0000 ± 0.5000"
-    assert change(Estimate(0.1, 0.2, 3)) == "+0.1000 ± 0.2000"
-    assert change(Estimate(-0.3, 0.2, 3)) == "**-0.3000 ± 0.2000**"
+    assert number(Estimate(1.0, None, 1)) == "1.00"
+    assert number(Estimate(1.0, 0.5, 3)) == "1.00 ± 0.50"
+    assert change(Estimate(0.1, 0.2, 3)) == "+0.10 ± 0.20"
+    assert change(Estimate(-0.3, 0.2, 3)) == "**-0.30 ± 0.20**"
 
 
 def test_verdict_needs_an_interval_that_excludes_zero():
@@ -154,27 +160,61 @@ def test_verdict_needs_an_interval_that_excludes_zero():
 
 
 def test_table_of_the_last_iteration_leaves_out_metrics_that_no_run_has():
-    text, half = last_table(FOUND), T2 * 0.1 / SQRT3
-    assert columns(text, "model") == ["model", "KID (lite0) ↓", "critic gap ↓"]
-    assert columns(text, "real against") == ["real against real (floor)", "0.0100 ± 0.0000", ""]
-    assert columns(text, "base model")[1] == "1.0000 ± 0.0000"
-    assert columns(text, "`none`") == ["`none`", f"0.9000 ± {half:.4f}", "0.2000 ± 0.0000"]
-    assert columns(text, "`ddo`")[2] == f"0.2000 ± {half:.4f}"
-    partial = ["`none_equal_compute` (1 of 3 seeds)", "0.7000", "0.2000"]
+    text = last_table(FOUND)
+    assert columns(text, "model") == ["model", "KID (lite0) ↓", "latent critics ↓"]
+    assert columns(text, "real against") == ["real against real (floor)", "0.01 ± 0.00", ""]
+    assert columns(text, "base model")[1] == "1.00 ± 0.00"
+    # half: T2 * 0.1 / SQRT3 is 0.2484
+    assert columns(text, "`none`") == ["`none`", "0.90 ± 0.25", "0.20 ± 0.00"]
+    assert columns(text, "`ddo`")[2] == "0.20 ± 0.25"
+    partial = ["`none_equal_compute` (1 of 3 seeds)", "0.70", "0.20"]
     assert columns(text, "`none_equal") == partial
+
+
+def test_a_view_that_failed_an_exam_is_marked_and_claims_nothing():
+    failed = {"0": cell(5, 1.0, 0.9, 0.8, kid=0)}
+    found = Comparison(RESULT | {"cells": RESULT["cells"] | {"none": failed}})
+    assert found.valid == [view for view in VIEWS if view != "kid"]
+    heads = ["model", "KID (lite0) ↓ †", "latent critics ↓"]
+    assert columns(last_table(found), "model") == heads
+
+
+def gaps(*pairs: tuple[float, float]) -> dict[str, object]:
+    """Three seeds of an arm whose last iteration has this KID and this gap."""
+    return {str(k): cell(5, 1.0, 1.0, kid, gap=gap) for k, (kid, gap) in enumerate(pairs)}
+
+
+@pytest.mark.parametrize(
+    ("arm", "kid", "gap", "claim"),
+    [
+        (gaps((0.5, 0.1), (0.51, 0.11), (0.49, 0.09)), "better", "better", "better"),
+        (gaps((1.5, 0.3), (1.51, 0.31), (1.49, 0.29)), "worse", "worse", "worse"),
+        (gaps((0.5, 0.2), (0.51, 0.1), (0.49, 0.3)), "better", "no change shown", None),
+        (gaps((0.5, 0.3), (0.51, 0.31), (0.49, 0.29)), "better", "worse", None),
+        (gaps((0.89, 0.2), (0.9, 0.1), (0.91, 0.3)), *["no change shown"] * 3),
+        (gaps((0.85, 0.1), (0.851, 0.1), (0.849, 0.1)), "too small to name", "better", None),
+    ],
+)
+def test_a_claim_needs_two_views_that_agree_over_training_seeds(arm, kid, gap, claim):
+    """The way to the bound is 0.9 in KID, 0.5 in the critics' gap; `none` is at 0.9 and 0.2."""
+    none = gaps((0.9, 0.2), (0.9, 0.2), (0.9, 0.2))
+    found = Comparison(RESULT | {"cells": {"none": none, "ddo": arm}})
+    assert (found.says("ddo", "kid_lite0"), found.says("ddo", "critic_gap")) == (kid, gap)
+    assert found.claim("ddo") == (claim or "nothing can be concluded")
+    assert columns(claims_table(found), "`ddo`")[1:] == [found.claim("ddo"), kid, gap]
 
 
 def test_tables_of_changes_to_the_control_and_from_one_iteration_to_the_next():
     text = paired_table(FOUND)
-    assert columns(text, "`ddo`")[1] == f"**-0.4000 ± {T2 * 0.1 / SQRT3:.4f}**"
-    assert columns(text, "`none_equal")[1] == "-0.2000"
+    assert columns(text, "`ddo`")[1] == "**-0.40 ± 0.25**"
+    assert columns(text, "`none_equal")[1] == "-0.20"
     assert "| `none` |" not in text
     text = iterations_table(FOUND)
     first, second = columns(text, "`ddo` | 0"), columns(text, "`ddo` | 1")
-    assert first[2:5] == ["0.7000 ± 0.0000", "-0.3000 ± 0.0000", "better"]
-    assert second[3:5] == ["-0.2000 ± 0.0000", "better"]
+    assert first[2:5] == ["0.70 ± 0.00", "-0.30 ± 0.00", "better"]
+    assert second[3:5] == ["-0.20 ± 0.00", "better"]
     assert columns(text, "`none` | 1")[4] == "no change shown"  # -0.1, 0, 0.1
-    assert columns(text, "`none_equal_compute` | 0")[2:5] == ["0.8000", "-0.2000", ""]
+    assert columns(text, "`none_equal_compute` | 0")[2:5] == ["0.80", "-0.20", ""]
 
 
 def test_cost_counts_evaluations_and_takes_the_median_of_known_times():

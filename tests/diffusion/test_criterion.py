@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from objective_files import objective_params
 from recorder import Recorder
 from small_diffusion import copy_weights, equal, make_criterion
 from small_params import diffusion_params
 from tiny_unet import CONFIG
+from torch import nn
 
 from advloop.diffusion.criterion import Criterion, held_out
 from advloop.models.denoiser import Denoiser, build_unet
+from advloop.objectives import recipe_of
 
 
 @pytest.fixture
@@ -56,6 +59,50 @@ def test_the_held_out_loss_does_not_depend_on_the_batch_size(criterion, shape):
         assert torch.equal(torch.cat(parts.timesteps), whole.timesteps[0])
         torch.testing.assert_close(torch.cat(parts.noisy), whole.noisy[0])
         assert measured == pytest.approx(reference, rel=1e-5)
+
+
+class Network(nn.Module):
+    """Predicts better or worse, as a scale says, and each class and timestep otherwise."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, noisy, timesteps, labels):
+        return self.scale * noisy + (labels / 10 + timesteps / 1000).view(-1, 1, 1, 1)
+
+
+class Judge(nn.Module):
+    """A discriminator that is surer of some latents, classes and timesteps than of others."""
+
+    def __init__(self, noise_conditioned: bool) -> None:
+        super().__init__()
+        self.noise_conditioned = noise_conditioned
+
+    def forward(self, latents, *timesteps, labels):
+        return 9 * latents.mean((1, 2, 3)) + labels + sum(timesteps, torch.zeros(1)) / 100
+
+
+@pytest.mark.parametrize(
+    ("file", "noise_conditioned"),
+    [("none", False), ("seed", False), ("x0", False), ("x0", True), ("ddo_weighted", False)],
+)
+def test_the_held_out_values_of_an_objective_do_not_depend_on_the_batch_size(
+    criterion, file, noise_conditioned
+):
+    """Neither if it weighs the samples of a batch, nor if it noises them again."""
+    params = objective_params(file)
+    objective = recipe_of(params.name).make(params)
+    judge, reference = Judge(noise_conditioned), Network(0.4)
+    changed = replace(criterion, objective=objective, discriminator=judge, reference=reference)
+    fakes, labels = latents(30).flip(0), torch.arange(64) % 3
+
+    def measure(size: int) -> dict[str, float]:
+        return held_out(changed, Network(0.5), latents(64), 0, size, fakes, labels, labels[:30])
+
+    whole = measure(64)
+    for size in (1, 3, 100):
+        assert measure(size) == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(100, 1000), (7, 1000), (25, 10), (1, 1000)])

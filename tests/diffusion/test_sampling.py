@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from small_params import diffusion_params
 from tiny_unet import CONFIG
 
 from advloop.core.device import eval_mode
 from advloop.core.random import generator, noise_for
-from advloop.diffusion.process import make_alphas_cumprod
+from advloop.diffusion.process import alphas_cumprod_of, make_alphas_cumprod, training_target
 from advloop.diffusion.sampling import condition_on_labels, sample_ddim, sample_ddpm
 from advloop.models.denoiser import Denoiser, build_unet
+from advloop.params.diffusion import DiffusionParams
 
 SCHEDULES = {"linear": {"beta_start": 1e-4, "beta_end": 0.02}, "squaredcos_cap_v2": {}}
 SHAPE = (4, 8, 8)
@@ -96,6 +98,47 @@ def test_ddpm_noise_comes_from_the_stream_it_is_given():
 
     assert torch.equal(sample("a"), sample("a"))
     assert not torch.allclose(sample("a"), sample("b"), atol=1e-2)
+
+
+PROCESSES = [
+    diffusion_params(prediction_type, beta_schedule)
+    for prediction_type in ("epsilon", "v_prediction", "sample")
+    for beta_schedule in (*SCHEDULES, "scaled_linear")
+]
+
+
+def deviation(process: DiffusionParams, count: int, error: float) -> float:
+    """Of DDIM samples with the best network for latents of variance 1/2, but for its errors.
+
+    error: their deviation, relative to that of the output. The best prediction of x0 is a multiple
+    of the noisy latents, and with it eps and v.
+    """
+    alphas_cumprod, stream = alphas_cumprod_of(process).double(), generator(0, "errors")
+
+    def network(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        x0 = alpha_bar.sqrt() * 0.5 * noisy / (1 - 0.5 * alpha_bar)
+        eps = (1 - alpha_bar).sqrt() * noisy / (1 - 0.5 * alpha_bar)
+        output = training_target(x0, eps, timesteps, alphas_cumprod, process.prediction_type)
+        return output + error * output.std() * torch.randn(output.shape, generator=stream)
+
+    noise = noise_for(range(20), SHAPE, 0).double()
+    kind = process.prediction_type
+    return float(sample_ddim(network, noise, alphas_cumprod, kind, count).std())
+
+
+@pytest.mark.parametrize("count", [10, 25, 100])
+@pytest.mark.parametrize(
+    "process", PROCESSES, ids=lambda p: f"{p.prediction_type}-{p.beta_schedule}"
+)
+def test_a_network_wrong_by_one_percent_samples_the_right_deviation_in_each_accepted_process(
+    process, count
+):
+    exact, found = deviation(process, count, 0.0), deviation(process, count, 0.01)
+    if process.loses_x0():
+        assert found > 3 * exact
+    else:
+        assert found == pytest.approx(exact, rel=0.02)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])

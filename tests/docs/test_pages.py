@@ -17,6 +17,7 @@ import yaml
 from conftest import REPO, command, must, new_repository
 
 from advloop import evaluation
+from advloop.evaluation.results import VIEWS
 from advloop.evaluation.scores import Metric
 from hydra_plugins.advloop_derived import derive
 
@@ -245,5 +246,5 @@ def test_page_of_metrics_explains_every_metric_and_no_other() -> None:
     assert found - explained == set()
     cells = re.findall(r"^\| (`.*?) \|", text, re.M)
     named = {name.removesuffix("_lite0") for c in cells for name in re.findall(r"`(\w+)`", c)}
-    own = {"change_kid", "change_critic_gap", "disc_val_accuracy"}
+    own = {"disc_val_accuracy", *(f"change_{view}" for view in VIEWS)}
     assert named - found == own

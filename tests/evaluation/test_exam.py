@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from advloop.core.errors import UserError
 from advloop.evaluation.corruptions import CORRUPTIONS, GARBAGE
-from advloop.evaluation.exam import (
-    BLIND,
-    FOOLED,
-    SEES,
-    Sets,
-    agreeing,
-    examine,
-    of_garbage,
-    of_real,
-    of_samples,
-)
+from advloop.evaluation.exam import SHORT, Sets, examine, of_garbage, of_real, of_samples
+from advloop.evaluation.exam_report import BLIND, FOOLED, SEES, read_report, write_report
 
 
 def pictures(seed: int, count: int = 24) -> np.ndarray:
@@ -99,12 +93,24 @@ def test_damage_to_real_images_is_seen_missed_or_preferred(values, found):
 def test_garbage_and_damaged_samples_may_not_be_ahead_of_the_model():
     assert of_garbage(2.1, samples=2.0) == SEES
     assert of_garbage(1.9, samples=2.0) == FOOLED
-    assert of_samples((2.5, 1.95, 3.0), samples=2.0, bound=1.0) == SEES  # half of what is allowed
-    assert of_samples((2.5, 1.85, 3.0), samples=2.0, bound=1.0) == FOOLED
-    assert of_samples((1.95, 2.0, 2.0), samples=2.0, bound=3.0) == FOOLED  # nothing to gain
 
 
-def test_a_figure_that_rewards_noise_or_looks_at_nothing_is_found_out():
+@pytest.mark.parametrize(
+    ("values", "bound", "spread", "found"),
+    [
+        ((2.5, 1.95, 3.0), 1.0, 0.0, SEES),  # half of the tenth that is allowed
+        ((2.5, 1.85, 3.0), 1.0, 0.0, FOOLED),
+        ((2.5, 1.85, 3.0), 1.0, 0.1, SEES),  # within two deviations
+        ((1.95, 2.0, 2.0), 3.0, 0.0, FOOLED),  # nothing to gain
+    ],
+)
+def test_damage_to_samples_may_gain_a_tenth_of_the_way_or_what_chance_gains(
+    values, bound, spread, found
+):
+    assert of_samples(values, 2.0, bound, spread, share=0.1) == found
+
+
+def test_a_figure_that_rewards_noise_or_looks_at_nothing_is_found_out(tmp_path):
     real = [pictures(seed) for seed in range(3)]
     samples = np.clip(pictures(9).astype(float) + 30, 0, 255).astype(np.uint8)
 
@@ -113,13 +119,45 @@ def test_a_figure_that_rewards_noise_or_looks_at_nothing_is_found_out():
         return {"smoothness": -steps, "width": 0.0, "tint": abs(images.mean() - real[0].mean())}
 
     sets = Sets(real, real[0], samples, GARBAGE["random pixels"](samples, stream()))
-    report = examine(sets, measure, seed=0)
-    assert {"noise (real)", "noise (samples)", "random pixels (garbage)"} <= set(
-        report.failures("smoothness")
-    )
+    report = examine(sets, measure, seed=0, share=0.1)
+    fooled = {str(row) for row in report.failures("smoothness")}
+    assert {"noise on real", "noise on samples", "random pixels"} <= fooled
     assert {row.found["width"] for row in report.rows if row.kind == "real"} == {BLIND}
     assert len([row for row in report.rows if row.kind == "garbage"]) == 1 + len(GARBAGE)
-    only = agreeing(report, ["smoothness"])
-    assert "noise (samples, strength 3)" in only
-    assert set(agreeing(report, ["smoothness", "width"])) == set()
-    assert set(agreeing(report, ["smoothness", "tint"])) <= set(only)
+    assert report.valid == []  # a figure that looks at nothing puts garbage level with the model
+    only = report.agreeing(["smoothness"])
+    assert "noise on samples, strength 3" in only
+    assert set(report.agreeing(["smoothness", "width"])) == set()
+    assert set(report.agreeing(["smoothness", "tint"])) <= set(only)
+    write_report(tmp_path / "exam.json", report)
+    assert read_report(tmp_path / "exam.json") == report
+    short = examine(sets, measure, seed=0, share=0.1, strengths=SHORT)
+    assert [len(row.values) for row in short.rows] == [1] * 6 + [1, 2] * len(CORRUPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("clean", "width"), None, "width=None is not a finite number"),
+        (("rows", 0, "kind"), "nothing", "is no case"),
+        (("rows", 0, "found", "width"), "maybe", "is neither seen nor not"),
+        (("rows", 0, "values"), [], "has other figures"),
+        (("images",), "many", "do not have the same figures"),
+    ],
+)
+def test_a_damaged_report_is_refused_in_one_line(tmp_path, path, value, says):
+    real = pictures(0)
+    sets = Sets([real, real[::-1]], real, real, real)
+    report = examine(sets, lambda images: {"width": float(images.mean())}, seed=0, share=0.1)
+    file = tmp_path / "exam.json"
+    write_report(file, report)
+    content = json.loads(file.read_text())
+    part = content
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"exam\.json: not an exam") as caught:
+        read_report(file)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

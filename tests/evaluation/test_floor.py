@@ -13,10 +13,11 @@ from small_evaluation import evaluate_params, small_codec
 from advloop.core.errors import UserError
 from advloop.data.classes import Classes
 from advloop.data.dataset import Dataset
-from advloop.data.draws import draw_images
-from advloop.evaluation import floor, metrics
+from advloop.data.draws import draw_images, draw_rows
+from advloop.evaluation import metrics
 from advloop.evaluation.features import load_features
-from advloop.evaluation.floor import Sources, make_reals, measure_reals
+from advloop.evaluation.floor import Floor, Sources, make_reals, measure_reals
+from advloop.evaluation.views import VIEWS, Views, image_statistics
 
 CPU = torch.device("cpu")
 SPLITS = ["train"] * 24 + ["tune"] * 6 + ["test"] * 8
@@ -45,44 +46,66 @@ def some_sources(classes: bool = False) -> Sources:
     )
 
 
+def measure(sources: Sources) -> Floor:
+    reals = make_reals(sources)
+    views = Views(reals.test, sources.params, 0, CPU, jackknife=True)
+    return measure_reals(sources, reals, views, lambda items: items)
+
+
 @pytest.fixture(scope="module")
-def measured():
-    sources = some_sources()
-    return measure_reals(sources, make_reals(sources), lambda items: items)
+def floor() -> Floor:
+    return measure(some_sources())
 
 
-def test_floor_has_the_critics_and_the_bound_only_metrics_of_images(measured):
-    reals, bound = measured
+def test_floor_and_bound_have_every_view_and_every_metric(floor):
+    reals, bound = floor.scores
     assert (reals.model, bound.model) == ("reals", "autoencoder")
-    images = {f"{metric.name}_encoder" for metric in metrics.METRICS} | {"tune_kid_encoder"}
-    assert {score.name for score in bound.scores} == images
-    critics = {"critic_accuracy", "critic_auc", "critic_gap"}
-    assert {score.name for score in reals.scores} == images | critics
-    assert {len(score.values) for score in (*reals.scores, *bound.scores)} == {3}
+    expected = {metric.name for metric in (*VIEWS, *metrics.METRICS)}
+    for scores in floor.scores:
+        assert expected <= {score.metric.name for score in scores.scores}
+        assert {len(score.values) for score in scores.scores} == {3}
+        assert {len(scores.get(view.name).without) for view in VIEWS} == {4}  # test groups
 
 
-def test_the_bound_differs_from_the_floor_by_what_the_autoencoder_costs(measured, monkeypatch):
-    reals, bound = measured
+def test_the_bound_differs_from_the_floor_by_what_the_autoencoder_costs(floor, monkeypatch):
+    reals, bound = floor.scores
     assert bound.get("kid") != reals.get("kid")
+    assert bound.get("critic_gap") == reals.get("critic_gap")  # of latents: a perfect model's
     sources = some_sources()
     images = iter(sources.images("train", 18).reshape(3, 6, 32, 32, 3))
     monkeypatch.setattr(sources.codec, "decode", lambda _: next(images))
-    lossless = measure_reals(sources, make_reals(sources), lambda items: items)[1]
-    assert lossless.get("kid") == reals.get("kid")
+    lossless = measure(sources).scores[1]
+    for view in VIEWS:
+        assert lossless.get(view.name) == reals.get(view.name)
 
 
-def test_reals_are_the_test_images_with_their_groups_and_variants():
+def test_reals_are_the_held_out_images_with_their_groups_and_variants():
     sources = some_sources()
     reals = make_reals(sources)
-    assert [len(reals.features[name]) for name in ("tune", "test")] == [6, 8]
-    assert reals.groups == GROUPS[30:]
-    assert torch.equal(reals.latents.flatten(0, 1), sources.test)
-    assert reals.labels is None
+    for split, part, count in (("tune", reals.tune, 6), ("test", reals.test, 8)):
+        assert len(part.images) == len(part.features) == count
+        assert np.array_equal(part.images, sources.images(split))
+        rows = draw_rows(sources.dataset, split, sources.stream(split))
+        assert part.groups == [GROUPS[row] for row in rows]
+        assert part.latent_statistics.shape[:2] == part.image_statistics.shape[:2] == (2, count)
+        plain = image_statistics(sources.dataset.images[rows], CPU)
+        torch.testing.assert_close(part.image_statistics[0], plain)
+    assert reals.test.labels is None
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(6, 6), (50, 8)])
+def test_every_set_is_as_large_as_the_training_images_allow_for_each_seed(wanted, count):
+    """24 training images make three sets of eight."""
+    sources = some_sources()
+    sources = replace(sources, params=evaluate_params(num_samples=wanted))
+    assert make_reals(sources).count == count
+    floor = measure(sources)
+    assert {len(one.images) for one in (*floor.clean, *floor.bound)} == {count}
 
 
 def test_classes_are_those_of_the_images_that_were_drawn():
     sources = some_sources(classes=True)
-    for scores in measure_reals(sources, make_reals(sources), lambda items: items):
+    for scores in measure(sources).scores:
         assert len(scores.get("class_kid").values) == 3
     grey = np.zeros_like(sources.dataset.images)
     grey[np.array(sources.dataset.classes) == "b"] = 255
@@ -90,27 +113,17 @@ def test_classes_are_those_of_the_images_that_were_drawn():
     for split, count in (("train", 18), ("test", None)):
         labels, images = sources.labels(split, count), sources.images(split, count)
         assert labels.tolist() == (images[:, 0, 0, 0] // 255).tolist()
-    assert torch.equal(make_reals(sources).labels, sources.labels("test"))
+    assert torch.equal(make_reals(sources).test.labels, sources.labels("test"))
 
 
-def test_critics_of_the_floor_know_the_groups_of_each_training_latent(monkeypatch):
-    """Latents that are row numbers say which images the critics were given."""
+def test_critics_of_the_floor_know_the_group_of_each_training_image():
+    """Images that are row numbers say whose groups the critics were given."""
     sources = some_sources()
-    rows = torch.arange(48.0).view(48, 1, 1, 1).expand(48, 4, 8, 8)
-    sources, seen = replace(sources, train=rows), []
-
-    def spy(*args):
-        seen.extend([args[2], args[-1]])
-        return []
-
-    reals = make_reals(some_sources())
-    monkeypatch.setattr(floor, "two_sample_test", spy)
-    measure_reals(sources, reals, lambda items: items)
-    chosen = [part[:, 0, 0, 0].long().tolist() for part in seen[0]]
-    assert [len(part) for part in chosen] == [6, 6, 6]
-    assert len({row for part in chosen for row in part}) == 18
-    assert max(max(part) for part in chosen) >= 24  # variants too
-    assert seen[1] == [[GROUPS[row % 24] for row in part] for part in chosen]
+    numbered = np.broadcast_to(np.arange(38)[:, None, None, None], (38, 32, 32, 3)).astype(np.uint8)
+    floor = measure(replace(sources, dataset=replace(sources.dataset, images=numbered)))
+    for one in floor.clean:
+        assert list(one.groups) == [GROUPS[image[0, 0, 0]] for image in one.images]
+    assert len({image[0, 0, 0] for one in floor.clean for image in one.images}) == 18
 
 
 @pytest.mark.parametrize(

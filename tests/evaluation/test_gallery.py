@@ -16,6 +16,7 @@ from advloop.evaluation.gallery import Facts, Neighbour, Viability, read_facts, 
 from advloop.evaluation.model import Samples
 from advloop.evaluation.neighbours import nearest_rows
 from advloop.evaluation.pictures import EXAMPLES, extreme_samples, nearest_pairs, save_gallery
+from advloop.evaluation.views import Drawn
 
 FILES = [f"{k}.png" for k in range(10)]
 SCORES = torch.tensor([0.3, -2.0, 5.0, 1.0, -0.5]).sigmoid()
@@ -37,7 +38,8 @@ def samples(train: torch.Tensor) -> Samples:
     latents = torch.randn(12, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     latents[7] = train[13]
     latents[2] = train[4] + 0.01
-    return Samples(latents, images(12), None, *nearest_rows(latents, train, 6))
+    drawn = Drawn(images(12), latents, torch.zeros(12, 4))
+    return Samples(drawn, None, *nearest_rows(latents, train, 6))
 
 
 def test_samples_nearest_to_training_come_first_with_the_image_that_they_are_near(samples, train):

@@ -6,12 +6,17 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from advloop.evaluation.kid import kernel_distance
+from advloop.evaluation.kid import SCALE
+from advloop.evaluation.kid import kernel_distance as measured
 
 
 def features(seed: int, rows: int, columns: int = 8, shift: float = 0.0) -> torch.Tensor:
     stream = torch.Generator().manual_seed(seed)
     return torch.randn(rows, columns, generator=stream) + shift
+
+
+def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    return measured(x, y).value / SCALE
 
 
 @pytest.mark.parametrize("columns", [1, 8, 200])
@@ -55,3 +60,11 @@ def test_equal_distributions_have_distance_zero_on_average():
     diagonal = float(((x.square().sum(1) / 8 + 1) ** 3).mean())
     across = float(((x[:10_000] * x[10_000:]).sum(1) / 8 + 1).pow(3).mean())
     assert 2 * (diagonal - across) / 20 > 6 * error
+
+
+def test_the_distance_without_a_group_is_that_of_the_other_reals():
+    x, y, groups = features(0, 20), features(1, 9, shift=0.3), list("aabbbcccc")
+    found = measured(x, y, groups)
+    assert found.value == measured(x, y).value
+    kept = [[g != left for g in groups] for left in "abc"]
+    assert found.without == pytest.approx([measured(x, y[rows]).value for rows in kept])

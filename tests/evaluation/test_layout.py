@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from advloop.evaluation.layout import energy_distance, layout_distance, thumbnails
+from advloop.evaluation.layout import SCALE, thumbnails
+from advloop.evaluation.layout import energy_distance as measured
+
+
+def energy_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    return measured(x, y).value / SCALE
+
+
+def layout_distance(images: np.ndarray, real: np.ndarray) -> float:
+    return measured(thumbnails(images), thumbnails(real)).value
 
 
 def rows(seed: int, count: int, shift: float = 0.0) -> torch.Tensor:
@@ -51,3 +60,9 @@ def test_place_of_things_counts_and_fine_noise_does_not():
     noisy = np.clip(same + stream.normal(0, 8, same.shape), 0, 255).astype(np.uint8)
     assert layout_distance(moved, real) > 20 * abs(layout_distance(same, real))
     assert layout_distance(noisy, real) == pytest.approx(layout_distance(same, real), abs=5)
+
+
+def test_the_distance_without_a_group_is_that_of_the_other_reals():
+    x, y = rows(0, 5), rows(1, 7, shift=0.4)
+    found = measured(x, y, list("aaabbbb"))
+    assert found.without == pytest.approx([measured(x, y[3:]).value, measured(x, y[:3]).value])

@@ -14,10 +14,12 @@ from tiny_unet import CONFIG
 from advloop.data.classes import Classes
 from advloop.diffusion.criterion import noise_criterion
 from advloop.evaluation import metrics, model
+from advloop.evaluation.critic import statistics
 from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, Samples, evaluate_model, sample_model, viability
 from advloop.evaluation.reals import Reals, nearest_training
 from advloop.evaluation.scores import Scores
+from advloop.evaluation.views import VIEWS, Drawn, RealSet, Views, image_statistics
 from advloop.models.denoiser import build_unet
 from advloop.models.discriminator import Discriminator
 
@@ -26,42 +28,61 @@ LABELS = torch.tensor([0, 1] * 4)
 CLASSES = Classes(("a", "b"), {"train": LABELS, "test": LABELS.repeat(2)})
 
 
+def real_set(judge_features, seed: int, groups: list[str], labels=None) -> RealSet:
+    stream = np.random.default_rng(seed)
+    images = stream.integers(256, size=(len(groups), 32, 32, 3), dtype=np.uint8)
+    latents = torch.from_numpy(stream.normal(size=(len(groups), 4, 8, 8))).float()
+    return RealSet(
+        images,
+        judge_features(images),
+        groups,
+        statistics(latents, CPU)[None],
+        image_statistics(images, CPU)[None],
+        labels,
+    )
+
+
 @pytest.fixture
 def judge() -> Judge:
-    """Eight evaluation-only reals of three groups in two variants, beside 20 training latents."""
+    """Eight evaluation-only reals of three groups, beside 20 training latents."""
     stream, codec = torch.Generator().manual_seed(0), small_codec()
-    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 16))
-    features = load_features("encoder", codec, 32, CPU)
-    images = np.random.default_rng(0).integers(256, size=(8, 32, 32, 3), dtype=np.uint8)
-    measured = features(images)
+    train, test = (torch.randn(n, 4, 8, 8, generator=stream) for n in (20, 8))
+    features, params = load_features("encoder", codec, 32, CPU), evaluate_params()
+    groups = ["a", "a", "a", "b", "b", "b", "c", "c"]
     reals = Reals(
-        features={"tune": measured, "test": measured},
-        latents=test.unflatten(0, (2, 8)),
-        groups=["a", "a", "a", "b", "b", "b", "c", "c"],
-        nearest=nearest_training(test[:8], train, 6),
+        real_set(features, 0, groups),
+        real_set(features, 1, groups),
+        count=6,
+        nearest=nearest_training(test, train, 6),
     )
+    views = {
+        "test": Views(reals.test, params, 0, CPU, jackknife=True),
+        "tune": Views(reals.tune, params, 0, CPU, jackknife=False),
+    }
     criterion = noise_criterion(diffusion_params(), "fp32", CPU)
-    return Judge(criterion, codec, features, train, reals, evaluate_params(), seed=0)
+    return Judge(criterion, codec, features, train, test, reals, views, params, seed=0)
 
 
-def sampled(judge: Judge, sampling_seed: int = 0) -> Samples:
-    return sample_model(build_unet(CONFIG, seed=0), judge, sampling_seed)
+def sampled(judge: Judge, sampling_seed: int = 0, split: str = "test") -> Samples:
+    return sample_model(build_unet(CONFIG, seed=0), judge, split, sampling_seed)
 
 
 def evaluate(judge: Judge, discriminator=None) -> tuple[Scores, Samples]:
     return evaluate_model(
-        "base", build_unet(CONFIG, seed=0), judge, lambda seeds: seeds, discriminator
+        "base", build_unet(CONFIG, seed=0), judge, lambda jobs: jobs, discriminator
     )
 
 
 def test_samples_follow_from_the_seeds_and_not_from_the_batch(judge):
     first = sampled(judge)
-    assert first.images.shape == (6, 32, 32, 3)
+    assert first.drawn.images.shape == (6, 32, 32, 3)
     parts = sampled(replace(judge, params=evaluate_params(batch_size=4)))
-    assert np.abs(first.images.astype(int) - parts.images).max() <= 1  # a grey level of rounding
-    assert torch.equal(sampled(judge).latents, first.latents)
-    for other in (sampled(judge, 1), sampled(replace(judge, seed=1))):
-        assert not torch.equal(first.latents, other.latents)
+    difference = first.drawn.images.astype(int) - parts.drawn.images
+    assert np.abs(difference).max() <= 1  # a grey level of rounding
+    assert torch.equal(sampled(judge).drawn.latents, first.drawn.latents)
+    others = (sampled(judge, 1), sampled(replace(judge, seed=1)), sampled(judge, split="tune"))
+    for other in others:
+        assert not torch.equal(first.drawn.latents, other.drawn.latents)
 
 
 def test_samples_are_decoded_in_fp32_like_the_floor(judge, monkeypatch):
@@ -80,13 +101,30 @@ def test_a_model_has_every_score_by_sampling_seed(judge):
     scores, samples = evaluate(judge)
     assert (scores.model, samples.viability) == ("base", None)
     by_seed = {score.name for score in scores.scores if len(score.values) == 3}
-    assert by_seed == {
+    views = {"pixels", "layout", "kid_encoder", "critic_gap", "image_critic_gap"}
+    assert by_seed == views | {f"tune_{view}" for view in views} | {
         *(f"{metric.name}_encoder" for metric in metrics.METRICS),
-        *("tune_kid_encoder", "critic_accuracy", "critic_auc", "critic_gap", "memorisation_ratio"),
+        *("critic_accuracy", "critic_auc", "image_critic_auc", "memorisation_ratio"),
     }
     single = {score.name for score in scores.scores if len(score.values) == 1}
     assert single == {"test_noise_loss", "critic_accuracy_null_se", "critic_auc_null_se"}
-    assert torch.equal(samples.latents, sampled(judge).latents)
+    assert torch.equal(samples.drawn.latents, sampled(judge).drawn.latents)
+
+
+def test_views_are_known_without_each_group_of_the_test_images(judge):
+    scores, _ = evaluate(judge)
+    for view in VIEWS:
+        assert len(scores.get(view.name).without) == 3
+        assert scores.get(view.name, "tune").without == ()
+
+
+def test_samples_compared_with_tune_are_not_those_that_are_reported(judge):
+    """Else the choice would look at the very draws that the reported figure is made of."""
+    drawn = [
+        sampled(judge, seed, split).drawn.latents for split in ("test", "tune") for seed in range(3)
+    ]
+    rows = torch.cat(drawn).flatten(1)
+    assert len(rows.unique(dim=0)) == len(rows)
 
 
 def test_memorisation_ratio_is_zero_if_samples_are_training_latents(judge, monkeypatch):
@@ -94,26 +132,19 @@ def test_memorisation_ratio_is_zero_if_samples_are_training_latents(judge, monke
 
     def copies(*_):
         nothing = torch.zeros(6)
-        images = np.zeros((6, 32, 32, 3), dtype=np.uint8)
-        return Samples(judge.train_latents[:6], images, None, nothing, nothing.long())
+        images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
+        drawn = Drawn(images, judge.train_latents[:6], judge.features(images))
+        return Samples(drawn, None, nothing, nothing.long())
 
     monkeypatch.setattr(model, "sample_model", copies)
     assert evaluate(judge)[0].get("memorisation_ratio").mean == 0
-
-
-def test_the_noise_loss_is_that_of_the_images_without_augmentation(judge):
-    expected = evaluate(judge)[0].get("test_noise_loss")
-    latents = judge.reals.latents.clone()
-    latents[1] = 7.0
-    changed = replace(judge, reals=replace(judge.reals, latents=latents))
-    assert evaluate(changed)[0].get("test_noise_loss") == expected
 
 
 def test_viability_is_the_mean_sigmoid_of_the_samples_logits(judge):
     torch.manual_seed(0)
     discriminator = Discriminator(4, [8], 0.3).eval()
     scores, samples = evaluate(judge, discriminator)
-    latents = [sampled(judge, index).latents for index in range(3)]
+    latents = [sampled(judge, index).drawn.latents for index in range(3)]
     with torch.no_grad():
         expected = [discriminator(x).sigmoid() for x in latents]
     torch.testing.assert_close(samples.viability, expected[0])
@@ -126,7 +157,8 @@ def test_viability_is_the_mean_sigmoid_of_the_samples_logits(judge):
 
 def test_samples_of_classes_are_judged_as_such(judge):
     torch.manual_seed(0)
-    conditional = replace(judge, classes=CLASSES, reals=replace(judge.reals, labels=LABELS))
+    test = replace(judge.reals.test, labels=LABELS)
+    conditional = replace(judge, classes=CLASSES, reals=replace(judge.reals, test=test))
     unet = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
     discriminator = Discriminator(4, [8], 0.0, num_classes=2)
     torch.nn.init.normal_(discriminator.class_vectors.weight)
@@ -134,6 +166,6 @@ def test_samples_of_classes_are_judged_as_such(judge):
     assert samples.labels.bincount().tolist() == [3, 3]
     assert len(scores.get("class_kid").values) == 3
     with torch.no_grad():
-        expected = discriminator(samples.latents, labels=samples.labels).sigmoid()
+        expected = discriminator(samples.drawn.latents, labels=samples.labels).sigmoid()
     torch.testing.assert_close(samples.viability, expected)
     assert evaluate(judge)[0].find("class_kid") is None

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from advloop.core.errors import UserError
 from advloop.evaluation.reals import Reals, load_reals, nearest_training, save_reals
+from advloop.evaluation.views import RealSet
+
+GROUPS = ["a", "a", "a", "b", "b", "b", "c", "c"]
 
 
-def some_reals(labels: torch.Tensor | None = None) -> Reals:
-    stream = torch.Generator().manual_seed(0)
-    features = torch.randn(8, 5, generator=stream)
-    latents = torch.randn(2, 8, 4, 2, 2, generator=stream)
-    groups = ["a", "a", "a", "b", "b", "b", "c", "c"]
-    return Reals({"tune": features[:6], "test": features}, latents, groups, 1.5, labels)
+def some_set(seed: int, labels: torch.Tensor | None = None) -> RealSet:
+    stream = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (8, 4, 4, 3), generator=stream, dtype=torch.uint8).numpy()
+    features, latents, pixels = (
+        torch.randn(*shape, generator=stream) for shape in ((8, 5), (2, 8, 6), (2, 8, 7))
+    )
+    return RealSet(images, features, GROUPS, latents, pixels, labels)
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 1] * 4)])
-def test_reals_come_back_and_those_of_other_latents_are_refused(tmp_path, labels):
-    reals = some_reals(labels)
+def test_reals_come_back_as_they_were_written(tmp_path, labels):
+    reals = Reals(some_set(0, labels), some_set(1), count=6, nearest=1.5)
     save_reals(tmp_path / "reals.pt", reals)
-    again = load_reals(tmp_path / "reals.pt", reals.latents.flatten(0, 1))
-    assert torch.equal(again.latents, reals.latents)
-    assert (again.groups, again.nearest) == (reals.groups, reals.nearest)
-    assert all(torch.equal(again.features[name], reals.features[name]) for name in reals.features)
-    assert again.labels is None if labels is None else torch.equal(again.labels, labels)
+    again = load_reals(tmp_path / "reals.pt")
+    assert (again.count, again.nearest) == (6, 1.5)
+    for ours, theirs in ((again.test, reals.test), (again.tune, reals.tune)):
+        assert np.array_equal(ours.images, theirs.images)
+        assert ours.groups == theirs.groups
+        for name in ("features", "latent_statistics", "image_statistics"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    assert again.test.labels is None if labels is None else torch.equal(again.test.labels, labels)
+    assert again.tune.labels is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("features", torch.zeros(7, 5), "8 images of test, but 7 rows"),
+        ("latent_statistics", torch.zeros(8, 6), "its latent_statistics of test are not float32"),
+        ("images", torch.zeros(8, 4, 4, 3), "its images of test are not"),
+        ("groups", [1] * 8, "its groups of test have no names"),
+        ("labels", torch.zeros(7, dtype=torch.int64), "its labels of test are not"),
+    ],
+)
+def test_damaged_reals_are_refused_in_one_line(tmp_path, name, value, says):
+    path = tmp_path / "reals.pt"
+    save_reals(path, Reals(some_set(0), some_set(1), count=6, nearest=1.5))
+    content = torch.load(path, weights_only=True)
+    content["test"][name] = value
+    torch.save(content, path)
     with pytest.raises(UserError, match=r"reals\.pt: not a set of evaluation reals") as caught:
-        load_reals(tmp_path / "reals.pt", torch.zeros(15, 4, 2, 2))
+        load_reals(path)
+    assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

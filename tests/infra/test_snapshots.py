@@ -245,6 +245,21 @@ def test_diffusion_training_resumes_to_the_same_weights_and_history(tmp_path, ad
     assert equal(weights, whole_weights)
 
 
+def test_training_of_a_unet_with_dropout_resumes_to_the_same_weights(tmp_path):
+    def train(global_seed, on_epoch, resume=None):
+        setup, model = make_setup(rows=10, epochs=4), build_unet(CONFIG | {"dropout": 0.5}, seed=0)
+        torch.manual_seed(global_seed)  # the global stream must not matter
+        history = train_diffusion(setup, model, list, on_epoch, resume)
+        return history, model.state_dict()
+
+    whole_history, whole_weights = train(1, ignore)
+    with pytest.raises(Killed):
+        train(2, stop_after(2), snapshots(tmp_path))
+    history, weights = train(3, ignore, snapshots(tmp_path))
+    assert history == whole_history
+    assert equal(weights, whole_weights)
+
+
 @pytest.mark.parametrize("stop_accuracy", [None, 0.5])
 def test_discriminator_training_resumes_to_the_same_result(tmp_path, stop_accuracy):
     changes = {"epochs": 4, "plateau_patience": 0, "stop_accuracy": stop_accuracy}

@@ -96,7 +96,8 @@ def test_an_imported_unet_samples_what_diffusers_samples_with_its_own_scheduler(
 @pytest.mark.parametrize(
     ("theirs", "ours", "fix"),
     [
-        (diffusion_params("epsilon"), V, "prediction_type=epsilon"),
+        (diffusion_params("sample"), V, "prediction_type=sample"),
+        (LINEAR, diffusion_params(beta_schedule="linear"), "prediction_type=epsilon"),
         (diffusion_params(num_train_timesteps=500), V, "num_train_timesteps=500"),
         (diffusion_params(beta_schedule="linear"), V, "beta_schedule=linear"),
         (diffusion_params(beta_schedule="scaled_linear"), V, "beta_schedule=scaled_linear"),
@@ -113,6 +114,15 @@ def test_a_scheduler_of_another_process_is_refused_with_the_parameter_to_set(
     assert f"set diffusion.{fix} in conf/config.yaml" in message
     assert f"{pipeline / 'scheduler/scheduler_config.json'}" in message
     load(pipeline, theirs)
+
+
+@pytest.mark.parametrize("ours", [V, diffusion_params("epsilon"), LINEAR])
+def test_a_unet_that_predicts_epsilon_on_the_cosine_schedule_is_refused_by_any_run(pipeline, ours):
+    scheduler_of(diffusion_params("epsilon")).save_pretrained(pipeline / "scheduler")
+    message = refusal(load, pipeline, ours)
+    assert message.startswith(f"{pipeline / 'scheduler/scheduler_config.json'}: ")
+    assert "predicts epsilon with beta_schedule=squaredcos_cap_v2" in message
+    assert "set base.pretrained to another U-Net, or to null" in message
 
 
 @pytest.mark.parametrize("betas", [{}, {"beta_start": 1e-4, "beta_end": 0.02}, {"beta_end": 0.02}])

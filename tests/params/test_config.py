@@ -311,7 +311,7 @@ def test_params_as_composed_for_an_objective_differ_from_conf_in_nothing(
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("diffusion.prediction_type", "epsilon"),
+        ("diffusion.prediction_type", "sample"),
         ("diffusion.num_train_timesteps", 500),
         ("data.split_seed", 1),
         ("data.val_fraction", 0.3),
@@ -338,6 +338,7 @@ def test_any_process_is_accepted_if_no_model_is_imported(workspace):
             "base.pretrained": None,
             "derived.base_source": "outputs/latents",
             "diffusion.prediction_type": "epsilon",
+            "diffusion.beta_schedule": "linear",
         }
     )
     check_config.main()

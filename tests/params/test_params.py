@@ -183,6 +183,23 @@ def test_bad_value_is_refused_with_its_rule_and_the_commands_that_set_it(
     assert refusal(write(tmp_path, {key: value})) == f"{key}={text} {problem}; {fix}"
 
 
+ROUND = {  # 60 steps
+    "train_diffusion.epochs": 10,
+    "train_diffusion.samples_per_epoch": 384,
+    "train_diffusion.batch_size": 64,
+}
+X0 = {
+    "objective": {
+        "name": "x0",
+        "uses_discriminator": True,
+        "weight": 0.1,
+        "min_alpha_bar": 0.5,
+        "max_gradient_ratio": 0.5,
+        "ramp_steps": 20,
+    },
+    "discriminator.noise_conditioned": True,
+    "train_disc.renoise_min_alpha_bar": 0.9,
+}
 LEVELS = "unet.block_out_channels"
 CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "data.image_size=60 must be a multiple of the factor 8": {"data.image_size": 60},
@@ -201,11 +218,41 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "diffusion.beta_schedule": "linear",
         "diffusion.beta_start": 0.03,
     },
+    "diffusion.prediction_type=epsilon tells nothing of an image at the end of "
+    "diffusion.beta_schedule=squaredcos_cap_v2, where sampling begins; use v_prediction, or "
+    "diffusion.beta_schedule=linear; set it": {"diffusion.prediction_type": "epsilon"},
     "train_disc.replay_fraction=0.41 and train_disc.predicted_fraction=0.5 make more than 0.9": {
         "train_disc.predicted_fraction": 0.5,
         "train_disc.replay_fraction": 0.41,
     },
+    "train_diffusion.warmup_steps=1000 leaves nothing of the training, which has 60 steps; ": {
+        **ROUND,
+        "train_diffusion.warmup_steps": 1000,
+    },
+    "base.warmup_steps=60 leaves nothing of the training, which has 60 steps": {
+        **{key.replace("train_diffusion", "base"): value for key, value in ROUND.items()},
+        "base.pretrained": None,
+        "base.warmup_steps": 60,
+    },
+    "objective.min_alpha_bar=0.3 has the discriminator judge latents noisier than it is trained "
+    "on, down to train_disc.renoise_min_alpha_bar=0.9; use the same value for both": {
+        **X0,
+        "objective.min_alpha_bar": 0.3,
+    },
 }
+ALLOWED: list[dict[str, Any]] = [
+    {**ROUND, "train_diffusion.warmup_steps": 59},
+    {**ROUND, "train_diffusion.samples_per_epoch": None, "train_diffusion.warmup_steps": 1000},
+    {"base.pretrained": "unet", "base.samples_per_epoch": 1, "base.warmup_steps": 1000},  # unused
+    {**X0, "objective.min_alpha_bar": 0.9},
+    {**X0, "objective.min_alpha_bar": 0.95},
+    {**X0, "objective.min_alpha_bar": 0.3, "discriminator.noise_conditioned": False},
+]
+
+
+@pytest.mark.parametrize("changes", ALLOWED, ids=str)
+def test_values_that_only_look_like_a_contradiction_are_accepted(tmp_path, changes):
+    load_all(write(tmp_path, changes))
 
 
 @pytest.mark.parametrize("message", CONTRADICTIONS)

@@ -75,7 +75,7 @@ def test_plots_draw_every_iteration_on_one_chart(fakes: Path) -> None:
         for iteration in (0, 1):
             assert f"iter_{iteration}" in content, chart
     assert '"viability_score"' in json.dumps(drawn["data"]["viability"])
-    for chart, column in (("held_out_kid", "kid"), ("held_out_critic_gap", "critic_gap")):
+    for chart, column in (("kid", "kid"), ("critic_gap", "critic_gap")):
         content = json.dumps(drawn["data"][chart])
         assert f'"{column}"' in content, chart
         assert f'"{column}_floor"' in content, chart

@@ -13,7 +13,7 @@ from advloop.reporting.charts import (
     TICKS,
     TOP,
     WIDTH,
-    interval_chart,
+    forest_chart,
     line_chart,
     nice_ticks,
 )
@@ -61,17 +61,20 @@ def test_a_curve_without_values_has_no_piece_and_its_words_say_first_and_last():
     )
 
 
-def test_an_axis_of_intervals_has_its_zero_and_the_ends_of_each():
-    chart = interval_chart("KID", {"base": (10.0, 2.0), "iter_0": (8.0, 1.0)})
-    at = {tick.label: tick.at for tick in chart.y_ticks}
-    assert "0" in at
-    base, other = chart.whiskers
-    assert base.at[0] < other.at[0]
-    assert base.at[1] < other.at[1]  # higher up
-    assert base.top < base.at[1] < base.bottom
-    per_unit = (at["0"] - at["10"]) / 10
-    assert base.bottom - base.top == pytest.approx(4 * per_unit, abs=0.1)
-    assert chart.text == "KID, with 95 % intervals: base 10 ± 2, iter_0 8 ± 1."
+def test_a_forest_plot_has_a_row_a_view_around_a_line_at_no_change():
+    chart = forest_chart("Changes", {"pixels": (-0.5, 0.2, True), "layout": (0.25, 0.5, False)})
+    at = {tick.label: tick.at for tick in chart.x_ticks}
+    assert at["0"] == chart.zero
+    pixels, layout = chart.whiskers
+    assert (pixels.label, layout.label) == ("pixels", "layout")
+    assert pixels.y < layout.y
+    assert (pixels.faint, layout.faint) == (False, True)
+    assert pixels.low < pixels.at < pixels.high < chart.zero < layout.at  # better is on the left
+    per_unit = (at["0"] - at["-0.5"]) / 0.5
+    assert pixels.high - pixels.low == pytest.approx(0.4 * per_unit, abs=0.1)
+    assert chart.text == (
+        "Changes, with 95 % intervals: pixels -0.5 ± 0.2, layout 0.25 ± 0.5 (does not count)."
+    )
 
 
 def test_an_epoch_without_a_value_is_no_point_of_its_curve(tmp_path):

@@ -16,6 +16,9 @@ from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, STAGES, TU
 
 from advloop.data import latents
 from advloop.data.dataset import Dataset
+from advloop.evaluation.corruptions import CORRUPTIONS, GARBAGE
+from advloop.evaluation.exam_report import read_report
+from advloop.evaluation.results import VIEWS
 from advloop.evaluation.scores import read_scores
 from advloop.models.autoencoder import build_autoencoder
 from advloop.models.denoiser import load_checkpoint
@@ -31,6 +34,7 @@ ONE_STEP = """
 scale=full num_iterations=1 precision=fp32 objective=ddo_weighted
 autoencoder.width=16 autoencoder.epochs=1 autoencoder.batch_size=2 encode_dataset.augment=none
 encode_dataset.batch_size=2 base.epochs=1 base.samples_per_epoch=2 base.batch_size=2
+base.warmup_steps=0 train_diffusion.warmup_steps=0
 generate.num_samples=5 generate.num_inference_steps=1 generate.batch_size=3
 train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
 train_diffusion.epochs=1 train_diffusion.samples_per_epoch=2 train_diffusion.batch_size=2
@@ -180,11 +184,14 @@ def test_evaluation_writes_scores_of_floor_bound_base_and_round(full: Path):
             f"{ROUND}/evaluation/scores.json",
         )
     )
-    assert bound <= floor <= base <= tuned
-    assert {"kid_lite0", "tune_kid_lite0"} <= bound
-    assert "critic_gap" in floor
+    assert bound == floor <= base <= tuned
+    assert {"kid_lite0", "critic_gap", "pixels", "layout", "image_critic_gap"} <= floor
+    assert "tune_kid_lite0" in base
     assert "test_noise_loss" in base
     assert tuned - base == {"viability_score"}  # of the round's discriminator
+    exam = read_report(full / "reals/exam.json")
+    assert exam.figures == sorted(VIEWS)
+    assert {row.case for row in exam.rows} == {"decoded noise", *GARBAGE, *CORRUPTIONS}
     table = OmegaConf.load(full / "metrics.json")
     assert set(table.held_out) == {"reals", "autoencoder", "base", "iter_0", "final"}
     assert {"disc_val_accuracy", "diffusion_val_loss"} <= set(table.training.iter_0)

@@ -153,6 +153,13 @@ strip, grid, facts = (
     wrong("report", f"{ROUND}/evaluation/{name}")
     for name in ("strip.png", "viability.png", "facts.json")
 )
+exam = wrong("report", "reals/exam.json")
+
+
+def split_becomes(**changes: Any) -> Any:
+    return becomes(lambda c: c | {"test": c["test"] | changes})
+
+
 numbers, history = (
     wrong("report", f"{ROUND}/{name}")
     for name in ("discriminator/metrics.json", "model/metrics.csv")
@@ -162,11 +169,15 @@ published = wrong("publish", f"{ROUND}/model/checkpoint_latest.pt")
 EVALUATION = [
     reals("code", holds(Code()), "refused"),
     reals("a list", holds([]), "list"),
-    reals("other groups", becomes(lambda c: c | {"groups": ["g"] * 5}), "12 images, not 5"),
-    reals("groups of no name", becomes(lambda c: c | {"groups": [[]] * 12}), "no names"),
-    reals("no features", becomes(lambda c: c | {"features": 1}), "not a set of"),
+    reals("other groups", split_becomes(groups=["g"] * 5), "12 images of test, but 5"),
+    reals("groups of no name", split_becomes(groups=[[]] * 12), "no names"),
+    reals("no features", split_becomes(features=1), "not a set of"),
     reals("distance 0", becomes(lambda c: c | {"nearest": 0.0}), "nearest=0.0 must be positive"),
     reals("NaN", becomes(lambda c: c | {"more": [torch.ones(1) * NAN]}), "NaN"),
+    exam("missing", drop, "not found"),
+    exam("not JSON", says("{"), "not valid JSON"),
+    exam("a list", says("[]"), "not an exam"),
+    exam("other figures", swap('"layout"', '"texture"'), "exam"),
     tuned("missing", drop, "not found"),
     tuned("not JSON", says("hello"), "not valid JSON"),
     tuned("a list", says("[]"), "not the scores of a model"),
@@ -185,7 +196,7 @@ EVALUATION = [
     chosen("missing", drop, "not found"),
     chosen("code", says(pickled(Code())), "not valid JSON"),
     Bad(
-        "scores without a KID to select by",
+        "scores without a view to select by",
         "select_model",
         without("kid", "tune")(f"{ROUND}/evaluation/scores.json"),
         ("iter_0", "tune kid", "dvc repro"),

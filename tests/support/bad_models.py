@@ -175,10 +175,16 @@ ALL = [
     *state_dicts("base", "train_base", "unet.pt"),
     *state_dicts("autoencoder", "train_autoencoder", "vae.pt"),
     scheduler(
-        "epsilon",
+        "x0",
+        '{"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}',
+        "unet was trained with sample",
+        "set diffusion.prediction_type=sample",
+    ),
+    scheduler(
+        "epsilon of the cosine schedule",
         '{"beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}',
-        "unet was trained with epsilon",
-        "set diffusion.prediction_type=epsilon",
+        "unet predicts epsilon with beta_schedule=squaredcos_cap_v2",
+        "set base.pretrained to another U-Net",
     ),
     scheduler("no JSON", "{", "unet/scheduler_config.json", "not a diffusion process"),
     scheduler(

@@ -71,7 +71,9 @@ def main() -> None:
     for key in body.get("params", []):
         digest.update(f"{key}={lookup(key, params)}".encode())
     text, figure = digest.hexdigest(), int(digest.hexdigest()[:6], 16) / 16**6
-    columns = ["epoch", "iteration", "kid", "kid_floor", "critic_gap", "critic_gap_floor"]
+    views = ("pixels", "layout", "kid", "critic_gap", "image_critic_gap")
+    exam = dict.fromkeys(views, 1)
+    columns = ["epoch", "iteration", *(f"{view}{end}" for view in views for end in ("", "_floor"))]
     columns += ["viability_score", "loss"]
     columns += ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
     columns += ["noise_loss", "val_noise_loss"]
@@ -81,7 +83,8 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".json":
                 rows = {k: {"kid_lite0": figure} for k in ("final", "base", "iter_0", "iter_1")}
-                path.write_text(json.dumps({"figure": figure, "held_out": rows, "training": {}}))
+                content = {"figure": figure, "held_out": rows, "training": {}, "exam": exam}
+                path.write_text(json.dumps(content))
             elif path.name == "samples.png":
                 path.write_bytes(b"P2 1 1 255 " + str(int(figure * 255)).encode())
             elif path.suffix == ".csv":

@@ -21,6 +21,7 @@ def evaluate_params(**changes: Any) -> EvaluateParams:
         "critic_widths": [8],
         "critic_epochs": 2,
         "critic_learning_rate": 1e-2,
+        "smallest_change": 0.1,
     }
     return EvaluateParams(**(values | changes))
 

@@ -11,6 +11,15 @@ import numpy as np
 
 from advloop.core.rounds import BASE, EVALUATION, Round
 from advloop.data.pictures import save_png
+from advloop.evaluation.exam_report import (
+    EXAM,
+    FOOLED,
+    GARBAGE,
+    SEES,
+    Report,
+    Row,
+    write_report,
+)
 from advloop.evaluation.gallery import (
     NEIGHBOURS,
     SAMPLES,
@@ -21,13 +30,17 @@ from advloop.evaluation.gallery import (
     Viability,
     save_facts,
 )
-from advloop.evaluation.results import AUTOENCODER, REALS, Results
+from advloop.evaluation.results import AUTOENCODER, REALS, VIEWS, Results
 from advloop.evaluation.scores import FILE, Metric, Score, Scores, write_scores
 
-KID = Metric("kid", "KID", "lower", "table")
-GAP = Metric("critic_gap", "critic gap", "lower", "table")
+TITLES = ("pixels", "layout", "KID", "latent critics", "image critics")
+METRICS = {
+    view: Metric(view, title, "lower", "table") for view, title in zip(VIEWS, TITLES, strict=True)
+}
+KID, GAP = METRICS["kid"], METRICS["critic_gap"]
 ERROR = Metric("critic_auc_null_se", "critic AUC, null error", listed="file")
 JUDGED = Metric("viability_score", "viability", listed="table")
+SMALLEST = 0.1
 Values = float | Sequence[float]
 
 
@@ -38,36 +51,56 @@ def by_seed(value: Values) -> tuple[float, ...]:
 
 def scores(
     model: str,
-    kid: Values,
-    gap: Values = 0.3,
+    value: Values,
     *more: Score,
     tune: Values | None = None,
     features: str = "lite0",
+    **views: Values,
 ) -> Scores:
-    found = (
-        Score(KID, by_seed(kid), features),
-        Score(KID, by_seed(kid if tune is None else tune), features, "tune"),
-        Score(GAP, by_seed(gap)),
-    )
+    """Every view has this value, unless ``views`` names another; against tune, it is ``tune``."""
+    found = []
+    for split, standard in (("test", None), ("tune", tune)):
+        for view, metric in METRICS.items():
+            own = standard if standard is not None else views.get(view, value)
+            network = features if view == "kid" else ""
+            found.append(Score(metric, by_seed(own), network, split))
     return Scores(model, (*found, *more))
 
 
-def results(*models: Scores, accuracy: Mapping[str, float] | None = None) -> Results:
-    """A floor of 0.01 and a bound without a gap, beside these models."""
-    floor = scores(REALS, (0.01, 0.01, 0.01), (0.0, 0.0, 0.0))
-    bound = Scores(AUTOENCODER, scores(AUTOENCODER, (0.4, 0.4, 0.4)).scores[:2])
+def exam(valid: Sequence[str] = VIEWS, garbage: bool = False) -> Report:
+    """An exam that only these views passed; ``garbage`` is what fools the others, or damage."""
+    found = {view: SEES if view in valid else FOOLED for view in VIEWS}
+    values = dict.fromkeys(VIEWS, 50.0)
+    clean = dict.fromkeys(VIEWS, 1.0)
+    seen = dict.fromkeys(VIEWS, SEES)
+    rows = [
+        Row(GARBAGE, "random pixels", [values], found if garbage else seen),
+        Row("samples", "sharpened", [values, values], seen if garbage else found),
+    ]
+    return Report(48, clean, dict.fromkeys(VIEWS, 0.1), clean, dict.fromkeys(VIEWS, 30.0), rows)
+
+
+def results(
+    *models: Scores,
+    accuracy: Mapping[str, float] | None = None,
+    valid: Sequence[str] = VIEWS,
+    garbage: bool = False,
+) -> Results:
+    """A floor of 0.01 and a bound of 0.4, beside these models."""
+    floor = scores(REALS, (0.01, 0.01, 0.01))
+    bound = scores(AUTOENCODER, (0.4, 0.4, 0.4))
     training = {
         one.model: {"disc_val_accuracy": (accuracy or {}).get(one.model, 0.6)} for one in models[1:]
     }
-    return Results(floor, bound, models, training)
+    return Results(floor, bound, models, exam(valid, garbage), training, SMALLEST)
 
 
 def a_run() -> Results:
     """Two rounds, of which the first is selected."""
     return results(
-        scores("base", 30.0, 0.5, Score(ERROR, (0.125,))),
-        scores("iter_0", 20.0, 0.4, Score(JUDGED, (0.25,))),
-        scores("iter_1", 25.0, 0.3, Score(JUDGED, (0.75,))),
+        scores("base", 30.0, Score(ERROR, (0.125,))),
+        scores("iter_0", 20.0, Score(JUDGED, (0.25,))),
+        scores("iter_1", 25.0, Score(JUDGED, (0.75,)), critic_gap=19.0),
     )
 
 
@@ -88,6 +121,7 @@ def write_run(root: Path, run: Results) -> tuple[Path, Path, list[Round]]:
     rounds = [Round(root / "rounds", index) for index in range(count)]
     for one in (run.reals, run.autoencoder):
         write_scores(reals / f"{one.model}.json", one)
+    write_report(reals / EXAM, run.exam)
     write_gallery(reals, judged=False)
     folders = [base / EVALUATION, *(one.evaluation for one in rounds)]
     for one, folder in zip(run.models, folders, strict=True):
@@ -119,4 +153,5 @@ def some_params(**changes: Any) -> dict[str, Any]:
         "seed": 0,
         "objective": {"name": "ddo", "uses_discriminator": False, "weight": 0.4},
         "base": {"pretrained": None},
+        "data": {"source": "plans.zip"},
     } | changes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from refusal import refusal
 from small_diffusion import copy_weights, equal, make_criterion, make_setup, run
 from tiny_unet import CONFIG
@@ -18,7 +19,13 @@ from advloop.diffusion.criterion import held_out
 from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
 from advloop.objectives.seed import seed_objective
 from advloop.training.batches import Side
-from advloop.training.diffusion import learning_rate_factor, train_diffusion, validate
+from advloop.training.diffusion import (
+    Setup,
+    average_decay,
+    learning_rate_factor,
+    train_diffusion,
+    validate,
+)
 
 
 @pytest.fixture
@@ -72,21 +79,54 @@ def test_schedule_is_counted_in_optimizer_steps(samples, count, steps):
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates[:: count // 3])
 
 
+def test_warmup_that_takes_the_whole_training_is_refused_before_the_first_step(steps):
+    """Where samples_per_epoch is null, only the training knows how many latents there are."""
+    setup, denoiser = make_setup(rows=10, epochs=3, warmup_steps=9), build_unet(CONFIG, seed=0)
+    message = refusal(train_diffusion, setup, denoiser, list, lambda *_: None)
+    assert message.startswith("params.yaml: train_base: warmup_steps=9 leaves nothing of the ")
+    assert message.endswith("training, which has 9 steps; use less, or more epochs")
+    assert steps == []
+    run(make_setup(rows=10, epochs=3, warmup_steps=8))
+    assert len(steps) == 9
+
+
 # --- the average of the weights ---
 
 
 def test_average_starts_at_the_first_weights_and_then_decays_to_the_byte():
-    """One step an epoch: ema_1 = w_1, then ema_k = 0.9 ema_(k-1) + 0.1 w_k."""
+    """One step an epoch: ema_1 = w_1, then ema_k = d ema_(k-1) + (1 - d) w_k, d = 2/11, 3/12."""
     start = build_unet(CONFIG, seed=0)
     before = copy_weights(start)
     _, models, averages = run(make_setup(rows=4, epochs=3, learning_rate=1e-2), start)
     assert not equal(models[0], before)
     assert equal(averages[0], models[0])
-    for epoch in (1, 2):
+    for epoch, decay in ((1, 2 / 11), (2, 3 / 12)):
         assert not equal(averages[epoch], models[epoch])
         for name, value in averages[epoch].items():
-            expected = averages[epoch - 1][name].lerp(models[epoch][name], 1 - 0.9)
+            expected = averages[epoch - 1][name].lerp(models[epoch][name], 1 - decay)
             assert torch.equal(value, expected)
+
+
+def test_decays_of_the_average_are_those_of_diffusers_up_to_the_bound():
+    theirs = EMAModel([torch.nn.Parameter(torch.zeros(1))], decay=0.99)
+    ours = [average_decay(updates, 0.99) for updates in range(1, 2000)]
+    assert ours == [theirs.get_decay(updates + 1) for updates in range(1, 2000)]
+    assert ours[-1] == 0.99
+    assert all(earlier <= later for earlier, later in pairwise(ours))
+
+
+def test_average_of_a_short_training_follows_the_model_whatever_the_decay():
+    """Fifteen steps. At a decay of 0.999 throughout, 99 % of it would be the first weights."""
+    changes = {"epochs": 15, "learning_rate": 1e-2, "batch_size": 8, "eval_interval": 15}
+    setup = make_setup(make_criterion(prediction_type="sample"), ema_decay=0.999, **changes)
+    constant = Side(torch.full((8, 4, 8, 8), 0.7))
+    setup = replace(setup, train=constant, val=constant)
+    before = validate(setup, build_unet(CONFIG, seed=0), 0)["val_loss"]
+    rows, models, _ = run(setup)
+    model = build_unet(CONFIG, seed=0)
+    model.load_state_dict(models[-1])
+    gain = before - validate(setup, model, 15)["val_loss"]
+    assert before - rows[-1]["val_loss"] > 0.5 * gain > 0
 
 
 def test_decay_of_zero_makes_the_average_the_model_itself():
@@ -266,6 +306,34 @@ def test_seed_alone_decides_the_weights():
     assert equal(first[1][-1], again[1][-1])
     assert equal(first[2][-1], again[2][-1])
     assert not equal(first[1][-1], other[1][-1])
+
+
+def dropped(setup: Setup) -> list[torch.Tensor]:
+    """What a U-Net with dropout drops at each training step, in the first of its layers."""
+    denoiser, seen = build_unet(CONFIG | {"dropout": 0.5}, seed=0), []
+    layer = next(part for part in denoiser.modules() if getattr(part, "p", 0) == 0.5)
+
+    def look(part, _inputs, output):
+        if part.training:
+            seen.append(output == 0)
+
+    layer.register_forward_hook(look)
+    run(setup, denoiser)
+    return seen
+
+
+def test_dropout_differs_between_steps_epochs_iterations_and_seeds_and_repeats_for_the_same():
+    setup = make_setup(rows=8, epochs=2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = dropped(setup)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert all(map(torch.equal, dropped(setup), first))
+    others = [dropped(replace(setup, **change)) for change in ({"seed": 1}, {"iteration": 1})]
+    masks = [mask for training in (first, *others) for mask in training]
+    assert len(masks) == 3 * 4
+    assert not any(torch.equal(one, other) for one, other in combinations(masks, 2))
 
 
 def test_training_leaves_the_discriminator_as_it_was():

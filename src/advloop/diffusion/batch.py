@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from advloop.core.random import batches
 from advloop.diffusion.process import predict_x0, training_target
 
 Terms = dict[str, torch.Tensor]
 """Detached scalars to report, by name: noise_loss and the objective's own."""
+
+
+class Rows(NamedTuple):
+    """What is known of B samples without a network."""
+
+    x0: torch.Tensor  # (B, C, H, W) clean latents
+    timesteps: torch.Tensor  # (B,) int in [0, T)
+    labels: torch.Tensor | None  # (B,) classes; None: unconditional
+
+
+Weigh = Callable[[Rows], torch.Tensor]
+"""Rows -> their weights (B,) in a mean."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All ``count`` samples of a measurement, which is made in batches of ``batch_size``.
+
+    rows: gives those of a range.
+    """
+
+    count: int
+    batch_size: int
+    rows: Callable[[range], Rows]
+    _means: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def mean_weight(self, name: str, weigh: Weigh) -> torch.Tensor:
+        """Mean of ``weigh`` over all samples, a scalar, computed once for each ``name``."""
+        if name not in self._means:
+            parts = batches(self.count, self.batch_size)
+            self._means[name] = torch.cat([weigh(self.rows(part)) for part in parts]).mean()
+        return self._means[name]
+
+
+class Part(NamedTuple):
+    """What a batch knows of the measurement that it is a part of."""
+
+    whole: Whole
+    eps_before: torch.Tensor  # (B, C, H, W) of the sample before each; before the first: the last
+    timesteps_before: torch.Tensor  # (B,)
 
 
 @dataclass(frozen=True)
@@ -35,6 +77,7 @@ class Batch:
     reference: torch.Tensor | None = None  # (B, C, H, W) output of the frozen starting model
     fake: Batch | None = None
     labels: torch.Tensor | None = None  # (B,) classes; None: unconditional
+    part: Part | None = None  # of a measurement; None: the batch is all that there is
 
     def target(self) -> torch.Tensor:
         """The regression target of ``output``, (B, C, H, W)."""
@@ -51,6 +94,23 @@ class Batch:
         return predict_x0(
             self.output, self.noisy, self.timesteps, self.alphas_cumprod, self.prediction_type
         )
+
+    def relative_weights(self, name: str, weigh: Weigh) -> torch.Tensor:
+        """``weigh`` of the samples over its mean, (B,); all 0 where the mean is 0.
+
+        The mean is over the batch, or over the whole measurement that it is a part of: the weighted
+        means of the measurement's batches then average to that of all samples, whatever the batch
+        size. name: of these weights.
+        """
+        own = weigh(Rows(self.x0, self.timesteps, self.labels))
+        mean = own.mean() if self.part is None else self.part.whole.mean_weight(name, weigh)
+        return own / mean.clamp(min=1e-6)
+
+    def noise_before(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(eps, timesteps) of the sample before each; before the first comes the last."""
+        if self.part is not None:
+            return self.part.eps_before, self.part.timesteps_before
+        return self.eps.roll(1, 0), self.timesteps.roll(1)
 
     def logits(self, latents: torch.Tensor, *timesteps: torch.Tensor) -> torch.Tensor:
         """Logits (B,) of the discriminator for ``latents`` of this batch's classes; positive: real.

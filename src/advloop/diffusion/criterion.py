@@ -12,7 +12,7 @@ from torch import nn
 from advloop.core.device import autocast, eval_mode
 from advloop.core.distributed import split_across_processes
 from advloop.core.random import batches, generator, noise_for
-from advloop.diffusion.batch import Batch, Objective, Terms, noise_only
+from advloop.diffusion.batch import Batch, Objective, Part, Rows, Terms, Whole, noise_only
 from advloop.diffusion.process import add_noise, alphas_cumprod_of, midpoint_timesteps
 from advloop.params.diffusion import DiffusionParams
 
@@ -24,6 +24,7 @@ class Noised(NamedTuple):
     eps: torch.Tensor  # (B, C, H, W)
     timesteps: torch.Tensor  # (B,) int in [0, T)
     labels: torch.Tensor | None = None  # (B,) classes; None: unconditional
+    part: Part | None = None  # of a measurement; None: of a training
 
 
 @dataclass
@@ -48,23 +49,24 @@ class Criterion:
         eps: torch.Tensor,
         timesteps: torch.Tensor,
         labels: torch.Tensor | None = None,
+        part: Part | None = None,
         *,
         fake: Noised | None = None,
         weight: float | torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Terms]:
         """(loss, terms) of one batch on ``device``; loss has a gradient in the model's weights.
 
-        x0, eps, timesteps, labels: as in ``Noised``. fake: generated latents, for an objective
-        that needs them. weight: overrides ``self.weight``, for this batch.
+        x0, eps, timesteps, labels, part: as in ``Noised``. fake: generated latents, for an
+        objective that needs them. weight: overrides ``self.weight``, for this batch.
         """
         weight = self.weight if weight is None else weight
-        batch = self._forward(model, Noised(x0, eps, timesteps, labels), weight)
+        batch = self._forward(model, Noised(x0, eps, timesteps, labels, part), weight)
         if fake is not None:
             batch = replace(batch, fake=self._forward(model, Noised(*fake), weight))
         return self.objective(batch)
 
     def _forward(self, model: nn.Module, noised: Noised, weight: float | torch.Tensor) -> Batch:
-        x0, eps, timesteps, labels = noised
+        x0, eps, timesteps, labels, part = noised
         noisy = add_noise(x0, eps, timesteps, self.alphas_cumprod)
         inputs = (noisy, timesteps) if labels is None else (noisy, timesteps, labels)
         reference = None
@@ -85,6 +87,7 @@ class Criterion:
             weight=weight,
             reference=reference,
             labels=labels,
+            part=part,
         )
 
 
@@ -101,13 +104,14 @@ def held_out(
     """Mean loss and terms over held-out ``latents`` (N, C, H, W), for ``model`` in evaluation mode.
 
     Noise and timesteps of each row depend on the seed alone, so that every epoch and every round
-    is measured on the same problem. fakes: generated latents (M, C, H, W), repeated or cut to N
+    is measured on the same problem. Weighted means, too, are over all rows, so that the batch
+    size changes nothing but rounding. fakes: generated latents (M, C, H, W), repeated or cut to N
     rows, for an objective that needs them. labels (N,), fake_labels (M,): classes, if conditional.
     """
     count = len(latents)
-    real, fake = _noised_rows(criterion, latents, labels, count, seed), None
+    real, fake = _noised_rows(criterion, latents, labels, count, seed, batch_size), None
     if fakes is not None:
-        fake = _noised_rows(criterion, fakes, fake_labels, count, seed, "fake")
+        fake = _noised_rows(criterion, fakes, fake_labels, count, seed, batch_size, "fake")
     sums: dict[str, torch.Tensor] = {}
     with eval_mode(model):
         for rows in batches(count, batch_size):
@@ -123,22 +127,30 @@ def _noised_rows(
     labels: torch.Tensor | None,
     count: int,
     seed: int,
+    batch_size: int,
     *key: str,
 ) -> Callable[[range], Noised]:
     """Rows of [0, count) -> that part of ``latents``, repeated as needed, with fixed noise."""
     limit, device = criterion.diffusion.num_train_timesteps, criterion.device
     timesteps = midpoint_timesteps(count, limit, generator(seed, "validation", "timesteps", *key))
 
-    def noised(rows: range) -> Noised:
+    def clean(rows: range) -> Rows:
         chosen = torch.tensor(rows) % len(latents)
-        x0 = latents[chosen]
-        eps = noise_for(rows, tuple(x0.shape[1:]), seed, "validation", *key)
-        return Noised(
-            x0.to(device),
-            eps.to(device),
+        return Rows(
+            latents[chosen].to(device),
             timesteps[rows.start : rows.stop].to(device),
             None if labels is None else labels[chosen].to(device),
         )
+
+    whole = Whole(count, batch_size, clean)
+
+    def noised(rows: range) -> Noised:
+        x0, own_timesteps, own_labels = clean(rows)
+        before = (rows.start - 1) % count
+        eps = noise_for([before, *rows], tuple(x0.shape[1:]), seed, "validation", *key).to(device)
+        timesteps_before = timesteps.roll(1)[rows.start : rows.stop].to(device)
+        part = Part(whole, eps[:-1], timesteps_before)
+        return Noised(x0, eps[1:], own_timesteps, own_labels, part)
 
     return noised
 

@@ -1,4 +1,4 @@
-"""Fresh critics between real latents and samples: a classifier two-sample test.
+"""Fresh critics between reals and samples, as latents or images: a classifier two-sample test.
 
 If no classifier trained on some rows tells the others apart, the two sets may come from one
 distribution (Lopez-Paz & Oquab 2017). A generator may have learnt to fool the discriminator that
@@ -14,6 +14,7 @@ different looks.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,14 +23,19 @@ from torch.nn import functional as F
 from advloop.core.device import eval_mode
 from advloop.core.errors import UserError
 from advloop.core.random import batches, generator, seeded
+from advloop.evaluation.kernels import Measured, rows_without
 from advloop.evaluation.scores import Metric, Score, score_all
 from advloop.params.evaluation import EvaluateParams
 
-ACCURACY = Metric("critic_accuracy", "critic accuracy", better="lower")
-AUC = Metric("critic_auc", "critic AUC", better="lower", listed="table")
-GAP = Metric("critic_gap", "critic gap", better="lower", listed="table")
-ACCURACY_ERROR = Metric("critic_accuracy_null_se", "critic accuracy, null error", listed="file")
-AUC_ERROR = Metric("critic_auc_null_se", "critic AUC, null error", listed="file")
+ACCURACY = Metric("critic_accuracy", "latent critics, accuracy", better="lower")
+AUC = Metric("critic_auc", "latent critics, AUC", better="lower")
+GAP = Metric("critic_gap", "latent critics", better="lower", listed="table")
+IMAGE_AUC = Metric("image_critic_auc", "image critics, AUC", better="lower")
+IMAGE_GAP = Metric("image_critic_gap", "image critics", better="lower", listed="table")
+ACCURACY_ERROR = Metric(
+    "critic_accuracy_null_se", "latent critics, accuracy, null error", listed="file"
+)
+AUC_ERROR = Metric("critic_auc_null_se", "latent critics, AUC, null error", listed="file")
 
 FOLDS = 5
 THRESHOLDS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # for latents with mean square 1
@@ -152,6 +158,21 @@ def area_under_curve(real: torch.Tensor, fake: torch.Tensor) -> float:
     return float((below + up_to).double().mean() / (2 * len(fake)))
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the critics of all folds say of held-out rows.
+
+    gap: mean sigmoid(logit) of the reals minus that of the fakes. auc: within each fold, since
+    logits of different critics do not compare. accuracy: the mean of both classes' accuracies.
+    About 0, 1/2 and 1/2 if the sets do not differ; slightly less, because whatever a fold has by
+    chance, its critic has seen less of.
+    """
+
+    gap: Measured
+    auc: float
+    accuracy: float
+
+
 def fresh_critic(
     real: torch.Tensor,
     groups: Sequence[Hashable],
@@ -159,18 +180,13 @@ def fresh_critic(
     fake_groups: Sequence[Hashable],
     params: EvaluateParams,
     seed: int,
-    index: int,
-) -> dict[Metric, float]:
-    """Held-out accuracy, AUC and gap of one critic per fold.
+    *key: int | str,
+) -> Judged:
+    """What one critic per fold says of the rows that it has not seen.
 
     real: (V, N, D), statistics of N reals of ``groups`` (N,) in V variants; fake: (M, D), of
     ``fake_groups`` (M,). A held-out real is judged in one random variant, so that it comes from
-    the augmented set. UserError if a set is a single group.
-
-    critic_accuracy: the mean of both classes' accuracies. critic_auc: within each fold, since
-    logits of different critics do not compare. critic_gap: mean sigmoid(logit) of the reals minus
-    that of the fakes. About 1/2, 1/2 and 0 if the sets do not differ; slightly less, because
-    whatever a fold has by chance, its critic has seen less of.
+    the augmented set. ``key`` belongs to this test alone. UserError if a set is a single group.
     """
     folds = min(FOLDS, len(set(groups)), len(set(fake_groups)))
     if folds < 2:
@@ -178,7 +194,7 @@ def fresh_critic(
             "evaluate: a critic judges groups that it has not seen, but one set is a single group; "
             "raise data.test_fraction, or add groups of images"
         )
-    stream = generator(seed, "critic", index, "folds")
+    stream = generator(seed, *key, "folds")
     real_fold = fold_rows(groups, folds, stream).to(real.device)
     fake_fold = fold_rows(fake_groups, folds, stream).to(fake.device)
     count = real.shape[1]
@@ -189,7 +205,7 @@ def fresh_critic(
     for fold in range(folds):
         ours, theirs = real_fold == fold, fake_fold == fold
         model = train_critic(
-            real[:, real_fold != fold], fake[fake_fold != fold], params, seed, "critic", index, fold
+            real[:, real_fold != fold], fake[fake_fold != fold], params, seed, *key, fold
         )
         with eval_mode(model):
             on_real[ours], on_fake[theirs] = model(judged[ours]), model(fake[theirs])
@@ -202,8 +218,10 @@ def fresh_critic(
             f"evaluate.critic_learning_rate={params.critic_learning_rate}"
         )
     hits = (on_real > 0).double().mean() + (on_fake <= 0).double().mean()
-    gap = on_real.double().sigmoid().mean() - on_fake.double().sigmoid().mean()
-    return {GAP: float(gap), AUC: ordered / pairs, ACCURACY: float(hits / 2)}
+    reals, fakes = on_real.double().sigmoid().cpu(), float(on_fake.double().sigmoid().mean())
+    without = (float(reals[kept].mean()) - fakes for kept in rows_without(groups))
+    gap = Measured(float(reals.mean()) - fakes, tuple(without))
+    return Judged(gap, ordered / pairs, float(hits / 2))
 
 
 def null_errors(num_real: int, num_fake: int) -> list[Score]:
@@ -220,29 +238,3 @@ def null_errors(num_real: int, num_fake: int) -> list[Score]:
     n, m = num_real, num_fake
     accuracy, auc = (1 / n + 1 / m) ** 0.5 / 4, ((n + m + FOLDS) / (12 * n * m)) ** 0.5
     return score_all({ACCURACY_ERROR: [accuracy], AUC_ERROR: [auc]})
-
-
-def two_sample_test(
-    real: torch.Tensor,
-    groups: Sequence[Hashable],
-    fakes: Sequence[torch.Tensor],
-    params: EvaluateParams,
-    seed: int,
-    device: torch.device,
-    fake_groups: Sequence[Sequence[Hashable]] | None = None,
-) -> list[Score]:
-    """``fresh_critic`` on each set of fakes, each with its own initialisation.
-
-    real: (V, N, C, H, W), N reals of ``groups`` (N,) in V variants; fakes: one (M, C, H, W) for
-    each sampling seed; scaled units, H and W at least 2. fake_groups: (M,) for each set, if fakes
-    are images that share groups, as in the floor; otherwise each sample is its own group. All
-    tests use the same reals, so an interval over seeds leaves out the reals' own variance.
-    """
-    reals = statistics(real.flatten(0, 1), device).unflatten(0, real.shape[:2])
-    kinds = fake_groups if fake_groups is not None else [range(len(part)) for part in fakes]
-    values: dict[Metric, list[float]] = {}
-    for index, (part, kind) in enumerate(zip(fakes, kinds, strict=True)):
-        found = fresh_critic(reals, groups, statistics(part, device), kind, params, seed, index)
-        for metric, value in found.items():
-            values.setdefault(metric, []).append(value)
-    return score_all(values)

@@ -13,16 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from advloop.core.random import generator
-from advloop.evaluation.corruptions import CORRUPTIONS, GARBAGE, STRENGTHS
+from advloop.core.random import generator, noise_for
+from advloop.evaluation import corruptions
+from advloop.evaluation.corruptions import CORRUPTIONS
+from advloop.evaluation.exam_report import (
+    BLIND,
+    FOOLED,
+    GARBAGE,
+    REAL,
+    SAMPLES,
+    SEES,
+    Report,
+    Row,
+    Values,
+)
+from advloop.evaluation.floor import Floor
+from advloop.evaluation.views import VIEWS, Drawn, Views
+from advloop.models.codec import Codec
 
 Images = npt.NDArray[np.uint8]
-Values = Mapping[str, float]  # by figure; lower is better
 Measure = Callable[[Images], Values]
 
-SEES, BLIND, FOOLED = "sees", "blind", "fooled"
 NOISE = "decoded noise"
-GAIN = 0.1  # of the way from the model to the bound: what damage to its samples may gain
+IMAGES = 48  # of each set: what a run can spend on it
+ALL = dict.fromkeys((REAL, SAMPLES), range(corruptions.STRENGTHS))
+SHORT = {REAL: (1,), SAMPLES: (0, 1)}  # faint damage is what fools; a run has little time
 
 
 @dataclass(frozen=True)
@@ -37,31 +52,6 @@ class Sets:
     bound: Images
     samples: Images
     gaussian: Images
-
-
-@dataclass(frozen=True)
-class Row:
-    """One case. values: for each strength, the figures. found: by figure, SEES, BLIND or FOOLED."""
-
-    kind: str
-    case: str
-    values: Sequence[Values]
-    found: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Report:
-    """clean, bound, samples: the figures of those sets. spread: the deviation over clean draws."""
-
-    clean: Values
-    spread: Values
-    bound: Values
-    samples: Values
-    rows: Sequence[Row]
-
-    def failures(self, figure: str) -> list[str]:
-        """The cases that fool a figure."""
-        return [f"{row.case} ({row.kind})" for row in self.rows if row.found[figure] == FOOLED]
 
 
 def of_garbage(value: float, samples: float) -> str:
@@ -80,9 +70,14 @@ def of_real(values: Sequence[float], clean: float, spread: float) -> str:
     return SEES if rising and values[-1] > clean + 2 * spread else BLIND
 
 
-def of_samples(values: Sequence[float], samples: float, bound: float) -> str:
-    """Damage to a model's samples may gain at most GAIN of the way from them to the bound."""
-    allowed = GAIN * max(samples - bound, 0.0)
+def of_samples(
+    values: Sequence[float], samples: float, bound: float, spread: float, share: float
+) -> str:
+    """Damage to a model's samples may gain at most a ``share`` of the way to the bound.
+
+    Or two deviations of clean draws, if that is more: such a gain may be chance.
+    """
+    allowed = max(share * (samples - bound), 2 * spread)
     return FOOLED if min(values) < samples - allowed else SEES
 
 
@@ -90,11 +85,14 @@ def examine(
     sets: Sets,
     measure: Measure,
     seed: int,
+    share: float,
+    strengths: Mapping[str, Sequence[int]] = ALL,
     progress: Callable[[Iterable[str]], Iterable[str]] = lambda cases: cases,
 ) -> Report:
-    """Every case of GARBAGE and CORRUPTIONS; damage is laid on the first clean draw and on samples.
+    """Every case of garbage and damage; damage is laid on the first clean draw and on samples.
 
-    ``progress`` wraps the names of the cases.
+    share: of the way from the model to the bound that damage to its samples may gain. strengths: of
+    the damage, by what it is laid on. ``progress`` wraps the names of the cases.
     """
     draws = [measure(images) for images in sets.clean]
     clean, bound, samples = draws[0], measure(sets.bound), measure(sets.samples)
@@ -103,43 +101,65 @@ def examine(
     def garbage(case: str, images: Images) -> Row:
         value = measure(images)
         found = {name: of_garbage(value[name], samples[name]) for name in clean}
-        return Row("garbage", case, [value], found)
+        return Row(GARBAGE, case, [value], found)
 
-    def damaged(case: str, images: Images) -> tuple[list[Values], dict[str, list[float]]]:
+    def damaged(
+        case: str, kind: str, images: Images
+    ) -> tuple[list[Values], dict[str, list[float]]]:
         values = [
             measure(CORRUPTIONS[case](images, strength, generator(seed, "exam", case)))
-            for strength in range(STRENGTHS)
+            for strength in strengths[kind]
         ]
         return values, {name: [value[name] for value in values] for name in clean}
 
     rows = []
-    for case in progress([NOISE, *GARBAGE, *CORRUPTIONS]):
+    for case in progress([NOISE, *corruptions.GARBAGE, *CORRUPTIONS]):
         if case == NOISE:
             rows.append(garbage(case, sets.gaussian))
-        elif case in GARBAGE:
-            made = GARBAGE[case](sets.clean[0], generator(seed, "exam", case))
+        elif case in corruptions.GARBAGE:
+            made = corruptions.GARBAGE[case](sets.clean[0], generator(seed, "exam", case))
             rows.append(garbage(case, made))
         else:
-            values, by_name = damaged(case, sets.clean[0])
+            values, by_name = damaged(case, REAL, sets.clean[0])
             found = {k: of_real(own, clean[k], spread[k]) for k, own in by_name.items()}
-            rows.append(Row("real", case, values, found))
-            values, by_name = damaged(case, sets.samples)
-            found = {k: of_samples(own, samples[k], bound[k]) for k, own in by_name.items()}
-            rows.append(Row("samples", case, values, found))
-    return Report(clean, spread, bound, samples, rows)
+            rows.append(Row(REAL, case, values, found))
+            values, by_name = damaged(case, SAMPLES, sets.samples)
+            found = {
+                k: of_samples(own, samples[k], bound[k], spread[k], share)
+                for k, own in by_name.items()
+            }
+            rows.append(Row(SAMPLES, case, values, found))
+    return Report(len(sets.samples), clean, spread, bound, samples, rows)
 
 
-def agreeing(report: Report, views: Sequence[str]) -> list[str]:
-    """The cases of garbage or damaged samples that all ``views`` prefer to the model's samples.
+def decoded_noise(codec: Codec, shape: tuple[int, ...], seed: int) -> Images:
+    """IMAGES images decoded from standard normal latents (C, H, W)."""
+    return codec.decode(noise_for(range(IMAGES), shape, seed, "exam"))
 
-    Preferred: by more than two deviations of the clean draws. A claim that needs the views to agree
-    would be fooled by these.
+
+def examine_views(
+    floor: Floor,
+    samples: Images,
+    gaussian: Images,
+    views: Views,
+    draw: Callable[[Images], Drawn],
+    strengths: Mapping[str, Sequence[int]],
+    progress: Callable[[Iterable[str]], Iterable[str]],
+) -> Report:
+    """The exam of a run's views, on at most IMAGES images a set.
+
+    samples: of the base model; gaussian: decoded noise; draw: images as the views take them.
     """
-    fooled = []
-    for row in report.rows:
-        if row.kind == "real":
-            continue
-        for strength, value in enumerate(row.values):
-            if all(value[v] < report.samples[v] - 2 * report.spread[v] for v in views):
-                fooled.append(f"{row.case} ({row.kind}, strength {strength + 1})")
-    return fooled
+
+    def measure(images: Images) -> Values:
+        values = views(draw(images), 0)
+        return {metric.name: values[metric].value for metric in VIEWS}
+
+    sets = Sets(
+        [one.images[:IMAGES] for one in floor.clean],
+        floor.bound[0].images[:IMAGES],
+        samples[:IMAGES],
+        gaussian[:IMAGES],
+    )
+    share = views.params.smallest_change
+    return examine(sets, measure, views.seed, share, strengths, progress)

@@ -7,7 +7,7 @@ beat it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,17 @@ import torch
 
 from advloop.core.errors import UserError
 from advloop.core.random import batches, generator
+from advloop.data.augmentation import VARIANTS, augment_images
 from advloop.data.classes import Classes, count_classes
 from advloop.data.dataset import Dataset
 from advloop.data.draws import draw_images, draw_rows
-from advloop.evaluation.critic import two_sample_test
+from advloop.evaluation.critic import statistics
 from advloop.evaluation.features import Features
 from advloop.evaluation.metrics import measure, measure_classes
 from advloop.evaluation.reals import Reals, nearest_training
 from advloop.evaluation.results import AUTOENCODER, REALS
 from advloop.evaluation.scores import Scores
+from advloop.evaluation.views import Drawn, RealSet, Views, image_statistics, view_scores
 from advloop.models.codec import Codec
 from advloop.params.evaluation import EvaluateParams
 
@@ -80,65 +82,92 @@ class Sources:
                 f"the latents have {count_classes(self.classes)}; remake both with `dvc repro`"
             )
 
+    def drawn(self, images: Images, groups: Sequence[Hashable] = ()) -> Drawn:
+        """Images (N, S, S, 3) as the views take them."""
+        return Drawn(images, self.encoded(images), self.features(images), groups)
+
+    def encoded(self, images: Images) -> torch.Tensor:
+        parts = batches(len(images), self.params.batch_size)
+        return torch.cat([self.codec.encode(images[part.start : part.stop]) for part in parts])
+
 
 def make_reals(sources: Sources) -> Reals:
-    """The evaluation-only reals; UserError if images and latents do not belong together."""
+    """The evaluation-only reals; UserError if images and latents do not belong together.
+
+    All sets that are compared are equally large: as many images as evaluate.num_samples, or as
+    the training images allow for one set a sampling seed.
+    """
     sources.check()
-    rows = sources.dataset.rows("test")
-    latents = sources.test.unflatten(0, (-1, len(rows)))
+    params, device = sources.params, sources.device
+    test = sources.test.unflatten(0, (-1, len(sources.dataset.rows("test"))))
+    available = len(sources.dataset.rows("train")) // params.num_seeds
     return Reals(
-        features={name: sources.features(sources.images(name)) for name in ("tune", "test")},
-        latents=latents,
-        groups=[sources.dataset.groups[row] for row in rows],
-        nearest=nearest_training(
-            latents[0].to(sources.device), sources.train, sources.params.batch_size
-        ),
-        labels=sources.labels("test"),
+        test=_real_set(sources, "test"),
+        tune=_real_set(sources, "tune"),
+        count=min(params.num_samples, available),
+        nearest=nearest_training(test[0].to(device), sources.train, params.batch_size),
     )
+
+
+def _real_set(sources: Sources, split: str) -> RealSet:
+    rows = draw_rows(sources.dataset, split, sources.stream(split))
+    images = sources.images(split)
+    originals = sources.dataset.images[rows]
+    variants = [augment_images(originals, k) for k in range(VARIANTS[sources.augmentation])]
+    latents = [statistics(sources.encoded(one), sources.device) for one in variants]
+    return RealSet(
+        images,
+        sources.features(images),
+        [sources.dataset.groups[row] for row in rows],
+        torch.stack(latents),
+        torch.stack([image_statistics(one, sources.device) for one in variants]),
+        sources.labels(split),
+    )
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One set for each sampling seed. clean: real images of other groups; bound: the same
+    through the autoencoder. scores: of both.
+    """
+
+    clean: Sequence[Drawn]
+    bound: Sequence[Drawn]
+    scores: tuple[Scores, Scores]
 
 
 def measure_reals(
-    sources: Sources, reals: Reals, progress: Callable[[Iterable[range]], Iterable[range]]
-) -> tuple[Scores, Scores]:
+    sources: Sources,
+    reals: Reals,
+    views: Views,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+) -> Floor:
     """The scores of the floor and of the bound."""
-    params, features = sources.params, sources.features
-    wanted = params.num_samples * params.num_seeds
-    images = sources.images("train", wanted)
-    rebuilt = np.concatenate(
-        [
-            sources.codec.decode(sources.codec.encode(images[part.start : part.stop]))
-            for part in progress(batches(len(images), params.batch_size))
-        ]
-    )
-
-    def parts(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return values.tensor_split(params.num_seeds)
-
-    labels = sources.labels("train", wanted)
-    scores = {}
-    for name, pictures in ((REALS, images), (AUTOENCODER, rebuilt)):
-        measured = parts(features(pictures))
-        scores[name] = measure(measured, reals.features, features.name)
-        if labels is not None and reals.labels is not None:
-            test = reals.features["test"], reals.labels
-            scores[name] += measure_classes(measured, parts(labels), *test, features.name)
-    others, groups = _training_shares(sources, wanted)
-    scores[REALS] += two_sample_test(
-        reals.latents, reals.groups, others, params, sources.seed, sources.device, groups
-    )
-    return Scores(REALS, tuple(scores[REALS])), Scores(AUTOENCODER, tuple(scores[AUTOENCODER]))
-
-
-def _training_shares(sources: Sources, wanted: int) -> tuple[list[torch.Tensor], list[list[str]]]:
-    """For each sampling seed, a set of training latents (M, C, H, W), and their groups (M,)."""
-    train, dataset = sources.train, sources.dataset
-    chosen = torch.randperm(len(train), generator=sources.stream("critic"))[:wanted]
-    shares = chosen.tensor_split(sources.params.num_seeds)
-    groups = [dataset.groups[row] for row in dataset.rows("train")]
-    return (
-        [train[share] for share in shares],
-        [[groups[row % len(groups)] for row in share] for share in shares],
-    )
+    params, dataset, count = sources.params, sources.dataset, reals.count
+    wanted = count * params.num_seeds
+    rows = draw_rows(dataset, "train", sources.stream("train"), wanted)
+    images, labels = sources.images("train", wanted), sources.labels("train", wanted)
+    clean, bound = [], []
+    for index in progress(range(params.num_seeds)):
+        own = slice(index * count, (index + 1) * count)
+        clean.append(sources.drawn(images[own], [dataset.groups[row] for row in rows[own]]))
+        parts = batches(count, params.batch_size)
+        latents = clean[-1].latents
+        rebuilt = [sources.codec.decode(latents[part.start : part.stop]) for part in parts]
+        pictures = np.concatenate(rebuilt)
+        # A model that draws perfect latents has these, and not those of its decoded images.
+        bound.append(Drawn(pictures, latents, sources.features(pictures), groups=clean[-1].groups))
+    network = sources.features.name
+    scores = []
+    for name, sets in ((REALS, clean), (AUTOENCODER, bound)):
+        features = [one.features for one in sets]
+        found = measure(features, reals.test.features, network)
+        found += view_scores([views(one, k) for k, one in enumerate(sets)], network)
+        if labels is not None and reals.test.labels is not None:
+            test = reals.test.features, reals.test.labels
+            found += measure_classes(features, labels.split(count), *test, network)
+        scores.append(Scores(name, tuple(found)))
+    return Floor(clean, bound, (scores[0], scores[1]))
 
 
 def example_reals(dataset: Dataset, seed: int) -> Images:

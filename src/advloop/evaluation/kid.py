@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 
+from advloop.evaluation.kernels import Measured, discrepancy
 from advloop.evaluation.scores import Metric
 
 KID = Metric("kid", "KID", better="lower", listed="table")
+SCALE = 1000.0  # as it is usually printed
 
 
 def _kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def kernel_distance(fake: torch.Tensor, real: torch.Tensor) -> float:
-    """Unbiased squared MMD with the cubic polynomial kernel (Binkowski et al. 2018, Eq. 4).
+def kernel_distance(
+    fake: torch.Tensor, real: torch.Tensor, groups: Sequence[Hashable] = ()
+) -> Measured:
+    """Unbiased squared MMD with the cubic polynomial kernel, × 1000 (Binkowski et al. 2018, Eq. 4).
 
-    fake: (M, D), real: (N, D), M and N at least 2. Its expectation is 0 for equal distributions,
-    so single values may be negative.
+    fake: (M, D), real: (N, D) of ``groups`` (N,), M and N at least 2. Its expectation is 0 for
+    equal distributions, so single values may be negative.
     """
     x, y = fake.double(), real.double()
-    n, m = len(x), len(y)
-    within_x, within_y = _kernel(x, x), _kernel(y, y)
-    first = (within_x.sum() - within_x.diagonal().sum()) / (n * (n - 1))
-    second = (within_y.sum() - within_y.diagonal().sum()) / (m * (m - 1))
-    return float(first + second - 2 * _kernel(x, y).mean())
-
-
-COMPUTE = {KID: kernel_distance}
+    return discrepancy(SCALE * _kernel(x, x), SCALE * _kernel(x, y), SCALE * _kernel(y, y), groups)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from advloop.evaluation.kernels import Measured, discrepancy
+from advloop.evaluation.scores import Metric
+
 Images = npt.NDArray[np.uint8]
 
+LAYOUT = Metric("layout", "layout", better="lower", listed="table")
 SIDE = 16  # pixels
+SCALE = 1000.0
 
 
 def thumbnails(images: Images) -> torch.Tensor:
@@ -18,18 +25,15 @@ def thumbnails(images: Images) -> torch.Tensor:
     return F.adaptive_avg_pool2d(pixels, SIDE).flatten(1)
 
 
-def energy_distance(fake: torch.Tensor, real: torch.Tensor) -> float:
-    """Unbiased 2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo 2013).
+def energy_distance(
+    fake: torch.Tensor, real: torch.Tensor, groups: Sequence[Hashable] = ()
+) -> Measured:
+    """Unbiased 2 E|x - y| - E|x - x'| - E|y - y'|, × 1000 (Székely & Rizzo 2013).
 
-    fake: (M, D), real: (N, D), M and N at least 2. Zero in the mean for equal distributions.
+    fake: (M, D), real: (N, D) of ``groups`` (N,), M and N at least 2. Zero in the mean for equal
+    distributions.
     """
-    n, m = len(fake), len(real)
-    across = torch.cdist(fake, real).mean()
-    within_fake = torch.cdist(fake, fake).sum() / (n * (n - 1))
-    within_real = torch.cdist(real, real).sum() / (m * (m - 1))
-    return float(2 * across - within_fake - within_real)
-
-
-def layout_distance(images: Images, real: Images) -> float:
-    """``energy_distance`` of thumbnails, times 1000."""
-    return 1000 * energy_distance(thumbnails(images), thumbnails(real))
+    within_fake, across, within_real = (
+        -SCALE * torch.cdist(x, y) for x, y in ((fake, fake), (fake, real), (real, real))
+    )
+    return discrepancy(within_fake, across, within_real, groups)

@@ -1,7 +1,8 @@
-"""The metrics that compare features of samples with features of real images.
+"""Other metrics of features: for the table, not for a verdict.
 
-To add one, write a module with a ``Metric`` and a function of the features of samples (M, D) and
-of real images (N, D), like kid.py, and add a line to METRICS.
+Where a model is far from the reals, precision, recall and the others are 0 for it and for garbage
+alike. To add a metric, write a module with a ``Metric`` and a function of the features of samples
+(M, D) and of real images (N, D), like neighbours.py, and add a line to METRICS.
 """
 
 from __future__ import annotations
@@ -15,37 +16,30 @@ from advloop.evaluation import kid, neighbours
 from advloop.evaluation.scores import Metric, Score, score_all
 from advloop.params.evaluation import MIN_IMAGES
 
-METRICS: Mapping[Metric, Callable[[torch.Tensor, torch.Tensor], float]] = {
-    **kid.COMPUTE,
-    **neighbours.COMPUTE,
-}
+METRICS: Mapping[Metric, Callable[[torch.Tensor, torch.Tensor], float]] = {**neighbours.COMPUTE}
 CLASS_KID = Metric("class_kid", "class by class, KID", better="lower")
 
 
-def measure(
-    samples: Sequence[torch.Tensor], real: Mapping[str, torch.Tensor], features: str
-) -> list[Score]:
-    """Every metric against real["test"]; KID also against real["tune"], for the selection.
+def measure(samples: Sequence[torch.Tensor], real: torch.Tensor, features: str) -> list[Score]:
+    """Every metric of features (M, D), one set for each sampling seed, against real (N, D).
 
-    samples: features (M, D), one set for each sampling seed; real: (N, D). features: the network's
-    name. UserError if a set is too small, or if their widths differ.
+    features: the network's name. UserError if a set is too small, or if their widths differ.
     """
-    smallest = min(len(part) for part in (*samples, *real.values()))
+    smallest = min(len(part) for part in (*samples, real))
     if smallest < MIN_IMAGES:
         raise UserError(
             f"evaluate: a set of {smallest} images is too small, {MIN_IMAGES} are needed; add "
             "images, raise data.test_fraction, or lower evaluate.num_seeds"
         )
-    widths = {part.shape[1] for part in (*samples, *real.values())}
+    widths = {part.shape[1] for part in (*samples, real)}
     if len(widths) > 1:
         raise UserError(
             f"evaluate: features of {' and '.join(map(str, sorted(widths)))} values cannot be "
             "compared; remake those of the real images with `dvc repro evaluate_base`"
         )
-    test = {m: [compute(part, real["test"]) for part in samples] for m, compute in METRICS.items()}
-    tune = {kid.KID: [kid.kernel_distance(part, real["tune"]) for part in samples]}
-    first, *others = score_all(test, features)
-    return [first, *score_all(tune, features, split="tune"), *others]
+    return score_all(
+        {m: [compute(part, real) for part in samples] for m, compute in METRICS.items()}, features
+    )
 
 
 def measure_classes(
@@ -68,7 +62,7 @@ def measure_classes(
         for label in real_labels.unique().tolist():
             ours, theirs = part[own == label], real[real_labels == label]
             if min(len(ours), len(theirs)) >= 2:
-                total += len(theirs) * kid.kernel_distance(ours, theirs)
+                total += len(theirs) * kid.kernel_distance(ours, theirs).value
                 weight += len(theirs)
         if not weight:
             return []

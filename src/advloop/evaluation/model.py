@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +15,13 @@ from advloop.core.random import batches, noise_for
 from advloop.data.classes import Classes
 from advloop.diffusion.criterion import Criterion, held_out
 from advloop.diffusion.sampling import condition_on_labels, sample_ddim
-from advloop.evaluation.critic import null_errors, two_sample_test
+from advloop.evaluation.critic import null_errors
 from advloop.evaluation.features import Features
 from advloop.evaluation.metrics import measure, measure_classes
 from advloop.evaluation.neighbours import nearest_rows
 from advloop.evaluation.reals import Reals
 from advloop.evaluation.scores import Metric, Scores, score_all
+from advloop.evaluation.views import Drawn, Values, Views, view_scores
 from advloop.models.codec import Codec
 from advloop.models.denoiser import Denoiser
 from advloop.params.evaluation import EvaluateParams
@@ -30,18 +31,19 @@ Images = npt.NDArray[np.uint8]
 MEMORISATION = Metric("memorisation_ratio", "memorisation ratio")
 NOISE_LOSS = Metric("test_noise_loss", "noise loss", better="lower")
 VIABILITY = Metric("viability_score", "viability", listed="table")
+PURPOSE = {"test": "evaluate", "tune": "select"}  # of the samples compared with each split
+Job = tuple[str, int]  # split, sampling seed
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one sampling seed. latents: (N, C, H, W); images: (N, S, S, 3).
+    """The samples of one sampling seed: images (N, S, S, 3), latents (N, C, H, W), features.
 
     labels: (N,) or None. distances, neighbours: (N,), the distance to the nearest training latent
     and its row. viability: (N,), sigmoid(D) in (0, 1), or None if no discriminator judged them.
     """
 
-    latents: torch.Tensor
-    images: Images
+    drawn: Drawn
     labels: torch.Tensor | None
     distances: torch.Tensor
     neighbours: torch.Tensor
@@ -52,15 +54,18 @@ class Samples:
 class Judge:
     """What every model of a run is measured with.
 
-    train_latents: (M, C, H, W), with augmentation. classes: samples get the classes of the test
-    images, in the same shares; None if unconditional.
+    train_latents: (M, C, H, W), with augmentation. test_latents: (N, C, H, W), without. views: by
+    split. classes: samples get the classes of the test images, in the same shares; None if
+    unconditional.
     """
 
     criterion: Criterion
     codec: Codec
     features: Features
     train_latents: torch.Tensor
+    test_latents: torch.Tensor
     reals: Reals
+    views: Mapping[str, Views]
     params: EvaluateParams
     seed: int
     classes: Classes | None = None
@@ -96,23 +101,23 @@ def draw_samples(
     return torch.cat(latents), np.concatenate(images)
 
 
-def sample_model(denoiser: Denoiser, judge: Judge, sampling_seed: int) -> Samples:
+def sample_model(denoiser: Denoiser, judge: Judge, split: str, sampling_seed: int) -> Samples:
     """DDIM samples of one sampling seed, from the same noise for every model.
 
-    Their key is (seed, "evaluate", sampling_seed): no discriminator has trained on this noise.
+    Samples that are compared with ``tune`` are others than those compared with ``test``, so that
+    the selection does not look at the draws that are reported. No discriminator has trained on
+    this noise.
     """
-    params = judge.params
+    params, count = judge.params, judge.reals.count
+    key = (judge.seed, PURPOSE[split], sampling_seed)
     labels = None
     if judge.classes is not None:
-        labels = judge.classes.sample_labels(
-            "test", params.num_samples, judge.seed, "evaluate", sampling_seed
-        )
-    key = (judge.seed, "evaluate", sampling_seed)
+        labels = judge.classes.sample_labels("test", count, *key)
     latents, images = draw_samples(
-        denoiser, judge.criterion, judge.codec, params, labels, params.num_samples, *key
+        denoiser, judge.criterion, judge.codec, params, labels, count, *key
     )
     nearest = nearest_rows(latents, judge.train_latents, params.batch_size)
-    return Samples(latents, images, labels, *nearest)
+    return Samples(Drawn(images, latents, judge.features(images)), labels, *nearest)
 
 
 def viability(
@@ -135,7 +140,7 @@ def evaluate_model(
     name: str,
     denoiser: Denoiser,
     judge: Judge,
-    progress: Callable[[Iterable[int]], Iterable[int]],
+    progress: Callable[[Iterable[Job]], Iterable[Job]],
     discriminator: nn.Module | None = None,
 ) -> tuple[Scores, Samples]:
     """The held-out scores of one model, and the samples of its first sampling seed.
@@ -144,28 +149,32 @@ def evaluate_model(
     of the evaluation-only reals; far below 1, samples copy training images. viability_score:
     mean sigmoid(D) of the samples, by the round's discriminator. class_kid: with classes only.
     """
-    reals, params, seed = judge.reals, judge.params, judge.seed
-    device = judge.criterion.device
-    sampled = [sample_model(denoiser, judge, k) for k in progress(range(params.num_seeds))]
-    measured = [judge.features(one.images) for one in sampled]
-    scores = measure(measured, reals.features, judge.features.name)
+    reals, params, network = judge.reals, judge.params, judge.features.name
+    seeds = range(params.num_seeds)
+    jobs = progress([(split, k) for split in PURPOSE for k in seeds])
+    drawn: dict[str, list[Samples]] = {split: [] for split in PURPOSE}
+    views: dict[str, list[Values]] = {split: [] for split in PURPOSE}
+    for split, k in jobs:
+        drawn[split].append(sample_model(denoiser, judge, split, k))
+        views[split].append(judge.views[split](drawn[split][-1].drawn, k))
+    sampled = drawn["test"]
+    measured = [one.drawn.features for one in sampled]
+    scores = view_scores(views["test"], network) + view_scores(views["tune"], network, "tune")
+    scores += measure(measured, reals.test.features, network)
     labels = [one.labels for one in sampled if one.labels is not None]
-    if reals.labels is not None and labels:
-        scores += measure_classes(
-            measured, labels, reals.features["test"], reals.labels, judge.features.name
-        )
-    fakes = [one.latents for one in sampled]
-    scores += two_sample_test(reals.latents, reals.groups, fakes, params, seed, device)
+    if reals.test.labels is not None and labels:
+        of_test = reals.test.features, reals.test.labels
+        scores += measure_classes(measured, labels, *of_test, network)
     nearest = [float(one.distances.median()) / reals.nearest for one in sampled]
     scores += score_all({MEMORISATION: nearest})
-    test = reals.latents[0]
-    of_test = None if judge.classes is None else judge.classes.labels["test"][: len(test)]
-    losses = held_out(judge.criterion, denoiser, test, seed, params.batch_size, labels=of_test)
+    test = judge.test_latents
+    known = None if judge.classes is None else judge.classes.labels["test"][: len(test)]
+    losses = held_out(judge.criterion, denoiser, test, judge.seed, params.batch_size, labels=known)
     scores += score_all({NOISE_LOSS: [losses["noise_loss"]]})
     if discriminator is not None:
         size = params.batch_size
-        judged = [viability(discriminator, one.latents, one.labels, size) for one in sampled]
+        judged = [viability(discriminator, s.drawn.latents, s.labels, size) for s in sampled]
         scores += score_all({VIABILITY: [float(found.mean()) for found in judged]})
         sampled[0] = replace(sampled[0], viability=judged[0])
-    scores += null_errors(len(reals.groups), params.num_samples)
+    scores += null_errors(len(reals.test.groups), reals.count)
     return Scores(name, tuple(scores)), sampled[0]

@@ -7,10 +7,10 @@ import torch
 from advloop.evaluation.scores import Metric
 from advloop.params.evaluation import NEIGHBOURS
 
-PRECISION = Metric("precision", "precision", better="higher", listed="table")
+PRECISION = Metric("precision", "precision", better="higher")
 DENSITY = Metric("density", "density", better="higher")
 RECALL = Metric("recall", "recall", better="higher")
-COVERAGE = Metric("coverage", "coverage", better="higher", listed="table")
+COVERAGE = Metric("coverage", "coverage", better="higher")
 
 
 def radii(x: torch.Tensor) -> torch.Tensor:

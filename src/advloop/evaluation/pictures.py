@@ -35,12 +35,12 @@ def save_gallery(
     scale: float,
 ) -> None:
     """All pictures of a model, and their facts. train, files, scale: as in ``nearest_pairs``."""
-    save_samples(folder, samples.images)
+    save_samples(folder, samples.drawn.images)
     pairs, near = nearest_pairs(samples, train, files, codec, scale)
     save_grid(folder / gallery.NEIGHBOURS, pairs, columns=len(near))
     judged = None
     if samples.viability is not None:
-        extremes, judged = extreme_samples(samples.images, samples.viability)
+        extremes, judged = extreme_samples(samples.drawn.images, samples.viability)
         save_grid(folder / gallery.VIABILITY, extremes, columns=len(judged.most))
     save_facts(folder, Facts(near, judged))
 
@@ -61,7 +61,7 @@ def nearest_pairs(
         Neighbour(files[int(rows[k]) % len(files)], round(float(distances[k]) / scale, 4))
         for k in order
     ]
-    return np.concatenate([samples.images[order.numpy()], beside]), pairs
+    return np.concatenate([samples.drawn.images[order.numpy()], beside]), pairs
 
 
 def extreme_samples(images: Images, viability: torch.Tensor) -> tuple[Images, Viability]:

@@ -6,19 +6,24 @@ what fits into a patch of the coarsest.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
 from advloop.core.random import batches, generator
+from advloop.evaluation.kernels import Measured, rows_without
+from advloop.evaluation.scores import Metric
 from advloop.models.codec import to_pixels
 
 Images = npt.NDArray[np.uint8]
 
+PIXELS = Metric("pixels", "pixels", better="lower", listed="table")
 PATCH = 7  # pixels a side
 PATCHES = 64  # of each image
-DIRECTIONS = 256
+DIRECTIONS = 128
 COARSEST = 16  # pixels a side of the last level
 BATCH = 256  # images at once; bounds memory, changes no value
 SCALE = 1000.0  # as Karras et al. print it
@@ -77,33 +82,59 @@ class PixelView:
     """Distances of sets of images from one set of real ones (Karras et al. 2018, section 5).
 
     Patches of both are standardised by the mean and deviation of each channel in the real ones, so
-    that a shift of colours counts; Karras et al. use each set's own. All sets have as many images:
-    the distance of two samples of one distribution falls as they grow.
+    that a shift of colours counts; Karras et al. use each set's own. The distance of two samples of
+    one distribution falls as they grow, so sets that are compared have to be equally large.
     """
 
-    def __init__(self, real: Images, seed: int) -> None:
-        """real: (N, S, S, 3), S at least PATCH."""
-        self.count, self.seed = len(real), seed
-        self.shifts, self.scales, self.sorted = [], [], []
-        self.directions = torch.randn(
+    def __init__(self, real: Images, groups: Sequence[Hashable], seed: int) -> None:
+        """real: (N, S, S, 3) of ``groups`` (N,), S at least PATCH."""
+        self.seed = seed
+        self.masks = [mask.repeat_interleave(PATCHES) for mask in rows_without(groups)]
+        directions = torch.randn(
             3 * PATCH**2, DIRECTIONS, generator=generator(seed, "swd", "directions")
         )
-        self.directions /= self.directions.norm(dim=0)
+        self.directions = directions / directions.norm(dim=0)
+        self.shifts, self.scales = [], []
+        self.sorted: list[tuple[torch.Tensor, torch.Tensor]] = []
         for level in descriptors(real, generator(seed, "swd", "real")):
             self.shifts.append(level.mean((0, 2, 3), keepdim=True))
             self.scales.append(level.std((0, 2, 3), keepdim=True).clamp_min(1e-6))
-            self.sorted.append(self._project(level, len(self.shifts) - 1))
+            values, order = self._project(level, len(self.shifts) - 1).sort(1)
+            self.sorted.append((values, order))
 
     def _project(self, level: torch.Tensor, number: int) -> torch.Tensor:
-        """Sorted projections (rows, DIRECTIONS)."""
+        """Projections (DIRECTIONS, rows)."""
         values = ((level - self.shifts[number]) / self.scales[number]).flatten(1)
-        return (values @ self.directions).sort(0).values
+        projected: torch.Tensor = (values @ self.directions).T.contiguous()
+        return projected
 
-    def levels(self, images: Images) -> list[float]:
-        """The distance of as many images (N, S, S, 3) at each level, fine to coarse; times 1000."""
-        assert len(images) == self.count
+    def levels(self, images: Images) -> list[Measured]:
+        """The distance of images (M, S, S, 3) at each level, fine to coarse, × 1000."""
         found = descriptors(images, generator(self.seed, "swd", "images"))
-        return [
-            SCALE * float((self._project(level, k) - self.sorted[k]).abs().mean())
-            for k, level in enumerate(found)
-        ]
+        measured = []
+        for number, level in enumerate(found):
+            ours = self._project(level, number).sort(1).values
+            theirs, order = self.sorted[number]
+            parts = (theirs[mask[order]].unflatten(0, (DIRECTIONS, -1)) for mask in self.masks)
+            without = tuple(SCALE * wasserstein(ours, part) for part in parts)
+            measured.append(Measured(SCALE * wasserstein(ours, theirs), without))
+        return measured
+
+
+def wasserstein(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Mean over directions of the Wasserstein-1 distance of sorted values x (K, M) and y (K, N).
+
+    Of sets of different sizes, the larger is read at the quantiles of the smaller.
+    """
+    count = min(x.shape[1], y.shape[1])
+    return float((_at_quantiles(x, count) - _at_quantiles(y, count)).abs().mean())
+
+
+def _at_quantiles(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Sorted values (K, N) at the middles of ``count`` equal shares, linear in between."""
+    size = values.shape[1]
+    if size == count:
+        return values
+    places = (torch.arange(count) + 0.5) * (size / count) - 0.5
+    below = places.floor().long().clamp(0, size - 2)
+    return torch.lerp(values[:, below], values[:, below + 1], places - below)

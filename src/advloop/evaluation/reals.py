@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.evaluation.neighbours import nearest_rows
+from advloop.evaluation.views import RealSet
 
 FILE = "reals.pt"
 COPY = 1e-3  # two latents are the same below this distance over sqrt(D)
@@ -20,18 +20,16 @@ COPY = 1e-3  # two latents are the same below this distance over sqrt(D)
 
 @dataclass(frozen=True)
 class Reals:
-    """features: by split, ``tune`` and ``test``, (N, D).
+    """test: what scores are reported against; tune: what selects. They share no group.
 
-    latents: (V, N, C, H, W), the test images in V variants of the training set's augmentation,
-    the first without change; groups: (N,). nearest: the median distance of the first variant to
-    the nearest training latent. labels: (N,) classes of features["test"], or None.
+    count: how many images every measured set has. nearest: the median distance of the test
+    latents to the nearest training latent.
     """
 
-    features: Mapping[str, torch.Tensor]
-    latents: torch.Tensor
-    groups: Sequence[str]
+    test: RealSet
+    tune: RealSet
+    count: int
     nearest: float
-    labels: torch.Tensor | None = None
 
 
 def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int) -> float:
@@ -51,35 +49,56 @@ def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int
 
 
 def save_reals(path: Path, reals: Reals) -> None:
-    """Write all but the latents, which are those of stage encode_dataset."""
-    content = {"features": dict(reals.features), "groups": list(reals.groups)}
-    labels = {} if reals.labels is None else {"labels": reals.labels}
-    save_torch(path, content | {"nearest": reals.nearest} | labels)
+    content: dict[str, Any] = {"count": reals.count, "nearest": reals.nearest}
+    save_torch(path, content | {"test": _content(reals.test), "tune": _content(reals.tune)})
 
 
-def load_reals(path: Path, latents: torch.Tensor) -> Reals:
-    """What ``save_reals`` wrote, with latents (V * N, C, H, W), variant by variant.
+def _content(part: RealSet) -> dict[str, Any]:
+    content = {
+        "images": torch.from_numpy(part.images),
+        "features": part.features,
+        "groups": list(part.groups),
+        "latent_statistics": part.latent_statistics.cpu(),
+        "image_statistics": part.image_statistics.cpu(),
+    }
+    return content | ({} if part.labels is None else {"labels": part.labels})
 
-    UserError if the file is damaged or belongs to other latents.
-    """
+
+def load_reals(path: Path) -> Reals:
+    """What ``save_reals`` wrote; UserError if the file is damaged."""
 
     def build(content: dict[str, Any]) -> Reals:
-        features, groups = content["features"], content["groups"]
-        for split in ("tune", "test"):
-            if features[split].ndim != 2 or features[split].dtype != torch.float32:
-                raise ValueError(f"its features of {split} are not (N, D) float32")
-        if not all(isinstance(group, str) for group in groups):
-            raise TypeError("its groups have no names")
-        if len(features["test"]) != len(groups):
-            raise ValueError(
-                f"it has features of {len(features['test'])} images, not {len(groups)}"
-            )
         if not 0 < content["nearest"] < math.inf:
             raise ValueError(f"nearest={content['nearest']} must be positive")
-        labels = content.get("labels")
-        if labels is not None and (labels.dtype != torch.int64 or labels.shape != (len(groups),)):
-            raise ValueError(f"its labels are not (N,) int64 for {len(groups)} images")
-        variants = latents.unflatten(0, (-1, len(groups)))
-        return Reals(features, variants, groups, content["nearest"], labels)
+        if not isinstance(content["count"], int) or content["count"] < 1:
+            raise ValueError(f"count={content['count']} must be a whole number of images")
+        test, tune = (_build(content[split], split) for split in ("test", "tune"))
+        return Reals(test, tune, content["count"], content["nearest"])
 
     return load_model(path, "set of evaluation reals", build)
+
+
+def _build(content: dict[str, Any], split: str) -> RealSet:
+    images, groups = content["images"], content["groups"]
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != torch.uint8:
+        raise ValueError(f"its images of {split} are not (N, S, S, 3) uint8")
+    if not all(isinstance(group, str) for group in groups):
+        raise TypeError(f"its groups of {split} have no names")
+    for name, rows in (("features", 2), ("latent_statistics", 3), ("image_statistics", 3)):
+        if content[name].ndim != rows or content[name].dtype != torch.float32:
+            raise ValueError(f"its {name} of {split} are not float32 in {rows} dimensions")
+    sizes = [len(groups), len(content["features"])]
+    sizes += [content[name].shape[1] for name in ("latent_statistics", "image_statistics")]
+    if set(sizes) != {len(images)}:
+        raise ValueError(f"it has {len(images)} images of {split}, but {min(sizes)} rows of others")
+    labels = content.get("labels")
+    if labels is not None and (labels.dtype != torch.int64 or labels.shape != (len(groups),)):
+        raise ValueError(f"its labels of {split} are not (N,) int64 for {len(groups)} images")
+    return RealSet(
+        images.numpy(),
+        content["features"],
+        groups,
+        content["latent_statistics"],
+        content["image_statistics"],
+        labels,
+    )

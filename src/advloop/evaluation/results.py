@@ -1,41 +1,41 @@
-"""All scores of a run, their paired changes, and the choice of the best model."""
+"""All scores of a run, as its stages wrote them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.evaluation.exam_report import EXAM, Report, read_report
 from advloop.evaluation.scores import (
-    DECIMALS,
     FILE,
-    Score,
     Scores,
-    mean_and_interval,
     read_numbers,
     read_scores,
 )
 
 REALS, AUTOENCODER = "reals", "autoencoder"
-KID, GAP = "kid", "critic_gap"
-JUDGED_BY = (KID, GAP)  # lower is better in both
+GAP = "critic_gap"
+VIEWS = ("pixels", "layout", "kid", GAP, "image_critic_gap")  # lower is better in all
 
 
 @dataclass(frozen=True)
 class Results:
     """reals: the floor, real images against others. autoencoder: the bound, reconstructions.
 
-    models: the base model, then each round's. training: by round, the metrics of train_disc
-    (``disc_``) and train_diffusion (``diffusion_``).
+    models: the base model, then each round's. exam: of the views, with this base model. training:
+    by round, the metrics of train_disc (``disc_``) and train_diffusion (``diffusion_``). smallest:
+    evaluate.smallest_change, a share of the way from the base model to the bound.
     """
 
     reals: Scores
     autoencoder: Scores
     models: tuple[Scores, ...]
+    exam: Report
     training: Mapping[str, Mapping[str, float]]
+    smallest: float
 
     @property
     def base(self) -> Scores:
@@ -50,7 +50,7 @@ class Results:
         return next(scores for scores in self.models if scores.model == name)
 
 
-def read_results(reals: Path, base: Path, rounds: Sequence[Round]) -> Results:
+def read_results(reals: Path, base: Path, rounds: Sequence[Round], smallest: float) -> Results:
     """Read what the evaluations wrote.
 
     reals: folder of the floor and the bound; base: of the base model. UserError if a file is
@@ -72,7 +72,9 @@ def read_results(reals: Path, base: Path, rounds: Sequence[Round]) -> Results:
         _read(reals / f"{REALS}.json", REALS),
         _read(reals / f"{AUTOENCODER}.json", AUTOENCODER),
         (first, *(_read_model(one.evaluation / FILE, one.name, like=first) for one in rounds)),
+        _read_exam(reals / EXAM),
         training,
+        smallest,
     )
 
 
@@ -83,18 +85,28 @@ def _read(path: Path, name: str) -> Scores:
     return scores
 
 
+def _read_exam(path: Path) -> Report:
+    report = read_report(path)
+    if missing := set(VIEWS) ^ set(report.figures):
+        raise UserError(
+            f"{path}: does not fit the views ({min(missing)}); remake it with `dvc repro`"
+        )
+    return report
+
+
 def _read_model(path: Path, name: str, like: Scores | None = None) -> Scores:
     """The scores of a model, whose changes can be paired with those of ``like``."""
     scores = _read(path, name)
-    for metric, split in ((KID, "tune"), *((metric, "test") for metric in JUDGED_BY)):
-        own = scores.find(metric, split)
-        label = metric if split == "test" else f"{split} {metric}"
+    for view, split in ((view, split) for split in ("test", "tune") for view in VIEWS):
+        own = scores.find(view, split)
+        label = view if split == "test" else f"{split} {view}"
         if own is None or len(own.values) < 2:
             raise UserError(f"{path}: {name} has no {label} by seed; remake it with `dvc repro`")
-        other = own if like is None else like.get(metric, split)
+        other = own if like is None else like.get(view, split)
         for what, here, there in (
             ("scores", own.name, other.name),
             ("sampling seeds", len(own.values), len(other.values)),
+            ("groups of reals", len(own.without), len(other.without)),
         ):
             if here != there:
                 raise UserError(
@@ -107,29 +119,3 @@ def _read_model(path: Path, name: str, like: Scores | None = None) -> Scores:
 def index_of(name: str) -> int:
     """The i of ``iter_i``; -1 for the base model."""
     return -1 if name == BASE else int(name.removeprefix("iter_"))
-
-
-def select(models: Sequence[Scores]) -> str:
-    """The model with the lowest KID on the tune images (the first, if tied).
-
-    All reported scores use other images. The lowest mean wins, however small its lead.
-    """
-    return min(models, key=lambda scores: scores.get(KID, "tune").mean).model
-
-
-def change(before: Scores, after: Scores, metric: str) -> tuple[float, float]:
-    """Mean change of a metric from one model to another, and half its 95 % interval.
-
-    Paired by sampling seed: both models' samples start from the same noise.
-    """
-    pairs: tuple[Score, Score] = before.get(metric), after.get(metric)
-    values = [[round(value, DECIMALS) for value in score.values] for score in pairs]
-    return mean_and_interval([late - early for early, late in zip(*values, strict=True)])
-
-
-def changes(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
-    """By round and score: the change against the model that the round started from."""
-    return {
-        after.model: {after.get(metric).name: change(before, after, metric) for metric in JUDGED_BY}
-        for before, after in pairwise(results.models)
-    }

@@ -6,6 +6,7 @@ direction, so that a new metric appears in every table without further code.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ FILE = "scores.json"
 LISTED = ("table", "page", "file")
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 LARGEST = 1e300  # JSON's whole numbers may exceed any float
-DECIMALS = 6  # of every mean and interval: finer than any interval here
+DECIMALS = 6  # of every mean and interval in files: finer than any interval here
+SHOWN = 2  # the most decimals in tables
 
 # two-sided 95 % quantiles of Student's t by degrees of freedom
 STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
@@ -34,10 +36,32 @@ def student_t(freedom: int) -> float:
     return STUDENT_T.get(freedom, z + first + second + third)
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval (Student's t) over independent values."""
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return statistics.fmean(values), student_t(len(values) - 1) * error
+def mean_and_interval(
+    values: Sequence[float], without: Sequence[float] = ()
+) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval (Student's t).
+
+    values: independent ones, by sampling or training seed. without: the same mean without each
+    group of the reals in turn; its jackknife variance (Efron & Stein 1981) adds what depends on
+    the choice of these groups. The degrees of freedom are Welch & Satterthwaite's.
+    """
+    parts = [(statistics.variance(values) / len(values), len(values) - 1)]
+    if len(without) > 1:
+        others = len(without) - 1
+        parts.append((others * statistics.pvariance(without), others))
+    total = sum(variance for variance, _ in parts)
+    if not total:
+        return statistics.fmean(values), 0.0
+    freedom = total**2 / sum(variance**2 / count for variance, count in parts)
+    return statistics.fmean(values), student_t(math.floor(freedom + 1e-9)) * total**0.5
+
+
+def with_interval(mean: float, half: float | None) -> str:
+    """``mean ± half`` with two digits of half, in at most SHOWN decimals; half is rounded up."""
+    if half is None:
+        return f"{mean:.{SHOWN}f}"
+    places = min(SHOWN, max(0, 1 - math.floor(math.log10(half)))) if half else SHOWN
+    return f"{mean:.{places}f} ± {math.ceil(half * 10**places - 1e-9) / 10**places:.{places}f}"
 
 
 @dataclass(frozen=True)
@@ -58,13 +82,15 @@ class Metric:
 class Score:
     """One metric of one model. values: one for each sampling seed, or a single one.
 
-    features: the network whose features were compared, or "". split: of the real images.
+    features: the network whose features were compared, or "". split: of the real images. without:
+    the mean of the values without each group of the reals in turn, or ().
     """
 
     metric: Metric
     values: tuple[float, ...]
     features: str = ""
     split: str = "test"
+    without: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,15 +110,17 @@ class Score:
 
     @property
     def half(self) -> float | None:
-        """Half the 95 % interval of the mean over sampling seeds; None for a single value."""
+        """Half the 95 % interval of the mean; None for a single value.
+
+        Over sampling seeds and, if ``without`` is known, over the groups of the reals.
+        """
         if len(self.values) < 2:
             return None
-        return round(mean_and_interval(self.values)[1], DECIMALS)
+        return round(mean_and_interval(self.values, self.without)[1], DECIMALS)
 
-    def text(self, decimals: int = 4) -> str:
+    def text(self) -> str:
         """``mean ± half``."""
-        half = "" if self.half is None else f" ± {self.half:.{decimals}f}"
-        return f"{self.mean:.{decimals}f}{half}"
+        return with_interval(self.mean, self.half)
 
 
 @dataclass(frozen=True)
@@ -124,7 +152,7 @@ class Scores:
 
     def describe(self) -> str:
         """All scores in one line."""
-        return ", ".join(f"{score.name}={score.text(DECIMALS)}" for score in self.scores)
+        return ", ".join(f"{score.name}={score.text()}" for score in self.scores)
 
 
 def score_all(
@@ -163,12 +191,12 @@ def _read_score(row: Mapping[str, Any]) -> Score:
         raise TypeError("a name is not a text")
     if metric.better not in ARROWS or metric.listed not in LISTED:
         raise ValueError(f"{metric.name}: better={metric.better}, listed={metric.listed}")
-    values = tuple(row["values"])
+    values, without = tuple(row["values"]), tuple(row["without"])
     if not values:
         raise ValueError(f"{metric.name} has no value")
-    for value in values:
+    for value in (*values, *without):
         require_number(metric.name, value)
-    return Score(metric, values, row["features"], row["split"])
+    return Score(metric, values, row["features"], row["split"], without)
 
 
 def require_number(name: str, value: Any) -> None:

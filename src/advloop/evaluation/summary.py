@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from advloop.core.rounds import BASE
+from advloop.evaluation.agreement import rounds, select
+from advloop.evaluation.exam_report import GARBAGE
 from advloop.evaluation.results import (
     AUTOENCODER,
-    JUDGED_BY,
     REALS,
+    VIEWS,
     Results,
-    changes,
     index_of,
-    select,
 )
-from advloop.evaluation.scores import DECIMALS, Score, Scores, names
+from advloop.evaluation.scores import DECIMALS, Score, Scores, names, with_interval
 
 TITLES = {
     REALS: "real against real (floor)",
@@ -28,21 +28,23 @@ VIABILITY = "viability_score"
 def summary(results: Results) -> dict[str, Any]:
     """What ``dvc metrics`` shows: ``held_out`` scores of all models, then ``training``.
 
-    held_out.final is the selected model, held_out.final.iteration its number (-1: the base
-    model). Each round also has its paired changes, change_{score} with _ci95.
+    exam has 1 for each view that passes, and 0 for the others. held_out.final is the selected
+    model, held_out.final.iteration its number (-1: the base model). Each round also has its paired
+    changes, change_{score} with _ci95.
     """
-    final = select(results.models)
+    final = select(results)
     held_out: dict[str, dict[str, float]] = {one.model: one.flat() for one in results.all}
     held_out["final"] = held_out[final] | {"iteration": index_of(final)}
-    for model, found in changes(results).items():
-        for name, (mean, half) in found.items():
-            column = f"change_{name}"
+    for model, found in rounds(results).items():
+        for one in found:
+            column = f"change_{results.base.get(one.view).name}"
             held_out[model] |= {
-                column: round(mean, DECIMALS),
-                f"{column}_ci95": round(half, DECIMALS),
+                column: round(one.change, DECIMALS),
+                f"{column}_ci95": round(one.half, DECIMALS),
             }
     return {
         "held_out": held_out,
+        "exam": {view: int(view in results.exam.valid) for view in VIEWS},
         "training": {model: dict(found) for model, found in results.training.items()},
     }
 
@@ -53,14 +55,14 @@ def rounds_csv(results: Results) -> str:
     The scores that models are judged by, each with its interval and its floor, then the
     viability. Missing values stay empty.
     """
-    heads = (f"{metric},{metric}_ci95,{metric}_floor" for metric in JUDGED_BY)
+    heads = (f"{view},{view}_ci95,{view}_floor" for view in VIEWS)
     lines = [f"iteration,{','.join(heads)},{VIABILITY}"]
     for model in results.models:
         cells = [str(index_of(model.model))]
-        for metric in JUDGED_BY:
+        for view in VIEWS:
             flat = model.flat()
-            name = model.get(metric).name
-            floor = results.reals.find(metric)
+            name = model.get(view).name
+            floor = results.reals.find(view)
             cells += [str(flat[name]), str(flat[f"{name}_ci95"])]
             cells.append("" if floor is None else str(floor.mean))
         viability = model.find(VIABILITY)
@@ -78,7 +80,21 @@ def cell(scores: Scores, wanted: Score) -> str:
 def accuracy(results: Results, model: str) -> str:
     """The validation accuracy of a round's discriminator; "" for any other model."""
     found = results.training.get(model, {}).get(ACCURACY)
-    return "" if found is None else f"{found:.4f}"
+    return "" if found is None else f"{found:.2f}"
+
+
+def exam_rows(results: Results) -> list[tuple[str, ...]]:
+    """What the views make of real images, of the bound, of the base model and of garbage.
+
+    A title, then one value a view; those that passed the exam are not marked here.
+    """
+    exam = results.exam
+    rows = {TITLES[REALS]: exam.clean, TITLES[AUTOENCODER]: exam.bound, TITLES[BASE]: exam.samples}
+    rows |= {row.case: row.values[0] for row in exam.rows if row.kind == GARBAGE}
+    return [
+        (title, *(with_interval(values[view], None) for view in VIEWS))
+        for title, values in rows.items()
+    ]
 
 
 def markdown_table(results: Results) -> str:

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from advloop.evaluation.results import GAP, KID, Results, changes, select
+from advloop.evaluation.agreement import rounds, select
+from advloop.evaluation.results import VIEWS, Results
+from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import markdown_table
 from advloop.export.pipeline import AUTOENCODER, Export
 from advloop.models.folders import CLASSES
@@ -75,14 +77,14 @@ def pipeline_code(model: Export, steps: int) -> str:
 
 def lineage(results: Results, imported: bool) -> list[str]:
     """A line for each model of the run, in order. imported: the base model was."""
-    chosen, found = select(results.models), changes(results)
+    chosen, found = select(results), rounds(results)
     origin = "imported" if imported else "trained by the run"
     lines, before = [], ""
     for scores in results.models:
         name = scores.model
         if before:
             moved = ", ".join(
-                f"{score} {mean:+.4f} ± {half:.4f}" for score, (mean, half) in found[name].items()
+                f"{one.title} {with_interval(one.change, one.half)}" for one in found[name]
             )
             origin = f"a round from `{before}`, which changed test scores by {moved}"
         lines.append(f"- `{name}`: {origin}" + (" — **this model**" if name == chosen else ""))
@@ -90,12 +92,15 @@ def lineage(results: Results, imported: bool) -> list[str]:
     return lines
 
 
+def _chosen_by(results: Results) -> str:
+    valid = [results.base.get(view).metric.title for view in results.exam.valid]
+    return ", ".join(valid) or "default, since no view passed the exam of the run"
+
+
 def _front_matter(results: Results, source: str, *, classes: bool) -> list[str]:
-    scores = results.model(select(results.models))
+    scores = results.model(select(results))
     flat = scores.flat()
-    metrics = [
-        {"type": name, "value": flat[name]} for name in (scores.get(m).name for m in (KID, GAP))
-    ]
+    metrics = [{"type": name, "value": flat[name]} for name in (scores.get(m).name for m in VIEWS)]
     task = "class-conditional-image-generation" if classes else UNCONDITIONAL
     entry = {
         "task": {"type": task},
@@ -155,9 +160,9 @@ def model_card(
     lines += [
         "## Scores",
         "",
-        f"This model is `{select(results.models)}`, which has the lowest KID on images kept for "
-        "that choice. The scores are on other images; ± is half the 95 % interval over sampling "
-        "seeds.",
+        f"This model is `{select(results)}`. It was chosen by {_chosen_by(results)}, on images and "
+        "samples kept for that choice. The scores are on others; ± is half the 95 % interval over "
+        "sampling seeds and over groups of the images.",
         "",
         markdown_table(results),
         "",

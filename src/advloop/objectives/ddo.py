@@ -9,6 +9,7 @@ through any discriminator network.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -19,7 +20,7 @@ from advloop.params.section import Section
 if TYPE_CHECKING:
     import torch
 
-    from advloop.diffusion.batch import Batch, Objective, Terms
+    from advloop.diffusion.batch import Batch, Objective, Rows, Terms
 
 
 class DdoParams(Section):
@@ -52,8 +53,11 @@ def fake_weights(batch: Batch) -> torch.Tensor:
 
     It was trained on most of these fakes, so it is surer of them than of new ones.
     """
-    fakeness = batch.logits(batch.x0).detach().neg().sigmoid()
-    return fakeness / fakeness.mean().clamp(min=1e-6)
+
+    def weigh(rows: Rows) -> torch.Tensor:
+        return replace(batch, labels=rows.labels).logits(rows.x0).detach().neg().sigmoid()
+
+    return batch.relative_weights("fakeness", weigh)
 
 
 def make_ddo(params: DdoParams) -> Objective:

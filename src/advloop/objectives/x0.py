@@ -14,7 +14,7 @@ from advloop.params.training import AlphaBar
 if TYPE_CHECKING:
     import torch
 
-    from advloop.diffusion.batch import Batch, Objective, Terms
+    from advloop.diffusion.batch import Batch, Objective, Rows, Terms
 
 MAX_SNR = 5.0  # gamma of Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting"
 
@@ -91,8 +91,8 @@ def logits_of_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
 
     A noise-conditioned discriminator sees them re-noised (Sauer et al. 2024, section 3.2) to
     timesteps above the gate, as in its own training. Each prediction takes the noise and the
-    scaled timestep of its neighbour in the batch. The batch is in random order, so this needs
-    no further random numbers.
+    scaled timestep of the sample before it. Samples are in random order, so this needs no
+    further random numbers.
     """
     from advloop.diffusion.process import add_noise, timestep_limit
 
@@ -100,8 +100,9 @@ def logits_of_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
     if not getattr(batch.discriminator, "noise_conditioned", False):
         return batch.logits(predictions)
     limit = timestep_limit(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
-    timesteps = batch.timesteps.roll(1) * limit // len(batch.alphas_cumprod)
-    noisy = add_noise(predictions, batch.eps.roll(1, 0), timesteps, batch.alphas_cumprod)
+    eps, timesteps = batch.noise_before()
+    timesteps = timesteps * limit // len(batch.alphas_cumprod)
+    noisy = add_noise(predictions, eps, timesteps, batch.alphas_cumprod)
     return batch.logits(noisy, timesteps)
 
 
@@ -117,15 +118,17 @@ def make_x0(params: X0Params) -> Objective:
     from torch.nn import functional as F
 
     def x0(batch: Batch) -> tuple[torch.Tensor, Terms]:
+        def weigh(rows: Rows) -> torch.Tensor:
+            return prediction_weights(batch.alphas_cumprod, rows.timesteps, params.min_alpha_bar)
+
         noise_loss = batch.noise_loss()
-        weights = prediction_weights(batch.alphas_cumprod, batch.timesteps, params.min_alpha_bar)
-        weights = weights / weights.sum().clamp(min=1e-6)
+        weights = batch.relative_weights("predictions", weigh)
         logits = logits_of_predictions(batch, params.min_alpha_bar)
-        loss = (weights * F.softplus(-logits)).sum()
+        loss = (weights * F.softplus(-logits)).mean()
         terms = {
             "noise_loss": noise_loss.detach(),
             "discriminator_loss": loss.detach(),
-            "viability_score": (weights * logits.detach().sigmoid()).sum(),
+            "viability_score": (weights * logits.detach().sigmoid()).mean(),
         }
         if loss.requires_grad:
             terms["gradient_ratio"] = _gradient_norm(noise_loss, batch) / _gradient_norm(

@@ -18,6 +18,7 @@ from advloop.params.training import (
     GenerateParams,
     TrainDiffusionParams,
     TrainDiscParams,
+    TrainingParams,
 )
 
 
@@ -56,7 +57,10 @@ def check_params(params: Params) -> None:
     _check_discriminator(params, sections)
     _check_steps(params, sections)
     _check_betas(params, sections)
+    _check_prediction(params, sections)
     _check_fakes(params, sections)
+    _check_warmup(params, sections)
+    _check_gate(params, sections)
 
 
 def _check_source(params: Params, sections: Sections) -> None:
@@ -127,6 +131,17 @@ def _check_betas(params: Params, sections: Sections) -> None:
         raise params.fail("diffusion.beta_start", betas[0], f"exceeds beta_end={betas[1]}")
 
 
+def _check_prediction(params: Params, sections: Sections) -> None:
+    process = sections.diffusion
+    if process.loses_x0():
+        problem = (
+            f"tells nothing of an image at the end of diffusion.beta_schedule="
+            f"{process.beta_schedule}, where sampling begins; use v_prediction, or "
+            "diffusion.beta_schedule=linear"
+        )
+        raise params.fail("diffusion.prediction_type", process.prediction_type, problem)
+
+
 def _check_fakes(params: Params, sections: Sections) -> None:
     predicted = sections.train_disc.predicted_fraction
     replayed = sections.train_disc.replay_fraction
@@ -136,4 +151,29 @@ def _check_fakes(params: Params, sections: Sections) -> None:
             replayed,
             f"and train_disc.predicted_fraction={predicted} make more than {MAX_OTHER_FAKES} "
             "of the fakes together",
+        )
+
+
+def _check_warmup(params: Params, sections: Sections) -> None:
+    """The training itself checks it where the number of its latents is not known here."""
+    trainings: list[tuple[str, TrainingParams]] = [("train_diffusion", sections.train_diffusion)]
+    if sections.base.pretrained is None:
+        trainings.append(("base", sections.base))
+    for name, training in trainings:
+        rows = training.samples_per_epoch
+        if rows is not None and (problem := training.warmup_problem(rows)):
+            raise params.fail(f"{name}.warmup_steps", training.warmup_steps, problem)
+
+
+def _check_gate(params: Params, sections: Sections) -> None:
+    """Under x0, the discriminator judges predictions that are noised again down to the gate."""
+    gate, bound = params.at("objective.min_alpha_bar"), sections.train_disc.renoise_min_alpha_bar
+    if not sections.discriminator.noise_conditioned or not isinstance(gate, int | float):
+        return  # another objective, or a value that read_objective refuses
+    if gate < bound:
+        raise params.fail(
+            "objective.min_alpha_bar",
+            gate,
+            "has the discriminator judge latents noisier than it is trained on, down to train_disc."
+            f"renoise_min_alpha_bar={bound}; use the same value for both",
         )

@@ -33,6 +33,21 @@ class DiffusionParams(Section):
             end if self.beta_end is None else self.beta_end,
         )
 
+    def loses_x0(self) -> bool:
+        """Whether samples depend on a division by almost 0: epsilon and squaredcos_cap_v2.
+
+        The last beta of squaredcos_cap_v2 is capped at 0.999, so that alpha_bar ends at 2.4e-9
+        (T = 1000). There the input is epsilon, which a network can predict without any knowledge of
+        images, and x0 follows from it with 20,000 times its error. DDIM steps on from this x0 to an
+        alpha_bar of 0.004: an error of 1 % gives samples of deviation 12. Lin et al. 2024,
+        "Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.2: predict v.
+
+        Samplers could begin at a less noisy timestep instead, as those of Karras et al. 2022 do
+        (table 1, j0 of iDDPM), but diffusers' DDIMScheduler, with which others sample the exported
+        model, cannot. linear and scaled_linear end at 4e-5 and 5e-3, and fall towards that slowly.
+        """
+        return self.prediction_type == "epsilon" and self.beta_schedule == "squaredcos_cap_v2"
+
 
 class UNetParams(Section):
     # one entry per level, highest resolution first

@@ -22,3 +22,4 @@ class EvaluateParams(Section):
     critic_widths: list[PositiveInt]  # hidden layers of a fresh critic; [] is linear
     critic_epochs: PositiveInt  # one full batch each
     critic_learning_rate: PositiveFloat
+    smallest_change: Annotated[float, Field(gt=0, le=1)]  # worth naming, see docs/metrics.md

@@ -117,8 +117,15 @@ def _check_process(
 ) -> None:
     """Raise UserError if a value in ``theirs``, named as in DiffusionParams, is not ``ours``.
 
-    A beta of null is the usual one, so that naming the usual one makes no difference.
+    A beta of null is the usual one, so that naming the usual one makes no difference. A process
+    that ``check_params`` refuses is refused at once, instead of asking for it.
     """
+    if _loses_x0(theirs):
+        raise UserError(
+            f"{file}: {model} predicts epsilon with beta_schedule={theirs['beta_schedule']}, from "
+            "which this pipeline cannot sample; set base.pretrained to another U-Net, or to null "
+            "to train one"
+        )
     theirs = dict(theirs)
     wanted = {name: getattr(ours, name) for name in ("num_train_timesteps", *CHOICES)}
     if ours.beta_schedule == theirs.get("beta_schedule") and (betas := ours.betas()):
@@ -133,6 +140,14 @@ def _check_process(
                 f"({file}); set diffusion.{name}={their} in conf/config.yaml, or "
                 "base.pretrained=null to train one"
             )
+
+
+def _loses_x0(theirs: Mapping[str, Any]) -> bool:
+    named = {name: theirs[name] for name in DiffusionParams.model_fields if name in theirs}
+    try:
+        return DiffusionParams.model_validate(named).loses_x0()
+    except ValueError:  # no process of this pipeline: one of its values is not ours
+        return False
 
 
 def _same(our: object, their: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -22,6 +23,20 @@ class TrainingParams(Section):
     ema_decay: Annotated[float, Field(ge=0, le=0.99999)]
     grad_clip: PositiveFloat  # largest global gradient norm
     eval_interval: PositiveInt  # epochs between two validations
+
+    def total_steps(self, rows: int) -> int:
+        """Optimizer steps of the whole training. rows: the number of training latents."""
+        return self.epochs * math.ceil((self.samples_per_epoch or rows) / self.batch_size)
+
+    def warmup_problem(self, rows: int) -> str | None:
+        """Why a training on ``rows`` latents cannot have this warm-up, or None if it can.
+
+        The learning rate would not reach ``learning_rate``, and the cosine after it never begin.
+        """
+        steps = self.total_steps(rows)
+        if self.warmup_steps < max(1, steps):
+            return None
+        return f"leaves nothing of the training, which has {steps} steps; use less, or more epochs"
 
 
 class BaseParams(TrainingParams):

@@ -33,16 +33,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A mean at a point, and the y of its interval's ends."""
+    """A row of a forest plot: a mean at x, the x of its interval's ends, and the row's y."""
 
-    at: Point
-    top: float
-    bottom: float
+    label: str
+    at: float
+    low: float
+    high: float
+    y: float
+    faint: bool
 
 
 @dataclass(frozen=True)
 class Chart:
-    """text: the chart in words. edges: x of the lines between rounds."""
+    """text: the chart in words. edges: x of the lines between rounds. zero: x of no change."""
 
     title: str
     text: str
@@ -51,6 +54,7 @@ class Chart:
     series: list[Series] = field(default_factory=list)
     whiskers: list[Whisker] = field(default_factory=list)
     edges: list[float] = field(default_factory=list)
+    zero: float | None = None
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -70,14 +74,17 @@ def short(value: float) -> str:
 
 
 class _Axis:
-    """The vertical axis: maps values to y."""
+    """Maps values to places between two ends: of the vertical axis, unless others are given."""
 
-    def __init__(self, values: Sequence[float]) -> None:
+    def __init__(
+        self, values: Sequence[float], first: float = HEIGHT - BOTTOM, last: float = TOP
+    ) -> None:
         self.values = nice_ticks(min(values), max(values))
+        self.first, self.last = first, last
 
     def __call__(self, value: float) -> float:
         low, high = self.values[0], self.values[-1]
-        return round(TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM), 2)
+        return round(self.first + (value - low) / (high - low) * (self.last - self.first), 2)
 
     def ticks(self) -> list[Tick]:
         return [Tick(self(value), short(round(value, 10))) for value in self.values]
@@ -125,20 +132,33 @@ def _in_words(name: str, curves: Mapping[str, Curve]) -> str:
     return f"{name}: {', '.join(moves) or 'no values'}."
 
 
-def interval_chart(title: str, values: Mapping[str, tuple[float, float]]) -> Chart:
-    """For each model, a mean and half its 95 % interval. The axis includes zero."""
-    ends = [mean + side * half for mean, half in values.values() for side in (-1, 1)]
-    axis = _Axis([0.0, *ends])
-    step = (WIDTH - LEFT - RIGHT) / len(values)
-    places = [round(LEFT + (k + 0.5) * step, 2) for k in range(len(values))]
-    words = ", ".join(f"{name} {short(m)} ± {short(h)}" for name, (m, h) in values.items())
+def forest_chart(title: str, values: Mapping[str, tuple[float, float, bool]]) -> Chart:
+    """A forest plot: for each label, a mean and half its 95 % interval, around a line at zero.
+
+    The third value says whether the row counts; the others are drawn faint.
+    """
+    ends = [mean + side * half for mean, half, _ in values.values() for side in (-1, 1)]
+    axis = _Axis([0.0, *ends], LEFT / 2, WIDTH - LEFT / 2)
+    step = (HEIGHT - TOP - BOTTOM) / len(values)
+    words = ", ".join(
+        f"{label} {short(mean)} ± {short(half)}{'' if counts else ' (does not count)'}"
+        for label, (mean, half, counts) in values.items()
+    )
     return Chart(
         title,
         f"{title}, with 95 % intervals: {words}.",
-        [Tick(x, name) for x, name in zip(places, values, strict=True)],
         axis.ticks(),
+        [],
         whiskers=[
-            Whisker((x, axis(mean)), axis(mean + half), axis(mean - half))
-            for x, (mean, half) in zip(places, values.values(), strict=True)
+            Whisker(
+                label,
+                axis(mean),
+                axis(mean - half),
+                axis(mean + half),
+                round(TOP + (k + 0.7) * step, 2),
+                not counts,
+            )
+            for k, (label, (mean, half, counts)) in enumerate(values.items())
         ],
+        zero=axis(0.0),
     )

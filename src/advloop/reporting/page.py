@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.evaluation.agreement import BETTER, WORSE, Finding
 from advloop.evaluation.gallery import FACTS, read_facts
-from advloop.evaluation.results import JUDGED_BY, KID, Results
-from advloop.evaluation.scores import names
-from advloop.evaluation.summary import TITLES, accuracy, cell
+from advloop.evaluation.results import VIEWS, Results
+from advloop.evaluation.scores import names, with_interval
+from advloop.evaluation.summary import TITLES, accuracy, cell, exam_rows
 from advloop.reporting import charts, pictures
 from advloop.reporting.curves import Curve, read_curves
 from advloop.reporting.template import render
-from advloop.reporting.verdict import BETTER, UNCLEAR, WORSE, Finding, Verdict, conclude
+from advloop.reporting.verdict import HELPED, HURT, Verdict, conclude
 from advloop.training.history import NO_TERMS
 
 DISCRIMINATOR_CURVES = {  # title: columns of training and of validation
@@ -30,7 +30,8 @@ TERMS = {  # any other term of an objective has its own name for a title
     "ddo_loss": "DDO loss",
     "viability_score": "Viability score of one-step predictions",
 }
-TONES = {BETTER: "better", WORSE: "worse", UNCLEAR: ""}
+TONES = {BETTER: "better", WORSE: "worse", HELPED: "better", HURT: "worse"}
+ARROW = " ↓"  # every view is better if it is lower
 
 
 def page(
@@ -55,9 +56,11 @@ def page(
         "report.html",
         run=_run(params),
         verdict=_verdict(verdict),
+        strips=pictures.comparison(reals, folders, verdict),
+        exam=_exam(results),
         metrics=_metrics(results, verdict.selected),
         rounds=_rounds(verdict),
-        intervals=_intervals(results),
+        changes=_changes(verdict),
         curves=_curves(rounds),
         samples=[
             pictures.reals(reals),
@@ -87,37 +90,49 @@ def _run(params: Mapping[str, Any]) -> dict[str, Any]:
     run = ("exp_name", "scale", "num_iterations", "seed")
     objective = params["objective"]
     role = "takes part in" if objective["uses_discriminator"] else "takes no part in"
-    return {name: params[name] for name in run} | {"objective": objective["name"], "role": role}
-
-
-def decimals(half: float) -> int:
-    """The decimals that leave three digits of half an interval, at most 4; 4 if it is 0."""
-    return min(4, max(0, 2 - math.floor(math.log10(half)))) if half else 4
+    data = {"data": params["data"]["source"], "objective": objective["name"], "role": role}
+    return {name: params[name] for name in run} | data
 
 
 def _finding(found: Finding) -> dict[str, str]:
-    places = decimals(found.half)
     return {
         "title": found.title,
-        "before": f"{found.before:.{places}f}",
-        "after": f"{found.after:.{places}f}",
-        "change": f"{found.change:+.{places}f} ± {found.half:.{places}f}",
+        "before": with_interval(found.before, None),
+        "after": with_interval(found.after, None),
+        "change": ("+" if found.change > 0 else "") + with_interval(found.change, found.half),
         "says": found.says,
-        "tone": TONES[found.says],
+        "tone": TONES.get(found.says, "") if found.valid else "",
+        "counts": "yes" if found.valid else "no",
     }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    says = {found.says for found in verdict.found}
-    helped = BETTER in says and verdict.selected != BASE
     return {
         "headline": verdict.headline,
-        "tone": TONES[WORSE if WORSE in says else BETTER if helped else UNCLEAR],
-        "found": [_finding(found) for found in verdict.found],
+        "reasons": verdict.reasons,
+        "tone": TONES.get(verdict.kind, ""),
+        "heads": ["view", "base model", "compared", "change", "says", "passed the exam"],
+        "rows": [
+            tuple(row[key] for key in ("title", "before", "after", "change", "says", "counts"))
+            for row in map(_finding, verdict.found)
+        ],
         "compared": TITLES.get(verdict.compared, verdict.compared),
         "selected": TITLES.get(verdict.selected, verdict.selected),
         "seeds": verdict.seeds,
         "warnings": verdict.warnings,
+    }
+
+
+def _exam(results: Results) -> dict[str, Any]:
+    exam = results.exam
+    titles = {view: results.base.get(view).metric.title for view in VIEWS}
+    return {
+        "images": exam.images,
+        "heads": ["images", *(f"{title}{ARROW}" for title in titles.values())],
+        "rows": exam_rows(results),
+        "failures": [
+            (titles[view], ", ".join(map(str, exam.failures(view))) or "nothing") for view in VIEWS
+        ],
     }
 
 
@@ -128,7 +143,7 @@ def _metrics(results: Results, selected: str) -> dict[str, Any]:
     rows = [(score.title, *(cell(one, score) for one in columns)) for score in scores]
     rows.append(("D accuracy", *(accuracy(results, one.model) for one in columns)))
     return {
-        "network": results.base.get(KID).features,
+        "network": results.base.get("kid").features,
         "heads": ["score", *(TITLES.get(one.model, one.model) for one in columns)],
         "rows": rows,
         "shaded": 1 + [one.model for one in columns].index(selected),
@@ -136,26 +151,30 @@ def _metrics(results: Results, selected: str) -> dict[str, Any]:
 
 
 def _rounds(verdict: Verdict) -> dict[str, Any]:
-    heads = ["round", "KID, change", "says", "critic gap, change", "says"]
-    rows = []
-    for name, found in verdict.rounds.items():
-        cells = map(_finding, found)
-        rows.append((name, *(part for f in cells for part in (f["change"], f["says"]))))
+    heads = ["round", *(found.title for found in verdict.found)]
+    rows = [
+        (name, *(f"{row['change']} ({row['says']})" for row in map(_finding, found)))
+        for name, found in verdict.rounds.items()
+    ]
     return {"heads": heads, "rows": rows}
 
 
-def _intervals(results: Results) -> list[charts.Chart]:
-    made = []
-    for metric in JUDGED_BY:
-        found = {one.model: one.find(metric) for one in results.all}
-        values = {
-            name: (score.mean, score.half)
-            for name, score in found.items()
-            if score is not None and score.half is not None
-        }
-        title = results.base.get(metric).metric.title
-        made.append(charts.interval_chart(f"{title[0].upper()}{title[1:]} by model", values))
-    return made
+def _changes(verdict: Verdict) -> list[charts.Chart]:
+    """Forest plots of the paired changes, as shares of the way from the base model to the bound."""
+    compared = {f"{verdict.compared} against the base model": verdict.found}
+    rounds = {f"{name} against the model before": found for name, found in verdict.rounds.items()}
+    return [
+        charts.forest_chart(
+            f"{title[0].upper()}{title[1:]}",
+            {
+                one.title: (one.change / one.way, one.half / one.way, one.valid)
+                for one in found
+                if one.way > 0
+            },
+        )
+        for title, found in (compared | rounds).items()
+        if any(one.way > 0 for one in found)
+    ]
 
 
 def _curves(rounds: Sequence[Round]) -> list[charts.Chart]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from advloop.core.errors import UserError
+from advloop.core.rounds import BASE
 from advloop.data.pictures import load_png
 from advloop.evaluation.gallery import NEIGHBOURS, SAMPLES, STRIP, VIABILITY, Neighbour, Viability
 from advloop.evaluation.summary import TITLES
+from advloop.reporting.verdict import Verdict
 
 GAP = 6  # white pixels between two rows
 WIDTH = 1000  # pixels that a row of images has at least
@@ -34,6 +37,18 @@ class Picture:
 def picture(path: Path) -> Picture:
     height, width, _ = load_png(path).shape
     return Picture(base64.b64encode(path.read_bytes()).decode(), width, height)
+
+
+def comparison(reals: Path, folders: Mapping[str, Path], verdict: Verdict) -> dict[str, Any]:
+    """Strips of real images, the base model and the model that the verdict compares with it."""
+    strips = {"real images": reals, TITLES[BASE]: folders[BASE]}
+    strips[verdict.compared] = folders[verdict.compared]
+    pixels = samples_picture(strips)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    data = base64.b64encode(file.getvalue()).decode()
+    alt = f"Rows of real test images, samples of the base model and samples of {verdict.compared}."
+    return {"picture": Picture(data, pixels.shape[1], pixels.shape[0]), "alt": alt}
 
 
 def samples_picture(strips: Mapping[str, Path]) -> npt.NDArray[np.uint8]:

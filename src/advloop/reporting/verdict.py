@@ -1,48 +1,48 @@
-"""The verdict on a run: whether its rounds helped, by how much, and what to beware of."""
+"""The verdict on a run: whether its rounds helped, or why nothing can be concluded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from advloop.core.rounds import BASE
-from advloop.evaluation.results import JUDGED_BY, KID, Results, change, changes, select
-from advloop.evaluation.scores import Scores
+from advloop.evaluation.agreement import (
+    BETTER,
+    ENOUGH,
+    SMALL,
+    UNCLEAR,
+    WORSE,
+    Finding,
+    agreed,
+    by_says,
+    compare,
+    rounds,
+    select,
+)
+from advloop.evaluation.exam_report import GARBAGE
+from advloop.evaluation.results import GAP, VIEWS, Results
+from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import ACCURACY
 from advloop.training.history import health_warning
 
-BETTER, WORSE, UNCLEAR = "better", "worse", "no change shown"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The change of a score between two models, paired by sampling seed. Lower is better.
-
-    half: half the 95 % interval of the change.
-    """
-
-    title: str
-    before: float
-    after: float
-    change: float
-    half: float
-
-    @property
-    def says(self) -> str:
-        if self.change < -self.half:
-            return BETTER
-        return WORSE if self.change > self.half else UNCLEAR
+HELPED, HURT, NO_CHANGE, NOTHING = "helped", "hurt", "no change", "nothing"
+# A critic's AUC above the first with a recall below the second: no overlap, nothing to compare.
+APART, NO_RECALL = 0.99, 0.01
+AUC, RECALL = "critic_auc", "recall"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """headline: one sentence. found: the changes from the base model to ``compared``, which is the
-    selected model, or the last one if the base model is selected. rounds: the changes from the
-    model before each round.
+    """kind: HELPED, HURT, NO_CHANGE or NOTHING. headline: one sentence; reasons: why nothing can
+    be concluded.
+
+    found: the changes from the base model to ``compared``, which is the selected model, or the
+    last one if the base model is selected. rounds: the changes from the model before each round.
     """
 
+    kind: str
     headline: str
+    reasons: list[str]
     selected: str
     compared: str
     found: list[Finding]
@@ -51,65 +51,74 @@ class Verdict:
     seeds: int
 
 
-def compare(before: Scores, after: Scores) -> list[Finding]:
-    """The changes of the scores that models are judged by."""
-    return [
-        Finding(
-            after.get(metric).metric.title,
-            before.get(metric).mean,
-            after.get(metric).mean,
-            *change(before, after, metric),
-        )
-        for metric in JUDGED_BY
-    ]
-
-
 def conclude(results: Results) -> Verdict:
     """The verdict on a run, which has at least one round."""
-    models = results.models
-    selected = select(models)
-    compared = models[-1].model if selected == BASE else selected
-    found = compare(results.base, results.model(compared))
-    return Verdict(
-        headline=_headline(selected, {finding.says for finding in found}),
-        selected=selected,
-        compared=compared,
-        found=found,
-        rounds={after.model: compare(before, after) for before, after in pairwise(models)},
-        warnings=_warnings(results, selected),
-        seeds=len(results.base.get(KID).values),
-    )
+    selected = select(results)
+    compared = results.models[-1].model if selected == BASE else selected
+    found, each = compare(results, results.base, results.model(compared)), rounds(results)
+    kind, sentence = _verdict(found, compared)
+    if reasons := obstacles(results):
+        kind, sentence = NOTHING, "The views cannot judge this base model."
+    headline = f"Nothing can be concluded. {sentence}" if kind == NOTHING else sentence
+    warnings, seeds = _warnings(results, each, selected), len(results.base.get(GAP).values)
+    return Verdict(kind, headline, reasons, selected, compared, found, each, warnings, seeds)
 
 
-def _headline(selected: str, says: set[str]) -> str:
-    if selected == BASE:
-        return "The rounds did not help: the base model is still the best."
-    if BETTER in says and WORSE in says:
-        return f"The rounds helped in part: {selected} is better in one score, worse in the other."
-    if BETTER in says:
-        return f"The rounds helped: {selected} is better than the base model."
-    if WORSE in says:
-        return f"The rounds made things worse: {selected} is worse than the base model."
-    return f"It is unclear whether the rounds helped: {selected} may only differ by chance."
+def obstacles(results: Results) -> list[str]:
+    """Why nothing could be concluded whatever the rounds did; empty if they can be judged."""
+    exam, base, lines = results.exam, results.base, []
+    titles = {view: base.get(view).metric.title for view in VIEWS}
+    ahead: dict[str, list[str]] = {}
+    for view in VIEWS:
+        for row in exam.failures(view):
+            if row.kind == GARBAGE:
+                ahead.setdefault(row.case, []).append(titles[view])
+    for case, views in ahead.items():
+        lines.append(f"the base model is behind garbage ({case}) in {_listed(views)}")
+    if len(exam.valid) < ENOUGH:
+        passed = _listed([titles[view] for view in exam.valid]) or "none"
+        lines.append(
+            f"of {len(VIEWS)} views, {passed} passed the exam of this run; {ENOUGH} are needed"
+        )
+    auc, recall = base.find(AUC), base.find(RECALL)
+    if auc and recall and auc.mean > APART and recall.mean < NO_RECALL:
+        lines.append(
+            f"critics tell the base model's samples from real ones at AUC {auc.mean:.3f}, and "
+            f"their recall is {recall.mean:.2f}"
+        )
+    return lines
 
 
-def worse_rounds(results: Results) -> list[str]:
-    """A line for each round that raised a score by more than half its paired 95 % interval."""
-    return [
-        f"{model} made {name} of the test images worse by {mean:.4f} ± {half:.4f} "
-        "(paired by sampling seed)"
-        for model, found in changes(results).items()
-        for name, (mean, half) in found.items()
-        if mean > half
+def _listed(texts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
+def _verdict(found: Sequence[Finding], compared: str) -> tuple[str, str]:
+    """The kind of verdict, and its sentence."""
+    by = by_says(found)
+    parts = "; ".join(f"{_listed(titles)}: {says}" for says, titles in by.items())
+    if agreed(found, BETTER):
+        return HELPED, f"The rounds of this run helped ({compared}: {parts})."
+    if agreed(found, WORSE):
+        return HURT, f"The rounds of this run hurt ({compared}: {parts})."
+    if set(by) == {UNCLEAR}:
+        return NO_CHANGE, f"No change shown in this run: {compared} may differ only by chance."
+    if set(by) <= {UNCLEAR, SMALL}:
+        return NOTHING, f"The changes of {compared} are smaller than any that is worth naming."
+    return NOTHING, f"The views do not agree about {compared} ({parts})."
+
+
+def _warnings(results: Results, each: Mapping[str, Sequence[Finding]], selected: str) -> list[str]:
+    lines = [
+        f"{model} made {one.title} worse by {with_interval(one.change, one.half)}"
+        for model, found in each.items()
+        for one in found
+        if one.valid and one.says == WORSE
     ]
-
-
-def _warnings(results: Results, selected: str) -> list[str]:
-    lines = [f"{line}; the tune images choose the final model" for line in worse_rounds(results)]
     for model, training in results.training.items():
         accuracy = training.get(ACCURACY)
         if accuracy is not None and (warning := health_warning(accuracy)):
             lines.append(f"{model}: {warning}")
     if selected != (last := results.models[-1].model):
-        lines.append(f"the last round is not the best: {selected} is selected, not {last}")
+        lines.append(f"the last round is not handed on: {selected} is selected, not {last}")
     return lines

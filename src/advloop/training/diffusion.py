@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
-from advloop.core.distributed import sum_gradients
+from advloop.core.distributed import rank, sum_gradients
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
-from advloop.core.random import generator
+from advloop.core.random import generator, seeded
 from advloop.diffusion.criterion import Criterion, Noised, held_out
 from advloop.infra.snapshots import NoResume, Resume, Stateful, restore, states
 from advloop.models.denoiser import Denoiser
@@ -55,7 +55,7 @@ class Setup:
 
     @property
     def total_steps(self) -> int:
-        return self.params.epochs * math.ceil(self.rows_per_epoch / self.params.batch_size)
+        return self.params.total_steps(len(self.train))
 
     def handed_on(self, average: AveragedModel) -> Denoiser:
         """The model of the averaged weights, after ``merge`` if there is one."""
@@ -87,6 +87,31 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> floa
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def average_decay(updates: int, decay: float) -> float:
+    """The decay of the average's next update, after ``updates`` of them: in [0, ``decay``].
+
+    min(decay, (1 + n) / (10 + n)), as in diffusers' EMAModel; EDM (Karras et al. 2022) ramps its
+    half-life up, too, in a training from scratch. At the full decay from the start, a training of
+    few steps would end with an average that is mostly the initial weights.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def average_of(denoiser: Denoiser, decay: float) -> AveragedModel:
+    """The moving average of the weights of ``denoiser``; its first update copies them.
+
+    Its state holds the number of updates, so that a resumed average goes on with the same decays.
+    """
+
+    def update(averaged: PARAM_LIST, current: PARAM_LIST, count: torch.Tensor | int) -> None:
+        # count is on the weights' device, and reading it would wait for every step
+        updates = int(average.n_averaged)
+        get_ema_multi_avg_fn(average_decay(updates, decay))(averaged, current, count)
+
+    average = AveragedModel(denoiser, multi_avg_fn=update)
+    return average
+
+
 def train_diffusion(
     setup: Setup,
     denoiser: Denoiser,
@@ -99,13 +124,16 @@ def train_diffusion(
     Returns the history, one row per epoch: epoch, learning_rate, loss, the objective's terms,
     grad_norm. Every eval_interval epochs, and in the last one, a row also has the ``val_`` values
     of ``ema``, the moving average of the weights, which all later stages use (Ho et al. 2020,
-    appendix B). Raises UserError on a non-finite value, before ``on_epoch`` sees that epoch;
+    appendix B). Raises UserError if the warm-up takes the whole training, and on a non-finite
+    value, before ``on_epoch`` sees that epoch;
     ``on_epoch`` runs in the main process only. resume: takes a snapshot after each epoch, and
     gives the one to go on from; ``on_epoch`` is then called for the remaining epochs.
     """
     resume = resume or NoResume()
     params = setup.params
-    average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+    if problem := params.warmup_problem(len(setup.train)):
+        raise UserError(f"params.yaml: {setup.stage}: warmup_steps={params.warmup_steps} {problem}")
+    average = average_of(denoiser, params.ema_decay)
     optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
         denoiser.parameters(),
         params.learning_rate,
@@ -130,7 +158,10 @@ def train_diffusion(
         restore(parts, content)
     for epoch in progress(range(len(history) + 1, params.epochs + 1)):
         row: Row = {"epoch": epoch, "learning_rate": float(optimizer.param_groups[0]["lr"])}
-        row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
+        # An imported U-Net may have dropout, which draws from the global stream. Each process
+        # computes rows of its own, and so draws for itself.
+        with seeded(setup.seed, setup.stage, setup.iteration, "dropout", epoch, rank()):
+            row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
         if epoch % params.eval_interval == 0 or epoch == params.epochs:
             row |= validate(setup, setup.handed_on(average), epoch)
         history.append(row)
