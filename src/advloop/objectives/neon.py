@@ -52,9 +52,8 @@ def extrapolate(params: NeonParams, start: Denoiser, tuned: Denoiser) -> Denoise
     return extrapolated
 
 
-# The last epoch is handed on, and not the one with the lowest val_loss: that grows with every step
-# back, since the noise loss does not see what a sampler makes of the model, and would choose the
-# epoch that changed least.
+# The last epoch is handed on, and not the one with the lowest val_loss. That grows with the step
+# back, even where samples gain, and would favour epochs that stayed near the start.
 RECIPE = Recipe(
     NeonParams,
     make_neon,
