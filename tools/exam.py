@@ -189,5 +189,4 @@ def page(report: Report, source: str, share: float) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

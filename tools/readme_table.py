@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from advloop.evaluation.scores import with_interval
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
@@ -16,33 +21,29 @@ TITLES = {
     "autoencoder": "real through the autoencoder (bound)",
     "base": "base model",
 }
-COLUMNS = {  # a score's name in metrics.json: its title, and its decimals
-    "pixels": ("pixels ↓", 0),
-    "layout": ("layout ↓", 0),
-    "kid_lite0": ("KID ↓", 0),
-    "critic_gap": ("latent critics ↓", 2),
-    "image_critic_gap": ("image critics ↓", 2),
+COLUMNS = {  # a score's name in metrics.json: its title
+    "pixels": "pixels ↓",
+    "layout": "layout ↓",
+    "kid_lite0": "KID ↓",
+    "critic_gap": "latent critics ↓",
+    "image_critic_gap": "image critics ↓",
 }
 
 
-def cell(scores: Mapping[str, float], name: str, decimals: int) -> str:
+def cell(scores: Mapping[str, float], name: str) -> str:
     """``mean ± half``; empty if it was not measured."""
-    if name not in scores:
-        return ""
-    half = scores.get(f"{name}_ci95")
-    text = f"{scores[name]:.{decimals}f}"
-    return text if half is None else f"{text} ± {half:.{decimals}f}"
+    return with_interval(scores[name], scores.get(f"{name}_ci95")) if name in scores else ""
 
 
 def table(metrics: Mapping[str, Any]) -> str:
     """The table, a line a model; metrics: the content of reports/metrics.json."""
-    heads = ["model", *(title for title, _ in COLUMNS.values()), "D accuracy"]
+    heads = ["model", *COLUMNS.values(), "D accuracy"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     rounds = sorted(metrics["training"], key=lambda name: int(name.removeprefix("iter_")))
     for model in (*TITLES, *rounds):
         scores = metrics["held_out"][model]
-        cells = [cell(scores, name, decimals) for name, (_, decimals) in COLUMNS.items()]
-        cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy", 2))
+        cells = [cell(scores, name) for name in COLUMNS]
+        cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy"))
         title = TITLES.get(model, model.replace("iter_", "after round "))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)

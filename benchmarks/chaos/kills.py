@@ -133,9 +133,10 @@ class Attempt:
                 self.process.wait(timeout=0.05)
             except psutil.TimeoutExpired:
                 self.look()
-                if course and self.starts:
-                    first, began = next(iter(self.starts.items()))
-                    limit = began + place - course.starts[first]
+                # A stage that takes a moment may have been missed in that run.
+                both = [stage for stage in self.starts if course and stage in course.starts]
+                if course and both:
+                    limit = self.starts[both[0]] + place - course.starts[both[0]]
                     if last in self.starts and place < math.inf:
                         return False
                 continue

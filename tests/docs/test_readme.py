@@ -32,9 +32,9 @@ def test_table_leaves_out_what_was_not_measured_and_sorts_rounds_by_number():
     training = {name: {"disc_val_accuracy": 0.5} for name in ("iter_10", "iter_2")}
     lines = readme_table.table({"held_out": held_out, "training": training}).splitlines()
     assert lines[4:] == [
-        "| base model |  |  | 1 ± 0 |  |  |  |",
-        "| after round 2 |  |  | 1 ± 0 |  |  | 0.50 |",
-        "| after round 10 |  |  | 1 ± 0 |  |  | 0.50 |",
+        "| base model |  |  | 1.00 ± 0.13 |  |  |  |",
+        "| after round 2 |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
+        "| after round 10 |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
     ]
 
 

@@ -172,11 +172,11 @@ def test_scheduler_takes_the_timesteps_of_this_project():
 def test_card_names_the_selected_model_its_scores_its_lineage_and_its_data(checkpoint: Path):
     card = card_of(made(MODELS[0], checkpoint))
     assert "This model is `iter_0`" in card
-    assert "| iter_0 | 20.0000 ± 0.2484 |" in card
+    assert "| iter_0 | 20.00 ± 0.25 |" in card
     lines = [line for line in card.splitlines() if line.startswith("- `")]
     assert [line[3:].split("`")[0] for line in lines] == ["base", "iter_0", "iter_1"]
     assert "from `base`" in lines[1]
-    assert "kid_lite0 -10.0000 ± 0.0000" in lines[1]
+    assert "KID -10.00 ± 0.00" in lines[1]
     assert ["this model" in line for line in lines] == [False, True, False]
     assert "7 images: 2 test, 5 train." in card
     assert '"images.npy": "12ab"' in card

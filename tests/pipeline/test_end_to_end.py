@@ -39,6 +39,8 @@ from advloop.core.rounds import Round
 from advloop.data.latents import read_scale
 from advloop.diffusion.process import alphas_cumprod_of
 from advloop.diffusion.sampling import sample_ddim
+from advloop.evaluation.agreement import select
+from advloop.evaluation.results import VIEWS, read_results
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.codec import Codec
 from advloop.models.denoiser import load_checkpoint
@@ -175,10 +177,11 @@ def test_discriminator_history_has_a_row_an_epoch(run: Run, iteration: int) -> N
     assert (rows[["train_loss", "val_loss"]] > 0).all(axis=None)
 
 
-def test_final_model_is_the_one_of_the_lowest_tune_kid_and_loads_in_diffusers(run: Run) -> None:
+def test_final_model_is_the_one_that_the_views_agree_on_and_loads_in_diffusers(run: Run) -> None:
     rows = json.loads((run.project / "reports/metrics.json").read_text())["held_out"]
     models = ("base", "iter_0", "iter_1")
-    best = min(models, key=lambda name: rows[name]["tune_kid_lite0"])
+    rounds = [Round(run.outputs / "rounds", index) for index in ITERATIONS]
+    best = select(read_results(run.outputs / "reals", run.outputs / "base", rounds, 0.1))
     scores = {k: v for k, v in rows[best].items() if not k.startswith("change_")}
     assert rows["final"] == scores | {"iteration": models.index(best) - 1}
     folder = run.outputs / "final/unet"
@@ -217,14 +220,16 @@ def test_code_of_the_final_card_samples_what_the_selected_checkpoint_samples(
 
 def test_report_has_every_model(run: Run) -> None:
     metrics = json.loads((run.project / "reports/metrics.json").read_text())
-    assert list(metrics) == ["held_out", "training"]
+    assert set(metrics) == {"held_out", "exam", "training"}
+    assert set(metrics["exam"]) == set(VIEWS)
     rows = metrics["held_out"]
     assert set(rows) == {"final", "reals", "autoencoder", "base", "iter_0", "iter_1"}
     assert rows["iter_0"]["kid_lite0"] != rows["base"]["kid_lite0"]
     assert set(metrics["training"]) == {"iter_0", "iter_1"}
-    values = [v for part in metrics.values() for row in part.values() for v in row.values()]
+    parts = (metrics["held_out"], metrics["training"])
+    values = [v for part in parts for row in part.values() for v in row.values()]
     assert all(math.isfinite(value) for value in values)
-    for score in ("kid_lite0", "coverage_lite0", "critic_gap", "critic_auc", "critic_accuracy"):
+    for score in ("pixels", "layout", "kid_lite0", "critic_gap", "image_critic_gap", "critic_auc"):
         for name in ("reals", "base", "iter_0", "iter_1", "final"):
             assert rows[name][f"{score}_ci95"] >= 0
     assert all(0 < rows[f"iter_{i}"]["viability_score"] < 1 for i in ITERATIONS)

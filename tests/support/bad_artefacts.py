@@ -186,7 +186,7 @@ EVALUATION = [
     tuned("NaN", with_scores(lambda s: s | {"values": [NAN] * 3}), "=nan is no"),
     tuned("a text for a value", with_scores(lambda s: s | {"values": ["low"]}), "=low is no"),
     tuned("no value", with_scores(lambda s: s | {"values": []}), "has no value"),
-    tuned("no seeds", with_scores(lambda s: s | {"values": s["values"][:1]}), "kid by seed"),
+    tuned("no seeds", with_scores(lambda s: s | {"values": s["values"][:1]}), "by seed"),
     tuned("fewer seeds", with_scores(lambda s: s | {"values": s["values"][:2]}), "base model"),
     tuned("another network", swap('"features": "encoder"', '"features": "lite0"'), "kid_lite0"),
     tuned("every score twice", json_with(lambda c: c | {"scores": c["scores"] * 2}), "twice"),
