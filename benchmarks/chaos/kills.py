@@ -78,6 +78,15 @@ class Course:
     starts: dict[str, float]
     cpu_seconds: float
 
+    def limit(self, starts: Mapping[str, float], place: float) -> float:
+        """When an attempt with these starts is at ``place``, in its CPU seconds; inf if unknown.
+
+        Its first stage that this run saw, too, counts as begun where it began here. A stage that
+        takes a moment may have been missed.
+        """
+        seen = [stage for stage in starts if stage in self.starts]
+        return starts[seen[0]] + place - self.starts[seen[0]] if seen else math.inf
+
 
 class Attempt:
     """A `dvc repro` in a session of its own, whose output goes to ``log``."""
@@ -122,9 +131,8 @@ class Attempt:
     def work(self, place: float, course: Course | None = None) -> bool:
         """Let it run to this place of an undisturbed run, or to its end; whether it has ended.
 
-        Its first stage counts as begun where it began in that run. What DVC skips, or a snapshot
-        restores, takes no time here, so it may end too soon: the start of the last stage counts as
-        any later place.
+        What DVC skips, or a snapshot restores, takes no time here, so it may end too soon: the
+        start of the last stage counts as any later place.
         """
         limit = math.inf
         last = list(course.starts)[-1] if course else None
@@ -133,10 +141,8 @@ class Attempt:
                 self.process.wait(timeout=0.05)
             except psutil.TimeoutExpired:
                 self.look()
-                # A stage that takes a moment may have been missed in that run.
-                both = [stage for stage in self.starts if course and stage in course.starts]
-                if course and both:
-                    limit = self.starts[both[0]] + place - course.starts[both[0]]
+                if course and self.starts:
+                    limit = course.limit(self.starts, place)
                     if last in self.starts and place < math.inf:
                         return False
                 continue

@@ -7,6 +7,7 @@ between the images and the headline is invented.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,34 +48,44 @@ def real_set(seed: int) -> RealSet:
     return RealSet(images, features(images), groups, *found)
 
 
-def verdict(base: Model, last: Model) -> Verdict:
-    """Of a run whose base model and only round draw these images."""
-    sides = {
+def real(seed: int) -> np.ndarray:
+    return rooms(300 + seed, COUNT)
+
+
+@cache
+def sides() -> dict[str, Views]:
+    return {
         split: Views(real_set(seed), PARAMS, 0, CPU, jackknife=split == "test")
         for split, seed in (("test", 100), ("tune", 200))
     }
 
-    def scores(name: str, model: Model) -> Scores:
-        found = []
-        for split, start in (("test", 0), ("tune", 50)):
-            sets = [drawn(model(start + k)) for k in range(3)]
-            values = [sides[split](one, k) for k, one in enumerate(sets)]
-            found += view_scores(values, "edges", split)
-        return Scores(name, tuple(found))
 
-    def real(seed: int) -> np.ndarray:
-        return rooms(300 + seed, COUNT)
+def scores(name: str, model: Model) -> Scores:
+    found = []
+    for split, start in (("test", 0), ("tune", 50)):
+        sets = [drawn(model(start + k)) for k in range(3)]
+        values = [sides()[split](one, k) for k, one in enumerate(sets)]
+        found += view_scores(values, "edges", split)
+    return Scores(name, tuple(found))
+
+
+@cache
+def floor_and_perfect_round() -> tuple[Scores, Scores]:
+    return scores(REALS, real), scores("iter_0", lambda seed: rooms(400 + seed, COUNT))
+
+
+def verdict(base: Model) -> Verdict:
+    """Of a run whose base model draws these images, and whose only round the real thing."""
 
     def measure(images: np.ndarray) -> dict[str, float]:
-        values = sides["test"](drawn(images), 0)
+        values = sides()["test"](drawn(images), 0)
         return {metric.name: values[metric].value for metric in values if metric.name in VIEWS}
 
     noise = decoded_noise(CODEC, (4, 8, 8), 0)[:COUNT]
-    exam = examine(
-        Sets([real(k) for k in range(3)], real(0), base(0), noise), measure, 0, 0.1, SHORT
-    )
-    floor, models = scores(REALS, real), (scores("base", base), scores("iter_0", last))
-    bound = Scores(AUTOENCODER, floor.scores)
+    sets = Sets([real(k) for k in range(3)], real(0), base(0), noise)
+    exam = examine(sets, measure, 0, 0.1, SHORT)
+    floor, last = floor_and_perfect_round()
+    models, bound = (scores("base", base), last), Scores(AUTOENCODER, floor.scores)
     return conclude(Results(floor, bound, models, exam, {"iter_0": {}}, PARAMS.smallest_change))
 
 
@@ -91,10 +102,13 @@ def repeated(_: int) -> np.ndarray:
     return rooms(7, 1).repeat(COUNT, 0)
 
 
+pytestmark = pytest.mark.xdist_group("verdict")  # one worker: the floor is measured once
+
+
 @pytest.mark.parametrize("model", [untrained, static, repeated])
 def test_nothing_is_concluded_about_a_base_model_that_is_none(model, capsys):
     """Its round draws the real thing, so a judge without an exam would be delighted."""
-    found = verdict(model, lambda seed: rooms(400 + seed, COUNT))
+    found = verdict(model)
     print(found.headline, *found.reasons, sep="\n- ")
     assert found.kind == NOTHING
     said = capsys.readouterr().out
@@ -109,5 +123,5 @@ def test_a_round_that_draws_the_real_thing_helps_a_base_model_that_nearly_does()
         tint = np.array([0, 22, 0])  # which no damage of the exam takes away
         return np.clip(rooms(500 + seed, COUNT) - tint, 0, 255).astype(np.uint8)
 
-    found = verdict(tinted, lambda seed: rooms(400 + seed, COUNT))
+    found = verdict(tinted)
     assert (found.kind, found.selected) == (HELPED, "iter_0"), (found.headline, found.reasons)

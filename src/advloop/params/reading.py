@@ -1,7 +1,7 @@
 """Read a composed params.yaml as Hydra and DVC mean it.
 
 Plain PyYAML reads ``1e-4`` as text and ``2024-01-01`` as a date, and takes the last of two equal
-names. OmegaConf does it right, but importing it costs as much as a third of a light stage's start.
+names. OmegaConf does it right, but importing it costs a sixth of a light stage's start.
 """
 
 from __future__ import annotations
