@@ -19,7 +19,6 @@ from advloop.evaluation.pictures import save_gallery
 from advloop.evaluation.reals import FILE, load_reals
 from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
-from advloop.evaluation.views import Views
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
@@ -64,10 +63,7 @@ def main() -> None:
         train,
         test[: len(reals.test.groups)],
         reals,
-        {
-            "test": Views(reals.test, settings, seed, device, jackknife=True),
-            "tune": Views(reals.tune, settings, seed, device, jackknife=False),
-        },
+        reals.views(settings, seed, device),
         settings,
         seed,
         classes,

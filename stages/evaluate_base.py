@@ -75,10 +75,7 @@ def main() -> None:
         device,
     )
     reals = make_reals(sources)
-    views = {
-        "test": Views(reals.test, settings, seed, device, jackknife=True),
-        "tune": Views(reals.tune, settings, seed, device, jackknife=False),
-    }
+    views = reals.views(settings, seed, device)
     floor = measure_reals(sources, reals, views["test"], bar("reals"))
     for scores in floor.scores:
         print(f"{scores.model}: {scores.describe()}")

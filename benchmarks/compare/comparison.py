@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advloop.core.rounds import BASE
-from advloop.evaluation.agreement import BETTER, ENOUGH, SMALL, UNCLEAR, WORSE
+from advloop.evaluation.agreement import BETTER, UNCLEAR, WORSE, agree, says
 from advloop.evaluation.results import AUTOENCODER
 from advloop.evaluation.scores import mean_and_interval
 from scores import VIEWED, Scores, columns, iterations_of, model_of
@@ -121,9 +121,8 @@ class Comparison:
         base, bound = self.shared(BASE, score), self.shared(AUTOENCODER, score)
         assert base is not None
         assert bound is not None
-        if abs(difference.mean) < self.smallest * max(base.mean - bound.mean, 0.0):
-            return SMALL
-        return BETTER if difference.mean < 0 else WORSE
+        smallest = self.smallest * max(base.mean - bound.mean, 0.0)
+        return says(difference.mean, difference.half or 0.0, smallest)
 
     def claim(self, arm: str) -> str:
         """What can be said of an arm beside the control: by the views that passed every exam.
@@ -134,9 +133,9 @@ class Comparison:
         for score in self.columns:
             if self.view_of(score) in self.valid:
                 by.setdefault(self.says(arm, score), []).append(score)
-        for says, opposite in ((BETTER, WORSE), (WORSE, BETTER)):
-            if len(by.get(says, [])) >= ENOUGH and opposite not in by:
-                return says
+        for wanted in (BETTER, WORSE):
+            if agree(by, wanted):
+                return wanted
         return "no change shown" if set(by) == {UNCLEAR} else "nothing can be concluded"
 
     def missing(self) -> list[tuple[str, int]]:

@@ -17,7 +17,6 @@ from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, evaluate_model
 from advloop.evaluation.reals import FILE as REALS
 from advloop.evaluation.reals import load_reals
-from advloop.evaluation.views import Views
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import load_checkpoint
 from advloop.params.diffusion import DiffusionParams
@@ -53,10 +52,7 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
     codec = load_codec(outputs / "autoencoder", latents, device)
     test = load_latents(latents / "test.pt", shape)
     reals, seed = load_reals(outputs / "reals" / REALS), read_seed(params)
-    views = {
-        "test": Views(reals.test, settings, seed, device, jackknife=True),
-        "tune": Views(reals.tune, settings, seed, device, jackknife=False),
-    }
+    views = reals.views(settings, seed, device)
     found = []
     for precision in PRECISIONS:
         began = time.perf_counter()

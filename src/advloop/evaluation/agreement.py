@@ -34,11 +34,24 @@ class Finding:
 
     @property
     def says(self) -> str:
-        if abs(self.change) <= self.half:
-            return UNCLEAR
-        if abs(self.change) < self.smallest * self.way:
-            return SMALL
-        return BETTER if self.change < 0 else WORSE
+        return says(self.change, self.half, self.smallest * self.way)
+
+
+def says(change: float, half: float, smallest: float) -> str:
+    """What a change says where lower is better: it counts beyond ``half`` and ``smallest``."""
+    if abs(change) <= half:
+        return UNCLEAR
+    if abs(change) < smallest:
+        return SMALL
+    return BETTER if change < 0 else WORSE
+
+
+def agree(by: Mapping[str, Sequence[str]], wanted: str) -> bool:
+    """Whether at least ENOUGH views say BETTER (or WORSE), and none the opposite.
+
+    by: the views that count, by what they say.
+    """
+    return len(by.get(wanted, [])) >= ENOUGH and not by.get(WORSE if wanted == BETTER else BETTER)
 
 
 def change(before: Score, after: Score) -> tuple[float, float]:
@@ -82,10 +95,9 @@ def by_says(found: Sequence[Finding]) -> dict[str, list[str]]:
     return result
 
 
-def agreed(found: Sequence[Finding], says: str) -> bool:
-    """Whether at least ENOUGH valid views say BETTER (or WORSE), and none the opposite."""
-    by = by_says(found)
-    return len(by.get(says, [])) >= ENOUGH and not by.get(WORSE if says == BETTER else BETTER)
+def agreed(found: Sequence[Finding], wanted: str) -> bool:
+    """Whether the valid views ``agree`` on it."""
+    return agree(by_says(found), wanted)
 
 
 def rounds(results: Results) -> Mapping[str, list[Finding]]:

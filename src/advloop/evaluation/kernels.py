@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -18,6 +19,12 @@ class Measured:
 
     value: float
     without: tuple[float, ...] = ()
+
+
+def mean_of(measured: Sequence[Measured]) -> Measured:
+    """The mean of figures against the same reals, also without each of their groups."""
+    without = zip(*(one.without for one in measured), strict=True)
+    return Measured(fmean(one.value for one in measured), tuple(map(fmean, without)))
 
 
 def rows_without(groups: Sequence[Hashable]) -> list[torch.Tensor]:

@@ -12,7 +12,8 @@ import torch
 from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.evaluation.neighbours import nearest_rows
-from advloop.evaluation.views import RealSet
+from advloop.evaluation.views import RealSet, Views
+from advloop.params.evaluation import EvaluateParams
 
 FILE = "reals.pt"
 COPY = 1e-3  # two latents are the same below this distance over sqrt(D)
@@ -30,6 +31,13 @@ class Reals:
     tune: RealSet
     count: int
     nearest: float
+
+    def views(self, params: EvaluateParams, seed: int, device: torch.device) -> dict[str, Views]:
+        """The views by split. What tune selects needs no interval over groups."""
+        return {
+            "test": Views(self.test, params, seed, device, jackknife=True),
+            "tune": Views(self.tune, params, seed, device, jackknife=False),
+        }
 
 
 def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int) -> float:

@@ -8,7 +8,6 @@ all that pass the exam of the run (exam.py).
 
 from __future__ import annotations
 
-import statistics as stats
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import torch
 from advloop.core.random import batches
 from advloop.evaluation.critic import ACCURACY, AUC, GAP, IMAGE_AUC, IMAGE_GAP, fresh_critic
 from advloop.evaluation.critic import statistics as critic_statistics
-from advloop.evaluation.kernels import Measured
+from advloop.evaluation.kernels import Measured, mean_of
 from advloop.evaluation.kid import KID, kernel_distance
 from advloop.evaluation.layout import LAYOUT, energy_distance, thumbnails
 from advloop.evaluation.pixels import PIXELS, PixelView
@@ -101,7 +100,7 @@ class Views:
         """
         whole = thumbnails(drawn.images)
         return {
-            PIXELS: mean_level(self.pixels.levels(drawn.images)),
+            PIXELS: mean_of(self.pixels.levels(drawn.images)),
             LAYOUT: energy_distance(whole, self.thumbnails, self.groups),
             KID: kernel_distance(drawn.features, self.reals.features, self.groups),
             **self._critics(drawn, index),
@@ -131,12 +130,6 @@ class Views:
         return dict(zip((GAP, IMAGE_GAP), gaps, strict=True)) | others
 
 
-def mean_level(levels: Sequence[Measured]) -> Measured:
-    """The mean over the levels of a pyramid."""
-    without = zip(*(level.without for level in levels), strict=True)
-    return Measured(stats.fmean(level.value for level in levels), tuple(map(stats.fmean, without)))
-
-
 def view_scores(values: Sequence[Values], features: str, split: str = "test") -> list[Score]:
     """Scores of the values of each sampling seed. features: the network's name, of KID."""
     return [
@@ -145,10 +138,7 @@ def view_scores(values: Sequence[Values], features: str, split: str = "test") ->
             tuple(found[metric].value for found in values),
             features if metric == KID else "",
             split,
-            tuple(
-                stats.fmean(part)
-                for part in zip(*(found[metric].without for found in values), strict=True)
-            ),
+            mean_of([found[metric] for found in values]).without,
         )
         for metric in (values[0] if split == "test" else VIEWS)
     ]

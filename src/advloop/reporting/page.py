@@ -9,7 +9,7 @@ from typing import Any
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, EVALUATION, Round
-from advloop.evaluation.agreement import BETTER, WORSE, Finding
+from advloop.evaluation.agreement import Finding
 from advloop.evaluation.gallery import FACTS, read_facts
 from advloop.evaluation.results import VIEWS, Results
 from advloop.evaluation.scores import names, with_interval
@@ -30,7 +30,7 @@ TERMS = {  # any other term of an objective has its own name for a title
     "ddo_loss": "DDO loss",
     "viability_score": "Viability score of one-step predictions",
 }
-TONES = {BETTER: "better", WORSE: "worse", HELPED: "better", HURT: "worse"}
+TONES = {HELPED: "better", HURT: "worse"}
 ARROW = " ↓"  # every view is better if it is lower
 
 
@@ -102,7 +102,6 @@ def _finding(found: Finding) -> dict[str, str]:
         "after": with_interval(found.after, None),
         "change": ("+" if found.change > 0 else "") + with_interval(found.change, found.half),
         "says": found.says,
-        "tone": TONES.get(found.says, "") if found.valid else "",
         "counts": "yes" if found.valid else "no",
     }
 
