@@ -26,7 +26,6 @@ from advloop.evaluation.pictures import save_gallery, save_samples
 from advloop.evaluation.reals import FILE, save_reals
 from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
-from advloop.evaluation.views import Views
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
@@ -102,7 +101,7 @@ def main() -> None:
         floor,
         samples.drawn.images,
         decoded_noise(codec, denoiser.latent_shape, seed),
-        Views(reals.test, settings, seed, device, jackknife=False),
+        views["test"],
         sources.drawn,
         SHORT,
         bar("exam"),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from advloop.core.device import pick_device
 from advloop.core.errors import UserError
 from advloop.core.files import write_text
-from advloop.core.random import batches, generator, noise_for
+from advloop.core.random import generator, noise_for
 from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.draws import draw_images
@@ -87,16 +86,14 @@ def sizes_of(text: str) -> list[int]:
 def figures(reals: Reals, settings: EvaluateParams, codec: Codec, sizes: list[int]) -> Measure:
     """All figures of a set of images; those that should be high, from 1 down."""
     device, test = pick_device(), reals.test
-    views = Views(test, settings, SEED, device, jackknife=False)
+    views = Views(test, settings, SEED, device)
     network = Lite0(settings.feature_size, device)
     others = {size: Lite0(size, device) for size in sizes if size != settings.feature_size}
     features = {size: other(test.images) for size, other in others.items()}
 
     def measure(images: Images) -> dict[str, float]:
-        parts = batches(len(images), settings.batch_size)
-        latents = torch.cat([codec.encode(images[part.start : part.stop]) for part in parts])
-        own = network(images)
-        found = views(Drawn(images, latents, own), 0)
+        latents, own = codec.encode_all(images, settings.batch_size), network(images)
+        found = views(Drawn(images, latents, own), 0, jackknife=False)
         values = {metric.name: measured.value for metric, measured in found.items()}
         values = {name: value for name, value in values.items() if name in VIEWS}
         levels = views.pixels.levels(images)
@@ -130,11 +127,10 @@ def make_sets(params: Params, outputs: Path, codec: Codec, count: int) -> Sets:
     criterion = noise_criterion(process, read_precision(params), device)
     key = (SEED, "exam", "samples")
     _, samples = draw_samples(denoiser, criterion, codec, settings, labels, count, *key)
-    parts = batches(count, settings.batch_size)
-    clean = np.split(train, DRAWS)
-    rebuilt = [codec.decode(codec.encode(clean[0][part.start : part.stop])) for part in parts]
-    gaussian = [codec.decode(noise_for(part, denoiser.latent_shape, *key)) for part in parts]
-    return Sets(clean, np.concatenate(rebuilt), samples, np.concatenate(gaussian))
+    clean, size = np.split(train, DRAWS), settings.batch_size
+    rebuilt = codec.decode_all(codec.encode_all(clean[0], size), size)
+    noise = noise_for(range(count), denoiser.latent_shape, *key)
+    return Sets(clean, rebuilt, samples, codec.decode_all(noise, size))
 
 
 def digits(value: float) -> str:

@@ -48,7 +48,7 @@ def some_sources(classes: bool = False) -> Sources:
 
 def measure(sources: Sources) -> Floor:
     reals = make_reals(sources)
-    views = Views(reals.test, sources.params, 0, CPU, jackknife=True)
+    views = Views(reals.test, sources.params, 0, CPU)
     return measure_reals(sources, reals, views, lambda items: items)
 
 

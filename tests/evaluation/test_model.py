@@ -19,7 +19,7 @@ from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, Samples, evaluate_model, sample_model, viability
 from advloop.evaluation.reals import Reals, nearest_training
 from advloop.evaluation.scores import Scores
-from advloop.evaluation.views import VIEWS, Drawn, RealSet, Views, image_statistics
+from advloop.evaluation.views import VIEWS, Drawn, RealSet, image_statistics
 from advloop.models.denoiser import build_unet
 from advloop.models.discriminator import Discriminator
 
@@ -55,16 +55,13 @@ def judge() -> Judge:
         count=6,
         nearest=nearest_training(test, train, 6),
     )
-    views = {
-        "test": Views(reals.test, params, 0, CPU, jackknife=True),
-        "tune": Views(reals.tune, params, 0, CPU, jackknife=False),
-    }
+    views = reals.views(params, 0, CPU)
     criterion = noise_criterion(diffusion_params(), "fp32", CPU)
     return Judge(criterion, codec, features, train, test, reals, views, params, seed=0)
 
 
-def sampled(judge: Judge, sampling_seed: int = 0, split: str = "test") -> Samples:
-    return sample_model(build_unet(CONFIG, seed=0), judge, split, sampling_seed)
+def sampled(judge: Judge, sampling_seed: int = 0, split: str = "test") -> Drawn:
+    return sample_model(build_unet(CONFIG, seed=0), judge, split, sampling_seed)[0]
 
 
 def evaluate(judge: Judge, discriminator=None) -> tuple[Scores, Samples]:
@@ -75,14 +72,14 @@ def evaluate(judge: Judge, discriminator=None) -> tuple[Scores, Samples]:
 
 def test_samples_follow_from_the_seeds_and_not_from_the_batch(judge):
     first = sampled(judge)
-    assert first.drawn.images.shape == (6, 32, 32, 3)
+    assert first.images.shape == (6, 32, 32, 3)
     parts = sampled(replace(judge, params=evaluate_params(batch_size=4)))
-    difference = first.drawn.images.astype(int) - parts.drawn.images
+    difference = first.images.astype(int) - parts.images
     assert np.abs(difference).max() <= 1  # a grey level of rounding
-    assert torch.equal(sampled(judge).drawn.latents, first.drawn.latents)
+    assert torch.equal(sampled(judge).latents, first.latents)
     others = (sampled(judge, 1), sampled(replace(judge, seed=1)), sampled(judge, split="tune"))
     for other in others:
-        assert not torch.equal(first.drawn.latents, other.drawn.latents)
+        assert not torch.equal(first.latents, other.latents)
 
 
 def test_samples_are_decoded_in_fp32_like_the_floor(judge, monkeypatch):
@@ -108,7 +105,7 @@ def test_a_model_has_every_score_by_sampling_seed(judge):
     }
     single = {score.name for score in scores.scores if len(score.values) == 1}
     assert single == {"test_noise_loss", "critic_accuracy_null_se", "critic_auc_null_se"}
-    assert torch.equal(samples.drawn.latents, sampled(judge).drawn.latents)
+    assert torch.equal(samples.drawn.latents, sampled(judge).latents)
 
 
 def test_views_are_known_without_each_group_of_the_test_images(judge):
@@ -120,9 +117,7 @@ def test_views_are_known_without_each_group_of_the_test_images(judge):
 
 def test_samples_compared_with_tune_are_not_those_that_are_reported(judge):
     """Else the choice would look at the very draws that the reported figure is made of."""
-    drawn = [
-        sampled(judge, seed, split).drawn.latents for split in ("test", "tune") for seed in range(3)
-    ]
+    drawn = [sampled(judge, seed, split).latents for split in ("test", "tune") for seed in range(3)]
     rows = torch.cat(drawn).flatten(1)
     assert len(rows.unique(dim=0)) == len(rows)
 
@@ -131,10 +126,8 @@ def test_memorisation_ratio_is_zero_if_samples_are_training_latents(judge, monke
     assert evaluate(judge)[0].get("memorisation_ratio").mean > 0.1
 
     def copies(*_):
-        nothing = torch.zeros(6)
         images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
-        drawn = Drawn(images, judge.train_latents[:6], judge.features(images))
-        return Samples(drawn, None, nothing, nothing.long())
+        return Drawn(images, judge.train_latents[:6], judge.features(images)), None
 
     monkeypatch.setattr(model, "sample_model", copies)
     assert evaluate(judge)[0].get("memorisation_ratio").mean == 0
@@ -144,7 +137,7 @@ def test_viability_is_the_mean_sigmoid_of_the_samples_logits(judge):
     torch.manual_seed(0)
     discriminator = Discriminator(4, [8], 0.3).eval()
     scores, samples = evaluate(judge, discriminator)
-    latents = [sampled(judge, index).drawn.latents for index in range(3)]
+    latents = [sampled(judge, index).latents for index in range(3)]
     with torch.no_grad():
         expected = [discriminator(x).sigmoid() for x in latents]
     torch.testing.assert_close(samples.viability, expected[0])

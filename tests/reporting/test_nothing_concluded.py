@@ -55,7 +55,7 @@ def real(seed: int) -> np.ndarray:
 @cache
 def sides() -> dict[str, Views]:
     return {
-        split: Views(real_set(seed), PARAMS, 0, CPU, jackknife=split == "test")
+        split: Views(real_set(seed), PARAMS, 0, CPU)
         for split, seed in (("test", 100), ("tune", 200))
     }
 
@@ -64,7 +64,7 @@ def scores(name: str, model: Model) -> Scores:
     found = []
     for split, start in (("test", 0), ("tune", 50)):
         sets = [drawn(model(start + k)) for k in range(3)]
-        values = [sides()[split](one, k) for k, one in enumerate(sets)]
+        values = [sides()[split](one, k, jackknife=split == "test") for k, one in enumerate(sets)]
         found += view_scores(values, "edges", split)
     return Scores(name, tuple(found))
 

@@ -140,10 +140,7 @@ class Encoder:
         self.codec = codec
 
     def __call__(self, images: Images) -> torch.Tensor:
-        parts = batches(len(images), BATCH)
-        return torch.cat(
-            [self.codec.encode(images[part.start : part.stop]).flatten(1).cpu() for part in parts]
-        )
+        return self.codec.encode_all(images, BATCH).flatten(1).cpu()
 
 
 # Each network is built from (codec, pixels a side, device).

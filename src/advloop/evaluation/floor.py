@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from advloop.core.errors import UserError
-from advloop.core.random import batches, generator
+from advloop.core.random import generator
 from advloop.data.augmentation import VARIANTS, augment_images
 from advloop.data.classes import Classes, count_classes
 from advloop.data.dataset import Dataset
@@ -84,11 +84,8 @@ class Sources:
 
     def drawn(self, images: Images, groups: Sequence[Hashable] = ()) -> Drawn:
         """Images (N, S, S, 3) as the views take them."""
-        return Drawn(images, self.encoded(images), self.features(images), groups)
-
-    def encoded(self, images: Images) -> torch.Tensor:
-        parts = batches(len(images), self.params.batch_size)
-        return torch.cat([self.codec.encode(images[part.start : part.stop]) for part in parts])
+        latents = self.codec.encode_all(images, self.params.batch_size)
+        return Drawn(images, latents, self.features(images), groups)
 
 
 def make_reals(sources: Sources) -> Reals:
@@ -114,7 +111,8 @@ def _real_set(sources: Sources, split: str) -> RealSet:
     images = sources.images(split)
     originals = sources.dataset.images[rows]
     variants = [augment_images(originals, k) for k in range(VARIANTS[sources.augmentation])]
-    latents = [statistics(sources.encoded(one), sources.device) for one in variants]
+    size = sources.params.batch_size
+    latents = [statistics(sources.codec.encode_all(one, size), sources.device) for one in variants]
     return RealSet(
         images,
         sources.features(images),
@@ -151,10 +149,8 @@ def measure_reals(
     for index in progress(range(params.num_seeds)):
         own = slice(index * count, (index + 1) * count)
         clean.append(sources.drawn(images[own], [dataset.groups[row] for row in rows[own]]))
-        parts = batches(count, params.batch_size)
         latents = clean[-1].latents
-        rebuilt = [sources.codec.decode(latents[part.start : part.stop]) for part in parts]
-        pictures = np.concatenate(rebuilt)
+        pictures = sources.codec.decode_all(latents, params.batch_size)
         # A model that draws perfect latents has these, and not those of its decoded images.
         bound.append(Drawn(pictures, latents, sources.features(pictures), groups=clean[-1].groups))
     network = sources.features.name

@@ -37,10 +37,11 @@ Job = tuple[str, int]  # split, sampling seed
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one sampling seed: images (N, S, S, 3), latents (N, C, H, W), features.
+    """The samples of one sampling seed that are compared with the test images.
 
-    labels: (N,) or None. distances, neighbours: (N,), the distance to the nearest training latent
-    and its row. viability: (N,), sigmoid(D) in (0, 1), or None if no discriminator judged them.
+    drawn: N of them. labels: (N,) or None. distances, neighbours: (N,), the distance to the
+    nearest training latent and its row. viability: (N,), sigmoid(D) in (0, 1), or None if no
+    discriminator judged them.
     """
 
     drawn: Drawn
@@ -101,8 +102,10 @@ def draw_samples(
     return torch.cat(latents), np.concatenate(images)
 
 
-def sample_model(denoiser: Denoiser, judge: Judge, split: str, sampling_seed: int) -> Samples:
-    """DDIM samples of one sampling seed, from the same noise for every model.
+def sample_model(
+    denoiser: Denoiser, judge: Judge, split: str, sampling_seed: int
+) -> tuple[Drawn, torch.Tensor | None]:
+    """DDIM samples of one sampling seed, from the same noise for every model, and their labels.
 
     Samples that are compared with ``tune`` are others than those compared with ``test``, so that
     the selection does not look at the draws that are reported. No discriminator has trained on
@@ -116,8 +119,7 @@ def sample_model(denoiser: Denoiser, judge: Judge, split: str, sampling_seed: in
     latents, images = draw_samples(
         denoiser, judge.criterion, judge.codec, params, labels, count, *key
     )
-    nearest = nearest_rows(latents, judge.train_latents, params.batch_size)
-    return Samples(Drawn(images, latents, judge.features(images)), labels, *nearest)
+    return Drawn(images, latents, judge.features(images)), labels
 
 
 def viability(
@@ -152,12 +154,15 @@ def evaluate_model(
     reals, params, network = judge.reals, judge.params, judge.features.name
     seeds = range(params.num_seeds)
     jobs = progress([(split, k) for split in PURPOSE for k in seeds])
-    drawn: dict[str, list[Samples]] = {split: [] for split in PURPOSE}
+    sampled: list[Samples] = []
     views: dict[str, list[Values]] = {split: [] for split in PURPOSE}
     for split, k in jobs:
-        drawn[split].append(sample_model(denoiser, judge, split, k))
-        views[split].append(judge.views[split](drawn[split][-1].drawn, k))
-    sampled = drawn["test"]
+        drawn, own = sample_model(denoiser, judge, split, k)
+        # What tune selects needs no interval over groups.
+        views[split].append(judge.views[split](drawn, k, jackknife=split == "test"))
+        if split == "test":
+            nearest = nearest_rows(drawn.latents, judge.train_latents, params.batch_size)
+            sampled.append(Samples(drawn, own, *nearest))
     measured = [one.drawn.features for one in sampled]
     scores = view_scores(views["test"], network) + view_scores(views["tune"], network, "tune")
     scores += measure(measured, reals.test.features, network)
@@ -165,8 +170,8 @@ def evaluate_model(
     if reals.test.labels is not None and labels:
         of_test = reals.test.features, reals.test.labels
         scores += measure_classes(measured, labels, *of_test, network)
-    nearest = [float(one.distances.median()) / reals.nearest for one in sampled]
-    scores += score_all({MEMORISATION: nearest})
+    ratios = [float(one.distances.median()) / reals.nearest for one in sampled]
+    scores += score_all({MEMORISATION: ratios})
     test = judge.test_latents
     known = None if judge.classes is None else judge.classes.labels["test"][: len(test)]
     losses = held_out(judge.criterion, denoiser, test, judge.seed, params.batch_size, labels=known)

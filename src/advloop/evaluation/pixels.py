@@ -108,14 +108,18 @@ class PixelView:
         projected: torch.Tensor = (values @ self.directions).T.contiguous()
         return projected
 
-    def levels(self, images: Images) -> list[Measured]:
-        """The distance of images (M, S, S, 3) at each level, fine to coarse, × 1000."""
+    def levels(self, images: Images, jackknife: bool = True) -> list[Measured]:
+        """The distance of images (M, S, S, 3) at each level, fine to coarse, × 1000.
+
+        jackknife: also without each group of the reals.
+        """
+        masks = self.masks if jackknife else []
         found = descriptors(images, generator(self.seed, "swd", "images"))
         measured = []
         for number, level in enumerate(found):
             ours = self._project(level, number).sort(1).values
             theirs, order = self.sorted[number]
-            parts = (theirs[mask[order]].unflatten(0, (DIRECTIONS, -1)) for mask in self.masks)
+            parts = (theirs[mask[order]].unflatten(0, (DIRECTIONS, -1)) for mask in masks)
             without = tuple(SCALE * wasserstein(ours, part) for part in parts)
             measured.append(Measured(SCALE * wasserstein(ours, theirs), without))
         return measured

@@ -33,11 +33,9 @@ class Reals:
     nearest: float
 
     def views(self, params: EvaluateParams, seed: int, device: torch.device) -> dict[str, Views]:
-        """The views by split. What tune selects needs no interval over groups."""
-        return {
-            "test": Views(self.test, params, seed, device, jackknife=True),
-            "tune": Views(self.tune, params, seed, device, jackknife=False),
-        }
+        """The views by split."""
+        sets = {"test": self.test, "tune": self.tune}
+        return {split: Views(one, params, seed, device) for split, one in sets.items()}
 
 
 def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int) -> float:

@@ -74,10 +74,7 @@ def image_statistics(images: Images, device: torch.device) -> torch.Tensor:
 
 
 class Views:
-    """The views against one split of the reals.
-
-    With ``jackknife``, all are measured without each group of the reals, too.
-    """
+    """The views against one split of the reals."""
 
     def __init__(
         self,
@@ -85,28 +82,26 @@ class Views:
         params: EvaluateParams,
         seed: int,
         device: torch.device,
-        jackknife: bool,
     ) -> None:
         self.reals, self.params, self.seed, self.device = reals, params, seed, device
-        self.jackknife = jackknife
-        self.groups: Sequence[str] = reals.groups if jackknife else ()
-        self.pixels = PixelView(reals.images, self.groups, seed)
+        self.pixels = PixelView(reals.images, reals.groups, seed)
         self.thumbnails = thumbnails(reals.images)
 
-    def __call__(self, drawn: Drawn, index: int) -> Values:
+    def __call__(self, drawn: Drawn, index: int, jackknife: bool = True) -> Values:
         """Every view of one set, and the critics' other figures.
 
-        index: of its sampling seed; the critics of each have their own initialisation.
+        index: of its sampling seed; the critics of each have their own initialisation. jackknife:
+        also without each group of the reals.
         """
-        whole = thumbnails(drawn.images)
+        whole, groups = thumbnails(drawn.images), self.reals.groups if jackknife else ()
         return {
-            PIXELS: mean_of(self.pixels.levels(drawn.images)),
-            LAYOUT: energy_distance(whole, self.thumbnails, self.groups),
-            KID: kernel_distance(drawn.features, self.reals.features, self.groups),
-            **self._critics(drawn, index),
+            PIXELS: mean_of(self.pixels.levels(drawn.images, jackknife)),
+            LAYOUT: energy_distance(whole, self.thumbnails, groups),
+            KID: kernel_distance(drawn.features, self.reals.features, groups),
+            **self._critics(drawn, index, jackknife),
         }
 
-    def _critics(self, drawn: Drawn, index: int) -> Values:
+    def _critics(self, drawn: Drawn, index: int, jackknife: bool) -> Values:
         reals, groups = self.reals, drawn.groups or range(len(drawn.images))
         # tune may be one group: a critic may then know the looks of those that it judges, for every
         # model alike
@@ -124,7 +119,7 @@ class Views:
                 ),
             )
         )
-        gaps = (one.gap if self.jackknife else Measured(one.gap.value) for one in (latents, images))
+        gaps = (one.gap if jackknife else Measured(one.gap.value) for one in (latents, images))
         single = {AUC: latents.auc, ACCURACY: latents.accuracy, IMAGE_AUC: images.auc}
         others = {metric: Measured(value) for metric, value in single.items()}
         return dict(zip((GAP, IMAGE_GAP), gaps, strict=True)) | others

@@ -80,6 +80,16 @@ class Codec:
             decoded: Any = self.model.decode(encoded)  # type: ignore[operator]  # as above
         return to_images(decoded if isinstance(decoded, torch.Tensor) else decoded.sample)
 
+    def encode_all(self, images: Images, batch: int) -> torch.Tensor:
+        """``encode`` of images (N, S, S, 3), ``batch`` at once."""
+        parts = batches(len(images), batch)
+        return torch.cat([self.encode(images[part.start : part.stop]) for part in parts])
+
+    def decode_all(self, latents: torch.Tensor, batch: int) -> Images:
+        """``decode`` of latents (N, C, H, W), ``batch`` at once."""
+        parts = batches(len(latents), batch)
+        return np.concatenate([self.decode(latents[part.start : part.stop]) for part in parts])
+
 
 def latent_scale(codec: Codec, images: Images, rows: npt.NDArray[np.int64], batch: int) -> float:
     """1 / root mean square of all elements of the latents of ``rows``, as ``codec`` encodes them.
