@@ -27,12 +27,14 @@ def main() -> None:
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
 
-    kept, splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
-    counts, left_out = Counter(splits), len(items) - len(kept)
+    (kept, skipped, flat), splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
+    counts, kind = Counter(splits), "images" if data.tiles == 1 else "tiles"
     print(
-        f"{len(kept)} images of {len({item.group for item in kept})} groups: "
+        f"{len(kept)} {kind} of "
+        f"{len({item.group for item in kept})} groups: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-        + (f"; {left_out} of {len(items)} skipped" if left_out else "")
+        + (f"; {len(skipped)} of {len(items)} skipped" if skipped else "")
+        + (f"; {flat} {kind} left out, flatter than data.max_flat={data.max_flat:g}" * (flat > 0))
     )
     for line in class_lines(kept, splits):
         print(line)

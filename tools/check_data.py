@@ -147,11 +147,12 @@ def _describe_sizes(opened: Opened, params: DataParams) -> Iterator[str]:
     """The smallest and largest image, and which ones ``data.resize`` changes much."""
     if not opened.sizes:
         return
-    size = params.image_size
+    size = params.tiles * params.image_size
     by_area = sorted(opened.sizes.values(), key=lambda side: side[0] * side[1])
     (w, h), (width, height) = by_area[0], by_area[-1]
     largest = "" if (w, h) == (width, height) else f" to {width}×{height}"
-    yield f"{w}×{h}{largest} pixels; to {size}×{size} by data.resize={params.resize}"
+    cut = f", then {params.tiles}×{params.tiles} tiles" if params.tiles > 1 else ""
+    yield f"{w}×{h}{largest} pixels; to {size}×{size} by data.resize={params.resize}{cut}"
     long = {file: max(s) / min(s) for file, s in opened.sizes.items() if max(s) > 2 * min(s)}
     if long:
         worst = max(long, key=lambda file: long[file])

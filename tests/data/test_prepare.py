@@ -99,3 +99,54 @@ def test_too_few_readable_images_are_an_error_under_skip_and_leave_nothing(tmp_p
     source = Fake(10, 8, lambda file: not file.startswith(good))
     assert says in refusal(run, source, "skip", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Squares:
+    """A source of 16-pixel images, each with a quarter of its own colour per tile of 8."""
+
+    name = "squares"
+
+    def __init__(self, groups=10, each=8):
+        names = [(f"{g:03d}", f"{k:03d}") for g in range(groups) for k in range(each)]
+        self.items = [Item(f"{group}/{name}.png", group) for group, name in names]
+
+    def read(self, file):
+        image = Image.new("RGB", (16, 16), "white")
+        image.paste((int(file[:3]), 0, 0), (8, 0, 16, 8))  # above right: flat, of its group
+        image.paste((0, 255, 0), (0, 8, 8, 12))  # below left: half green
+        return encoded(image)
+
+
+def tiled(folder, **changed):
+    source = Squares()
+    params = DATA.model_copy(
+        update={"source": "squares", "on_error": "stop", "image_size": SIZE, "tiles": 2} | changed
+    )
+    written, splits = prepare(source, source.items, params, folder, lambda x: x, lambda _: None)
+    return written, splits, load_dataset(folder)
+
+
+def test_an_image_becomes_its_tiles_row_by_row_in_its_own_group_and_split(tmp_path):
+    written, splits, dataset = tiled(tmp_path)
+    assert (len(dataset.files), written.flat) == (10 * 8 * 4, 0)
+    assert dataset.files[4:8] == [f"000/001.png#{r},{c}" for r in (1, 2) for c in (1, 2)]
+    group = dataset.groups.index("007")
+    corners = dataset.images[group : group + 4, 0, 0].tolist()
+    assert corners == [[255] * 3, [7, 0, 0], [0, 255, 0], [255] * 3]
+    assert len(set(zip(dataset.groups, splits, strict=True))) == 10
+
+
+def test_tiles_flatter_than_max_flat_are_left_out_and_counted(tmp_path):
+    written, _, dataset = tiled(tmp_path, max_flat=0.5)
+    assert written.flat == 10 * 8 * 3
+    assert {file.split("#")[1] for file in dataset.files} == {"2,1"}
+    whole, _, _ = tiled(tmp_path / "whole", tiles=1, max_flat=0.7)
+    assert (len(whole.items), whole.flat) == (80, 0)
+
+
+def test_a_source_of_flat_images_alone_is_one_line_that_says_what_to_raise(tmp_path):
+    message = refusal(tiled, tmp_path, max_flat=0.4)
+    assert message.startswith("squares: ")
+    assert message.endswith("raise data.max_flat")
+    assert list(tmp_path.iterdir()) == []
+

@@ -54,6 +54,19 @@ def _method(side: int, size: int) -> Image.Resampling:
     return Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC
 
 
+def cut_tiles(image: RGB, tiles: int) -> list[RGB]:
+    """A square (tiles * S, tiles * S, 3) as tiles (S, S, 3), row by row."""
+    rows = (column for row in np.split(image, tiles) for column in np.split(row, tiles, axis=1))
+    return [np.ascontiguousarray(tile) for tile in rows]
+
+
+def flat_share(image: RGB) -> float:
+    """The share of pixels, in (0, 1], that have the most frequent colour of image (S, S, 3)."""
+    red, green, blue = np.moveaxis(image.astype(np.uint32), 2, 0)
+    _, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    return float(counts.max() / counts.sum())
+
+
 def open_image(content: bytes, name: str) -> Image.Image:
     """An image file as RGB, upright. Raises UserError that starts with ``name``."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from advloop.core.errors import UNPRINTABLE, UserError
 from advloop.core.files import atomic_path, write_json
 from advloop.data.dataset import write_manifest
-from advloop.data.images import decode_image
+from advloop.data.images import cut_tiles, decode_image, flat_share
 from advloop.data.listing import Item
 from advloop.data.sources import Source
 from advloop.data.splits import assign_splits
@@ -22,11 +23,16 @@ OnSkip = Callable[[str], None]
 """Receives one line that says why an image is left out."""
 
 
-class Prepared(NamedTuple):
-    """The images that were kept, and their splits."""
+class Written(NamedTuple):
+    """What became of a source's images.
+
+    items: one for each row of images.npy. skipped: why an image was not read, by file. flat: how
+    many images, or tiles of them, were left out because they are nearly one colour.
+    """
 
     items: list[Item]
-    splits: list[str]
+    skipped: dict[str, str]
+    flat: int
 
 
 def prepare(
@@ -36,31 +42,30 @@ def prepare(
     folder: Path,
     progress: Progress,
     on_skip: OnSkip,
-) -> Prepared:
+) -> tuple[Written, list[str]]:
     """Write images.npy and manifest.csv with the same rows, and skipped.json under ``skip``.
 
-    ``on_skip`` is called for each image that is left out; only the others are split. Raises
-    UserError, and then writes nothing.
+    Every image becomes ``data.tiles`` ** 2 rows of its group, less those that are flatter than
+    ``data.max_flat``. ``on_skip`` is called for each image that cannot be read; only what is
+    written is split; the splits are returned. Raises UserError, and then writes nothing.
     """
     splits = split_items(items, params)  # fails before the images are decoded, which takes a while
-    kept = list(items)
     with atomic_path(folder / "images.npy") as temporary:
         with temporary.open("wb") as file:
-            skipped = write_images(source, items, params, file, progress, on_skip)
-        if skipped:
-            kept = [item for item in items if item.file not in skipped]
-            splits = split_items(kept, params)
+            written = write_images(source, items, params, file, progress, on_skip)
+        if written.items != list(items):
+            splits = split_items(written.items, params)
         rows = []
-        for item, split in zip(kept, splits, strict=True):
+        for item, split in zip(written.items, splits, strict=True):
             names = [] if item.class_name is None else [item.class_name]
             rows.append([item.file, item.group, split, *names])
         write_manifest(folder / "manifest.csv", rows)
         if params.on_error == "skip":
             write_json(
                 folder / "skipped.json",
-                {"count": len(skipped), "of": len(items), "images": skipped},
+                {"count": len(written.skipped), "of": len(items), "images": written.skipped},
             )
-    return Prepared(kept, splits)
+    return written, splits
 
 
 def split_items(items: Sequence[Item], params: DataParams) -> list[str]:
@@ -76,11 +81,11 @@ def write_images(
     file: BinaryIO,
     progress: Progress,
     on_skip: OnSkip,
-) -> dict[str, str]:
+) -> Written:
     """Write the readable items as ``.npy`` (N, size, size, 3) uint8, one image in memory.
 
-    Returns why the others were left out, by file. Raises UserError at the first bad image unless
-    ``params.on_error`` is ``skip``, and if no image is left.
+    The items that are returned are one for each row. Raises UserError at the first bad image
+    unless ``params.on_error`` is ``skip``, and if no row is left.
     """
 
     def write_header(count: int) -> None:  # NumPy pads it to the same length for any count
@@ -90,22 +95,43 @@ def write_images(
         np.lib.format.write_array_header_1_0(file, header)
 
     skipped: dict[str, str] = {}
+    kept: list[Item] = []
+    flat, side = 0, params.tiles * params.image_size
     write_header(len(items))
     for item in progress(items):
         try:
             name = name_of(source, item)
-            image = decode_image(source.read(item.file), name, params.image_size, params.resize)
+            image = decode_image(source.read(item.file), name, side, params.resize)
         except UserError as error:
             if params.on_error == "stop":
                 raise UserError(f"{error}, or set data.on_error=skip") from None
             skipped[item.file] = str(error)
             on_skip(str(error))
         else:
-            file.write(image.tobytes())
+            tiles = zip(tiles_of(item, params.tiles), cut_tiles(image, params.tiles), strict=True)
+            for part, tile in tiles:
+                if flat_share(tile) > params.max_flat:
+                    flat += 1
+                else:
+                    kept.append(part)
+                    file.write(tile.tobytes())
     if len(skipped) == len(items):
         raise UserError(f"{source.name}: none of {len(items)} images is readable; mend some")
-    write_header(len(items) - len(skipped))
-    return skipped
+    if not kept:
+        raise UserError(
+            f"{source.name}: of every image more than data.max_flat={params.max_flat:g} is one "
+            "colour; raise data.max_flat"
+        )
+    write_header(len(kept))
+    return Written(kept, skipped, flat)
+
+
+def tiles_of(item: Item, tiles: int) -> list[Item]:
+    """The item of each tile of an image, row by row: ``a.png#1,2`` is in row 1, column 2."""
+    if tiles == 1:
+        return [item]
+    places = [(row, column) for row in range(1, tiles + 1) for column in range(1, tiles + 1)]
+    return [replace(item, file=f"{item.file}#{row},{column}") for row, column in places]
 
 
 def name_of(source: Source, item: Item) -> str:
