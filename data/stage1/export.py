@@ -10,22 +10,23 @@ import shutil
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from advloop.core.files import read_json, write_json  # noqa: E402  # found on the path set above
+from advloop.core.device import pick_device  # noqa: E402  # found on the path set above
+from advloop.core.files import read_json, write_json  # noqa: E402  # as above
 from advloop.models.denoiser import load_checkpoint  # noqa: E402
 from advloop.params.loader import Params  # noqa: E402
 
 SECTIONS = ("data", "autoencoder", "encode_dataset", "diffusion", "unet", "base")
 
 
-def main() -> None:
-    here, outputs = ROOT / "data" / "stage1", ROOT / "outputs"
-    content = Params.load(ROOT / "params.yaml").content
-    if content.autoencoder.pretrained or content.base.pretrained:
+def main(root: Path = ROOT) -> None:
+    here, outputs = root / "data" / "stage1", root / "outputs"
+    content = Params.load(root / "params.yaml").content
+    if content["autoencoder"]["pretrained"] or content["base"]["pretrained"]:
         sys.exit("params.yaml: imports pretrained models; run `make stage1`, which trains them")
     shutil.copytree(
         outputs / "autoencoder",
@@ -35,7 +36,9 @@ def main() -> None:
     )
     denoiser = load_checkpoint(outputs / "base" / "checkpoint_best.pt")
     denoiser.unet.save_pretrained(here / "unet")
-    source = ROOT / content.data.source
+    source = root / content["data"]["source"]
+    device = pick_device()
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     write_json(
         here / "stage1.json",
         {
@@ -43,8 +46,8 @@ def main() -> None:
             "data_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "figures": read_json(outputs / "autoencoder.json")
             | read_json(outputs / "base" / "metrics.json"),
-            "params": {"seed": content.seed, "precision": content.precision}
-            | {name: OmegaConf.to_container(content[name]) for name in SECTIONS},
+            "machine": machine,
+            "params": {name: content[name] for name in ("seed", "precision", *SECTIONS)},
         },
     )
 

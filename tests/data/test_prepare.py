@@ -149,4 +149,3 @@ def test_a_source_of_flat_images_alone_is_one_line_that_says_what_to_raise(tmp_p
     assert message.startswith("squares: ")
     assert message.endswith("raise data.max_flat")
     assert list(tmp_path.iterdir()) == []
-
