@@ -17,6 +17,7 @@ from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
 from hydra_plugins.advloop_derived import CONF, derive
 
+PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
 NAMED = 8  # values to name where params.yaml differs from conf/
 
 
@@ -31,6 +32,7 @@ def check_derived(params: Params) -> None:
             params.at("train_disc.replay_fraction"),
             params.at("autoencoder.pretrained"),
             params.at("base.pretrained"),
+            params.at("evaluate.feature_weights"),
         )
     except ValueError as error:
         raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None
@@ -54,7 +56,7 @@ def check_derived(params: Params) -> None:
 
 def check_paths(params: Params) -> None:
     """Raise UserError where a path of params.yaml leads nowhere."""
-    for key in ("data.source", "autoencoder.pretrained", "base.pretrained"):
+    for key in PATHS:
         path = params.at(key)
         try:
             found = path is None or Path(path).exists()

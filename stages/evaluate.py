@@ -59,7 +59,9 @@ def main() -> None:
             params.section("diffusion", DiffusionParams), read_precision(params), device
         ),
         codec,
-        load_features(settings.features, codec, settings.feature_size, device),
+        load_features(
+            settings.features, codec, settings.feature_size, device, settings.feature_weights
+        ),
         train,
         test[: len(reals.test.groups)],
         reals,

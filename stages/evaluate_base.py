@@ -56,7 +56,9 @@ def main() -> None:
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
     codec = load_codec(args.autoencoder, args.latents, device)
-    features = load_features(settings.features, codec, settings.feature_size, device)
+    features = load_features(
+        settings.features, codec, settings.feature_size, device, settings.feature_weights
+    )
     train = load_latents(args.latents / "train.pt", denoiser.latent_shape)
     test = load_latents(args.latents / "test.pt", denoiser.latent_shape)
     sources = Sources(

@@ -70,13 +70,14 @@ def derive(
     replay_fraction: Any,
     autoencoder: Any,
     base: Any,
+    feature_weights: Any,
 ) -> dict[str, Any]:
     """Everything under ``derived`` in params.yaml.
 
     exp_name: names published files. num_iterations: a whole number of at least 1.
     uses_discriminator: whether train_diffusion needs the discriminator. predicted_fraction,
     replay_fraction: of the discriminator's fakes, what are no fresh samples. autoencoder,
-    base: folders of imported models, or None. Raises ValueError on anything else.
+    base, feature_weights: paths of imported models, or None. Raises ValueError on anything else.
     """
     check_exp_name(exp_name)
     count = _count("num_iterations", num_iterations)
@@ -96,6 +97,7 @@ def derive(
         "predictions": items if predicts else {},
         "autoencoder_source": autoencoder or DATA,
         "base_source": base or "outputs/latents",
+        "feature_source": feature_weights or "outputs/autoencoder",
         "plots": {
             "discriminator_loss": chart(histories, "train_loss", "val_loss"),
             "discriminator_accuracy": chart(histories, "train_accuracy", "val_accuracy"),

@@ -190,7 +190,7 @@ def paths(stage: str, kinds: tuple[str, ...], item: dict[str, str]) -> list[Path
 def feeds(maker: str, taker: str, uses_all: bool) -> bool:
     """Whether the taker depends on an output of the maker; uses_all: where all settings ask so."""
     fraction = 0.5 if uses_all else 0.0
-    item = derive("name", 2, uses_all, fraction, fraction, None, None)["iterations"]["1"]
+    item = derive("name", 2, uses_all, fraction, fraction, None, None, None)["iterations"]["1"]
     outs = paths(maker, ("outs", "plots", "metrics"), item)
     deps = paths(taker, ("deps",), item)
     return any(a == b or a.is_relative_to(b) or b.is_relative_to(a) for a in outs for b in deps)

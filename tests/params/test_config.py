@@ -116,6 +116,7 @@ def derived(exp_name: Any = "plans", num_iterations: Any = 2, **changes: Any) ->
         "replay_fraction": 0.0,
         "autoencoder": None,
         "base": None,
+        "feature_weights": None,
         **changes,
     }
     return derive(exp_name, num_iterations, **rest)
@@ -149,6 +150,11 @@ def test_each_iteration_starts_from_the_one_before_and_the_first_from_the_base_m
         "outputs/rounds/iter_1/model/checkpoint_best.pt",
     ]
     assert {len(files) for files in result["plots"].values()} == {3}
+
+
+def test_features_depend_on_the_weights_that_the_user_names_and_else_on_the_autoencoder_again():
+    assert derived(feature_weights="models/dinov2")["feature_source"] == "models/dinov2"
+    assert derived()["feature_source"] == "outputs/autoencoder"
 
 
 def test_iteration_depends_on_what_its_settings_use_and_else_on_its_own_fakes_again():
@@ -280,9 +286,12 @@ def test_check_config_names_what_differs_from_conf(workspace, capsys):
         ("data.source", None),
         ("autoencoder.pretrained", "autoencoder_source"),
         ("base.pretrained", "base_source"),
+        ("evaluate.feature_weights", "feature_source"),
     ],
 )
 def test_check_config_refuses_a_path_that_leads_nowhere(workspace, key, source):
+    if source == "feature_source":  # lite0 takes none
+        workspace.edit({"evaluate.features": "dinov2"})
     workspace.edit({key: "no/such"} | ({f"derived.{source}": "no/such"} if source else {}))
     assert f"{key}=no/such does not exist" in workspace.refusal()
 
@@ -353,3 +362,54 @@ def test_record_of_an_imported_model_that_is_none_is_refused(workspace, text):
     (folder / "stage1.json").write_text(text)
     workspace.edit({"base.pretrained": "models/unet", "derived.base_source": "models/unet"})
     assert workspace.refusal().startswith("models/stage1.json: not a record")
+
+
+# --- Networks of image features ---
+
+
+@pytest.fixture
+def dinov2(workspace) -> Path:
+    """The config.json of a DINOv2 with patches of 14 pixels, which the workspace uses."""
+    folder = workspace.params.parent / "models/dinov2"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "dinov2", "patch_size": 14}')
+    weights = "models/dinov2"
+    keys = ("evaluate.feature_weights", "derived.feature_source")
+    workspace.edit({"evaluate.features": "dinov2"} | dict.fromkeys(keys, weights))
+    return folder / "config.json"
+
+
+@pytest.mark.usefixtures("dinov2")
+def test_dinov2_takes_a_size_that_its_patches_fill_and_no_other(workspace):
+    check_config.main()
+    workspace.out.unlink()
+    for size, near in ((225, 224), (32, 42)):
+        workspace.edit({"evaluate.feature_size": size})
+        message = workspace.refusal()
+        assert message.startswith(
+            f"evaluate.feature_size={size} is not a multiple of 14, the patch"
+        )
+        assert message.endswith(f"of models/dinov2; use one, such as {near}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("{", "Expecting"),
+        ("[]", "model_type=None is not dinov2"),
+        ('{"model_type": "bert"}', "model_type=bert is not dinov2"),
+        ('{"model_type": "dinov2", "patch_size": [14, 14]}', "patch_size=[14, 14] is not a whole"),
+        ('{"model_type": "dinov2", "patch_size": 0}', "patch_size=0 is not a whole number from 1"),
+        ('{"model_type": "dinov2", "num_channels": 1}', "num_channels=1 is not the 3 of RGB"),
+    ],
+)
+def test_folder_that_holds_no_dinov2_is_refused_before_anything_runs(workspace, dinov2, text, said):
+    if text is None:
+        dinov2.unlink()
+    else:
+        dinov2.write_text(text)
+    message = workspace.refusal()
+    assert message.startswith("evaluate.feature_weights=models/dinov2: not a DINOv2 (")
+    assert said in message
+    assert message.endswith("name the folder that transformers' Dinov2Model.save_pretrained wrote")

@@ -234,6 +234,21 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "base.pretrained": None,
         "base.warmup_steps": 60,
     },
+    "evaluate.feature_weights=null leaves evaluate.features=dinov2 without weights; name the "
+    "folder that transformers' Dinov2Model.save_pretrained wrote; set it": {
+        "evaluate.features": "dinov2"
+    },
+    "evaluate.feature_weights=a.pt is not used by evaluate.features=lite0": {
+        "evaluate.feature_weights": "a.pt"
+    },
+    "evaluate.feature_weights=a.pt is not used by evaluate.features=encoder": {
+        "evaluate.features": "encoder",
+        "evaluate.feature_weights": "a.pt",
+    },
+    "evaluate.feature_weights=  must name a folder or a file; null means none": {
+        "evaluate.features": "inception",
+        "evaluate.feature_weights": " ",
+    },
     "objective.min_alpha_bar=0.3 has the discriminator judge latents noisier than it is trained "
     "on, down to train_disc.renoise_min_alpha_bar=0.9; use the same value for both": {
         **X0,
@@ -244,6 +259,9 @@ ALLOWED: list[dict[str, Any]] = [
     {**ROUND, "train_diffusion.warmup_steps": 59},
     {**ROUND, "train_diffusion.samples_per_epoch": None, "train_diffusion.warmup_steps": 1000},
     {"base.pretrained": "unet", "base.samples_per_epoch": 1, "base.warmup_steps": 1000},  # unused
+    {"evaluate.features": "dinov2", "evaluate.feature_weights": "models/dinov2"},
+    {"evaluate.features": "inception", "evaluate.feature_weights": "a.pt"},
+    {"evaluate.features": "inception"},
     {**X0, "objective.min_alpha_bar": 0.9},
     {**X0, "objective.min_alpha_bar": 0.95},
     {**X0, "objective.min_alpha_bar": 0.3, "discriminator.noise_conditioned": False},

@@ -230,6 +230,13 @@ def test_stage_declares_the_parameters_it_reads(stage: str) -> None:
     assert hidden == set(), "read, but another value of the section is declared"
 
 
+def test_stages_that_compute_features_declare_the_weights_and_no_other_does() -> None:
+    source = "${derived.feature_source}"
+    computing = {name for name in STAGES if "load_features(" in script_of(name).read_text()}
+    assert computing == {"evaluate_base", "evaluate"}
+    assert {name for name, body in STAGES.items() if source in body["deps"]} == computing
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_command_holds_structure_and_no_parameter(stage: str) -> None:
     structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
@@ -399,6 +406,16 @@ def test_one_step_predictions_are_made_only_where_a_discriminator_sees_them(
     assert ran(done) - LAST == {"check_config"} | stages_of(
         0, names=("predict", "train_disc", "evaluate")
     )
+
+
+def test_other_content_of_the_users_feature_weights_evaluates_again(one_round: Path) -> None:
+    weights, scored = one_round / "mine.pt", stages_of(0, names=("evaluate",)) | {"evaluate_base"}
+    weights.write_text("1")
+    settings = ("evaluate.features=inception", "evaluate.feature_weights=mine.pt")
+    assert ran(repro_with(one_round, *settings)) - LAST == scored | {"check_config"}
+    assert ran(must(dvc(one_round, "repro"))) == set()
+    weights.write_text("2")
+    assert ran(must(dvc(one_round, "repro"))) - LAST == scored
 
 
 def test_what_changes_a_round_changes_the_next_one(fakes: Path) -> None:

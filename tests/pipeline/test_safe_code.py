@@ -113,7 +113,8 @@ def test_secrets_in_a_configuration_are_found_and_a_user_name_is_none():
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
 HARMLESS = re.compile(r"[A-Za-z0-9_./-]+")  # to a shell, wherever it stands
-PATHS = {"data.source", "derived.autoencoder_source", "derived.base_source"}
+SOURCES = ("autoencoder_source", "base_source", "feature_source")
+PATHS = {"data.source", *(f"derived.{name}" for name in SOURCES)}
 
 
 def interpolations(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -145,7 +146,7 @@ def test_every_value_in_a_command_follows_from_whole_numbers_and_switches():
     walked = {name for place, name in FOUND if place in ("foreach", "matrix")}
     assert walked == {"derived.iterations", "derived.predictions"}
     for switch, folder in product((True, False, "a; b"), ("a; touch b", "$(touch b)", None)):
-        made = derive("plans", 12, switch, switch, switch, folder, folder)
+        made = derive("plans", 12, switch, switch, switch, folder, folder, folder)
         items = made["iterations"] | made["predictions"]
         values = [*items, *(value for item in items.values() for value in item.values())]
         words = [word for value in values for word in value.split(" ") if word]

@@ -167,21 +167,43 @@ def test_code_in_the_weights_of_the_feature_network_is_not_executed(
     assert not (stages.root / "executed").exists()
 
 
-def test_code_in_downloaded_weights_is_not_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    put("checkpoints/inception.pth", PAYLOADS["torch"])(tmp_path)
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("torch-fidelity would unpickle what was refused")
 
-    def never(*_: object) -> None:
-        raise AssertionError("the package would unpickle what was refused")
 
+@pytest.fixture
+def inception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch-fidelity that must not be reached."""
     address = "https://example.invalid/inception.pth"
     module = SimpleNamespace(URL_INCEPTION_V3=address, FeatureExtractorInceptionV3=never)
     name = "feature_extractor_inceptionv3"
     monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace(**{name: module}))
     monkeypatch.setitem(sys.modules, f"torch_fidelity.{name}", module)
+
+
+@pytest.mark.usefixtures("inception")
+def test_code_in_downloaded_weights_is_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    put("checkpoints/inception.pth", PAYLOADS["torch"])(tmp_path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"evaluate\.features=inception: no weights"):
         load_features("inception", Codec(PatchAutoencoder(4, 4, 8, 0, 0)), 32, torch.device("cpu"))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.usefixtures("inception")
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("stage", ["evaluate_base", "evaluate"])
+def test_code_in_the_users_weights_of_the_feature_network_is_not_executed(
+    stages: StageFolder, stage: str, payload: str
+):
+    put("mine.pth", PAYLOADS[payload])(stages.root)
+    stages.set({"evaluate": {"features": "inception", "feature_weights": "mine.pth"}})
+    outcome = stages.run(stage)
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: evaluate.feature_weights=mine.pth: no weights of")
+    assert len(outcome.err.splitlines()) == 1
+    assert "weights_only" not in outcome.err  # torch's advice to execute it
+    assert not (stages.root / "executed").exists()

@@ -14,6 +14,7 @@ def evaluate_params(**changes: Any) -> EvaluateParams:
     values = {
         "features": "encoder",
         "feature_size": 32,
+        "feature_weights": None,
         "num_samples": 6,
         "num_seeds": 3,
         "num_inference_steps": 3,

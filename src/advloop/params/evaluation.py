@@ -10,11 +10,14 @@ from advloop.params.section import Section
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 MIN_IMAGES = NEIGHBOURS + 1  # the smallest set in which every image has k others
+MIN_SIZE = 32  # pixels a side that a network of features sees
+DINOV2_FOLDER = "the folder that transformers' Dinov2Model.save_pretrained wrote"
 
 
 class EvaluateParams(Section):
-    features: Literal["lite0", "inception", "encoder"]  # network of the image features
-    feature_size: Annotated[int, Field(ge=32, le=512)]  # pixels a side for lite0; others ignore it
+    features: Literal["lite0", "dinov2", "inception", "encoder"]  # network of the image features
+    feature_size: Annotated[int, Field(ge=MIN_SIZE, le=512)]  # pixels a side for lite0 and dinov2
+    feature_weights: str | None  # local folder of dinov2, file of inception, or None
     num_samples: Annotated[int, Field(ge=MIN_IMAGES)]  # for each sampling seed
     num_seeds: Annotated[int, Field(ge=3)]  # sampling seeds, and initialisations of the critics
     num_inference_steps: PositiveInt
@@ -23,3 +26,14 @@ class EvaluateParams(Section):
     critic_epochs: PositiveInt  # one full batch each
     critic_learning_rate: PositiveFloat
     smallest_change: Annotated[float, Field(gt=0, le=1)]  # worth naming, see docs/metrics.md
+
+    def weights_problem(self) -> str | None:
+        """Why ``feature_weights`` is wrong for ``features``, or None."""
+        if self.feature_weights is None:
+            if self.features == "dinov2":
+                return f"leaves evaluate.features=dinov2 without weights; name {DINOV2_FOLDER}"
+        elif self.features not in ("dinov2", "inception"):
+            return f"is not used by evaluate.features={self.features}, which has its own; use null"
+        elif not self.feature_weights.strip():
+            return "must name a folder or a file; null means none"
+        return None

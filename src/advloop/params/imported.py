@@ -1,9 +1,10 @@
-"""Refuse an imported model that was trained for something else than this run.
+"""Refuse an imported model that does not suit this run.
 
 A U-Net of another diffusion process predicts another quantity, and a model of another split has
 seen images that are held out here. The shapes of the weights show neither, but two files beside
 a model do: diffusers writes the process to ``scheduler_config.json``, and data/stage1/export.py
 all parameters of a training to ``stage1.json``. A model with neither file is accepted as it is.
+A network of image features has to suit ``evaluate.feature_size``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, get_args
 from advloop.core.errors import UserError
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import BETAS, BetaSchedule, DiffusionParams, PredictionType
+from advloop.params.evaluation import DINOV2_FOLDER, MIN_SIZE, EvaluateParams
 from advloop.params.loader import Params
 from advloop.params.training import BaseParams
 
@@ -30,6 +32,7 @@ DEFAULTS = {  # of diffusers' schedulers, for values that the file leaves out
 }
 CHOICES = {"beta_schedule": get_args(BetaSchedule), "prediction_type": get_args(PredictionType)}
 UNSUPPORTED = ("trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")  # no such parameter
+PATCH_SIZE, MAX_PATCH_SIZE = 14, 256  # of a DINOv2, if its config.json names none
 SPLIT = ("val_fraction", "test_fraction", "split_seed")
 
 
@@ -47,6 +50,36 @@ def check_provenance(params: Params) -> None:
         _check_data(params, section, model, file, trained["data"])
         if section == "base":
             _check_process(model, file, trained["diffusion"], diffusion)
+    evaluate = params.section("evaluate", EvaluateParams)
+    if evaluate.features == "dinov2" and evaluate.feature_weights:
+        check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
+
+
+def check_dinov2(folder: Path, size: int) -> None:
+    """Raise UserError unless the folder's config.json is a DINOv2's for images of ``size`` pixels.
+
+    The message names ``evaluate.feature_weights`` or ``evaluate.feature_size``.
+    """
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text())
+        kind = content.get("model_type") if isinstance(content, dict) else None
+        if kind != "dinov2":
+            raise ValueError(f"model_type={kind} is not dinov2")
+        if (patch := content.get("patch_size", PATCH_SIZE)) not in range(1, MAX_PATCH_SIZE + 1):
+            raise ValueError(f"patch_size={patch} is not a whole number from 1 to {MAX_PATCH_SIZE}")
+        if (channels := content.get("num_channels", 3)) != 3:
+            raise ValueError(f"num_channels={channels} is not the 3 of RGB")
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(
+            f"evaluate.feature_weights={folder}: not a DINOv2 ({error}); name {DINOV2_FOLDER}"
+        ) from None
+    if size % patch:
+        near = max(size, MIN_SIZE + patch - 1) // patch * patch
+        raise UserError(
+            f"evaluate.feature_size={size} is not a multiple of {patch}, the patch size of "
+            f"{folder}; use one, such as {near}"
+        )
 
 
 def check_scheduler(model: Path, ours: DiffusionParams) -> None:
