@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from advloop.core.errors import UserError
 from advloop.core.files import all_finite
-from advloop.core.random import batches
 from advloop.evaluation.dinov2 import Dinov2
 from advloop.evaluation.feature_batches import BATCH, Images, in_batches, reason_of
 from advloop.models.codec import Codec
