@@ -31,9 +31,6 @@ AUTOENCODER = AutoencoderParams(
     batch_size=8,
     learning_rate=1e-3,
     l1_weight=0.3,
-    edge_weight=0.5,
-    adversarial_weight=0.0,
-    adversarial_start=0.0,
     latent_noise=0.1,
 )
 

@@ -26,9 +26,6 @@ def autoencoder_params(**changes: Any) -> AutoencoderParams:
         "batch_size": 8,
         "learning_rate": 2e-3,
         "l1_weight": 0.3,
-        "edge_weight": 0.5,
-        "adversarial_weight": 0.0,
-        "adversarial_start": 0.0,
         "latent_noise": 0.1,
     }
     return AutoencoderParams(**small | changes)

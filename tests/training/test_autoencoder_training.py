@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -15,8 +14,7 @@ from torch.nn import functional as F
 
 from advloop.models.codec import Codec, to_pixels
 from advloop.models.patch_autoencoder import PatchAutoencoder
-from advloop.models.patch_discriminator import SMALLEST, PatchDiscriminator, hinge_loss
-from advloop.training.autoencoder import psnr, reconstruction_loss, train_autoencoder
+from advloop.training.autoencoder import psnr, train_autoencoder
 
 CPU = torch.device("cpu")
 ROWS = np.arange(16)
@@ -103,73 +101,3 @@ def test_training_reads_only_the_rows_that_it_is_given():
     changed[8:] = 0
     models = [train(images, rows=np.arange(8)) for images in (IMAGES, changed)]
     assert torch.equal(*(model.expand.weight for model in models))
-
-
-def test_reconstruction_loss_agrees_with_a_hand_computation():
-    output = torch.zeros(1, 1, 2, 2)
-    output[0, 0, 0, 0] = 0.5  # one pixel of four is off, and one of two differences each way
-    params = autoencoder_params(l1_weight=0.4, edge_weight=0.6)
-    expected = 0.25 / 4 + 0.4 * 0.5 / 4 + 0.6 * 0.5 / 2
-    assert float(reconstruction_loss(output, torch.zeros(1, 1, 2, 2), params)) == pytest.approx(
-        expected
-    )
-
-
-def test_hinge_loss_stops_at_a_margin_of_one():
-    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-3.0, 0.5])
-    assert float(hinge_loss(real, fake)) == pytest.approx(1 / 2 + 1.5 / 2)
-
-
-def test_smallest_image_has_a_logit_and_no_smaller_one():
-    network = PatchDiscriminator(4)
-    assert network(torch.zeros(2, 3, SMALLEST, SMALLEST)).shape == (2, 1, 2, 2)
-    message = refusal(train, IMAGES[:, :8, :8], adversarial_weight=0.1)
-    assert message.startswith("data.image_size=8: ")
-    assert message.endswith("set autoencoder.adversarial_weight=0")
-
-
-def weights(model: nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def test_discriminator_counts_after_its_start_and_never_with_a_weight_of_zero():
-    plain = weights(train(epochs=2))
-    late, early = (
-        weights(train(epochs=2, adversarial_weight=0.1, adversarial_start=start))
-        for start in (0.99, 0.0)
-    )
-    assert not torch.equal(late, plain)  # in the last epoch
-    assert not torch.equal(early, late)
-    assert torch.equal(weights(train(epochs=2, adversarial_start=0.5)), plain)
-
-
-class Interrupted(Exception):
-    pass
-
-
-class Memory:
-    """Snapshots in memory, and an interruption after the first."""
-
-    def __init__(self, content=None, stop=False):
-        self.content, self.stop = content, stop
-
-    def load(self):
-        return self.content
-
-    def offer(self, make):
-        self.content = copy.deepcopy(make())
-        if self.stop:
-            raise Interrupted
-
-
-def test_training_with_a_discriminator_goes_on_to_the_same_bytes():
-    def run(resume=None):
-        params = autoencoder_params(epochs=3, adversarial_weight=0.1)
-        return train_autoencoder(
-            params, "none", IMAGES, ROWS, 0, CPU, list, lambda *_: None, resume
-        )
-
-    memory = Memory(stop=True)
-    with pytest.raises(Interrupted):
-        run(memory)
-    assert torch.equal(weights(run(Memory(memory.content))), weights(run()))

@@ -34,10 +34,7 @@ class AutoencoderParams(Section):
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     l1_weight: NonNegativeFloat  # beside the mean squared error
-    edge_weight: NonNegativeFloat  # of the absolute error of differences between neighbours
-    adversarial_weight: NonNegativeFloat  # of a discriminator of patches; 0: there is none
-    adversarial_start: Annotated[float, Field(ge=0, lt=1)]  # share of the epochs without its loss
-    latent_noise: NonNegativeFloat  # largest deviation, in standard deviations of the latent
+    latent_noise: NonNegativeFloat  # in standard deviations of the latent
 
 
 class EncodeDatasetParams(Section):

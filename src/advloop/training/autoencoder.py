@@ -17,7 +17,6 @@ from advloop.infra.snapshots import NoResume, Resume, Stateful, restore, states
 from advloop.models.autoencoder import build_autoencoder
 from advloop.models.codec import Codec, to_pixels
 from advloop.models.patch_autoencoder import PatchAutoencoder
-from advloop.models.patch_discriminator import SMALLEST, PatchDiscriminator, hinge_loss
 from advloop.params.data import AutoencoderParams
 
 Images = npt.NDArray[np.uint8]
@@ -41,58 +40,6 @@ def _patches(images: Images, rows: Rows, factor: int, device: torch.device) -> t
     return F.pixel_unshuffle(pixels, factor).movedim(1, -1).flatten(0, 2)
 
 
-def reconstruction_loss(
-    output: torch.Tensor, pixels: torch.Tensor, params: AutoencoderParams
-) -> torch.Tensor:
-    """MSE + l1_weight * L1 + edge_weight * L1 of the differences between neighbouring pixels.
-
-    output, pixels: (B, 3, S, S). The last term keeps the contrast of lines that the others blur.
-    """
-    error = output - pixels
-    loss = error.square().mean() + params.l1_weight * error.abs().mean()
-    if params.edge_weight:
-        edges = (error.diff(dim=axis).abs().mean() for axis in (2, 3))
-        loss = loss + params.edge_weight / 2 * sum(edges)
-    return loss
-
-
-class Adversary:
-    """A discriminator of patches that is trained beside the autoencoder (Esser et al. 2021).
-
-    Its loss is the hinge loss, with a weight that stays the same: VQGAN's adaptive one is unstable
-    with a linear decoder, whose last layer is also its first.
-    """
-
-    def __init__(self, params: AutoencoderParams, seed: int, steps: int, device: torch.device):
-        with seeded(seed, "train_autoencoder", "discriminator"):
-            self.model = PatchDiscriminator().to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch's stubs
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), params.learning_rate, betas=(0.5, 0.9), weight_decay=0.0
-        )
-        self.decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
-        self.parts: dict[str, Stateful] = {
-            "discriminator": self.model,
-            "discriminator_optimizer": self.optimizer,
-            "discriminator_decay": self.decay,
-        }
-
-    def loss(self, output: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder adds to its loss: minus the mean logit of output (B, 3, S, S)."""
-        self.model.requires_grad_(False)
-        logits: torch.Tensor = self.model(output)
-        return -logits.mean()
-
-    def step(self, output: torch.Tensor, pixels: torch.Tensor) -> None:
-        """Learn to tell reconstructions from images, both (B, 3, S, S)."""
-        self.model.requires_grad_(True)
-        loss = hinge_loss(self.model(pixels), self.model(output.detach()))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.decay.step()
-
-
 def train_autoencoder(
     params: AutoencoderParams,
     augmentation: str,
@@ -104,11 +51,10 @@ def train_autoencoder(
     on_epoch: Callable[[int, float], None],
     resume: Resume | None = None,
 ) -> PatchAutoencoder:
-    """Minimise ``reconstruction_loss``, with noise on the latents, and against an ``Adversary``.
+    """Minimise MSE + l1_weight * L1 of the reconstruction, with noise on the latents.
 
-    images: (N, H, W, 3); rows: those to train on. The noise makes the decoder robust to the errors
-    of a diffusion model: each image has its own deviation, up to latent_noise standard deviations
-    of the latents. The adversary learns from the first step, and counts after adversarial_start.
+    images: (N, H, W, 3); rows: those to train on. The noise, of latent_noise standard deviations
+    of the latents, makes the decoder robust to the errors of a diffusion model.
     ``on_epoch(epoch, train_loss)`` is called after each epoch. Raises UserError on a non-finite
     loss. resume: takes a snapshot after each epoch, and gives the one to go on from.
     """
@@ -121,15 +67,6 @@ def train_autoencoder(
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, params.epochs * steps)
     history: list[float] = []
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "decay": decay}
-    adversary = None
-    if params.adversarial_weight:
-        if images.shape[1] < SMALLEST:
-            raise UserError(
-                f"data.image_size={images.shape[1]}: a discriminator of patches needs {SMALLEST} "
-                "pixels a side; raise it, or set autoencoder.adversarial_weight=0"
-            )
-        adversary = Adversary(params, seed, params.epochs * steps, device)
-        parts |= adversary.parts
     if content := resume.load():
         history = content["history"]
         restore(parts, content)
@@ -142,18 +79,14 @@ def train_autoencoder(
             variant = int(torch.randint(VARIANTS[augmentation], (1,), generator=stream))
             pixels = augment(pixels, variant).contiguous(memory_format=torch.channels_last)
             latents = model.encode(pixels)
-            level = params.latent_noise * torch.rand(len(latents), 1, 1, 1, generator=stream)
-            noise = (level * torch.randn(latents.shape, generator=stream)).to(device)
-            output = model.decode(latents + latents.detach().std() * noise).sample
-            loss = reconstruction_loss(output, pixels, params)
-            if adversary and epoch > params.adversarial_start * params.epochs:
-                loss = loss + params.adversarial_weight * adversary.loss(output)
+            noise = torch.randn(latents.shape, generator=stream).to(device)
+            noisy = latents + params.latent_noise * latents.detach().std() * noise
+            error = model.decode(noisy).sample - pixels
+            loss = error.square().mean() + params.l1_weight * error.abs().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             decay.step()
-            if adversary:
-                adversary.step(output, pixels)
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
