@@ -49,7 +49,7 @@ def parts(bench: Bench) -> dict[str, tuple[Part, float]]:
     if not bench.tiny:
         found["compiled norms"] = (gpu_kernels.variant(variants.compiled_norms), 20)
         found["compiled"] = (gpu_kernels.variant(variants.compiled), 45)
-    found["two processes"] = (gpu_checks.two_processes, 20)
+    found["two processes"] = (gpu_checks.two_processes, 25)
     return found
 
 
