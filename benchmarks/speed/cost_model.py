@@ -66,7 +66,7 @@ class Work:
         return 4 * self.latent
 
 
-def _forward_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> float:
+def forward_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*inputs)
     return float(counter.get_total_flops())
@@ -82,8 +82,8 @@ def count_work(content: Any) -> Work:
         unet = Denoiser(unet_config(params.section("unet", UNetParams), channels, side))
         disc = Discriminator(channels, list(content.discriminator.channels), 0.0)
         latent = torch.empty(1, channels, side, side)
-        forward = _forward_flops(unet, latent, torch.zeros(1, dtype=torch.long))
-        disc_forward = _forward_flops(disc, latent)
+        forward = forward_flops(unet, latent, torch.zeros(1, dtype=torch.long))
+        disc_forward = forward_flops(disc, latent)
     return Work(
         parameters=sum(p.numel() for p in unet.parameters()),
         forward=forward,

@@ -1,4 +1,4 @@
-"""An epoch of the discriminator: ours, and a loop over a DataLoader of the same tensors."""
+"""An epoch of the discriminator: ours, a loop over a DataLoader, and the bare network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from advloop.core.device import autocast
+from advloop.core.random import batches
 from advloop.diffusion.process import make_alphas_cumprod
 from advloop.models.discriminator import build_discriminator
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
@@ -50,7 +52,21 @@ def contenders(
             hits += int(((logits > 0) == (labels.to(device) > 0.5)).sum())
             loss.item()
 
+    bare = build_discriminator(model_params, latents.shape[1], 0, 0).to(device)
+    bare_optimizer = torch.optim.AdamW(bare.parameters(), params.learning_rate, fused=True)
+
+    def bare_epoch() -> None:
+        bare.train()
+        for part in batches(count, params.batch_size):
+            rows = slice(part.start, part.stop)
+            with autocast(precision, device):
+                logits = bare(data.latents[rows])
+            F.binary_cross_entropy_with_logits(logits.float(), data.real[rows]).backward()
+            bare_optimizer.step()
+            bare_optimizer.zero_grad(set_to_none=True)
+
     return [
         Contender("advloop", our_epoch, count, ours=True),
         Contender("DataLoader over the tensors, fp32", loader_epoch, count, target=2.0),
+        Contender(f"bare forward, backward, step, {precision}", bare_epoch, count),
     ]

@@ -29,8 +29,7 @@ def contenders(
     codec = Codec(build_autoencoder(params).to(device).eval(), precision=precision)
     plain = Codec(codec.model)
     count = len(images)
-    temporary = tempfile.TemporaryDirectory()  # removed together with the contenders
-    folder = Path(temporary.name)
+    folder = tempfile.TemporaryDirectory()  # removed together with the contenders
 
     def ours() -> None:
         encode_rows(
@@ -45,7 +44,7 @@ def contenders(
     def one_by_one() -> None:
         torch.save(
             torch.cat([plain.encode(images[k : k + 1]).cpu() for k in range(count)]),
-            folder / "one.pt",
+            Path(folder.name) / "one.pt",
         )
 
     pixels = to_pixels(images, device)

@@ -18,7 +18,13 @@ PIPELINE_BATCH = 16  # eval_batch_size of diffusers' example
 
 
 def contenders(
-    config: dict[str, Any], count: int, steps: int, batch: int, precision: str, device: torch.device
+    config: dict[str, Any],
+    count: int,
+    steps: int,
+    batch: int,
+    precision: str,
+    device: torch.device,
+    pipeline_batch: int = PIPELINE_BATCH,
 ) -> list[Contender]:
     """Each draws ``count`` latents, with ``steps`` network calls for each."""
     ours = build_unet(config, seed=0).moved_to(device).eval()
@@ -40,7 +46,7 @@ def contenders(
     def pipeline_samples() -> None:
         scheduler.set_timesteps(steps)
         with torch.no_grad():
-            for part in batches(count, min(PIPELINE_BATCH, count)):
+            for part in batches(count, min(pipeline_batch, count)):
                 latents = torch.randn(len(part), *shape, device=device)
                 for t in scheduler.timesteps:
                     output = plain(latents, t).sample
@@ -50,7 +56,7 @@ def contenders(
     def bare_forwards() -> None:
         with torch.no_grad(), autocast(precision, device):
             for part in batches(count, batch):
-                latents = torch.zeros(len(part), *shape, device=device)
+                latents = torch.randn(len(part), *shape, device=device)
                 timesteps = torch.zeros(len(part), dtype=torch.long, device=device)
                 for _ in range(steps):
                     ours(latents, timesteps)

@@ -25,18 +25,23 @@ DIFFUSION = DiffusionParams(
 )
 
 
-def epoch_of(latents: torch.Tensor, batch: int, precision: str, device: torch.device) -> Setup:
-    """One epoch of the base's training over ``latents`` (N, C, H, W), N a multiple of ``batch``."""
+def epoch_of(
+    latents: torch.Tensor, batch: int, precision: str, device: torch.device, epochs: int = 1
+) -> Setup:
+    """The base's training over ``latents`` (N, C, H, W), N a multiple of ``batch``.
+
+    It validates after the last epoch alone.
+    """
     params = BaseParams(
         pretrained=None,
-        epochs=1,
+        epochs=epochs,
         samples_per_epoch=None,
         batch_size=batch,
         learning_rate=1e-4,
         warmup_steps=0,
         ema_decay=0.999,
         grad_clip=1.0,
-        eval_interval=1,
+        eval_interval=epochs,
     )
     criterion = noise_criterion(DIFFUSION, precision, device)
     train, val = Side(latents), Side(latents[:1])

@@ -15,11 +15,12 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import _dynamo as dynamo
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -99,9 +100,41 @@ def compiled(one: Variant) -> Variant:
     return one
 
 
+class QuickNorm(nn.GroupNorm):
+    """Leaves its input's type to the kernel, whose sums are in float32, and autocast out of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+
+
+def quick_norms(one: Variant) -> Variant:
+    for part in one.network.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.__class__ = QuickNorm
+    return one
+
+
+def other_layout_and_quick_norms(one: Variant) -> Variant:
+    return quick_norms(other_layout(one))
+
+
+def compiled_norms(one: Variant) -> Variant:
+    """Each normalisation, with its casts, becomes one or two kernels in any memory format."""
+    dynamo.config.recompile_limit = 256  # all of them share one function, which has many shapes
+    for part in one.network.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.compile(dynamic=False)
+    return one
+
+
 def bf16_weights(one: Variant) -> Variant:
     """For forward passes only: training keeps its weights in float32."""
     one.network.bfloat16()
+    for part in one.network.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.float()
     return replace(one, noisy=one.noisy.bfloat16(), precision="fp32", trains=False)
 
 
@@ -113,11 +146,25 @@ VARIANTS = (
     compiled,
     bf16_weights,
 )
+GPU_VARIANTS = (
+    shipped,
+    other_layout,
+    quick_norms,
+    other_layout_and_quick_norms,
+    bf16_weights,
+    compiled_norms,
+    compiled,
+)
 OURS = shipped.__name__
+Maker = Callable[[Variant], Variant]
+
+
+def title(make: Maker) -> str:
+    return make.__name__.replace("_", " ")
 
 
 def make_variants(
-    shape: str, batch: int, precision: str, device: torch.device
+    shape: str, batch: int, precision: str, device: torch.device, makers: Sequence[Maker]
 ) -> dict[str, Variant]:
     """The variants of one shape by name, with the same batch."""
     plain = build_unet(shape_unet(shape_params(shape)), seed=0).moved_to(device)
@@ -125,10 +172,8 @@ def make_variants(
     noisy, target = torch.randn(size, generator=generator(0, "variants")).to(device)
     noisy = noisy.contiguous(memory_format=fastest_memory_format(device))
     return {
-        make.__name__.replace("_", " "): make(
-            Variant(copy.deepcopy(plain.unet), noisy, target, precision)
-        )
-        for make in VARIANTS
+        title(make): make(Variant(copy.deepcopy(plain.unet), noisy, target, precision))
+        for make in makers
     }
 
 
@@ -149,6 +194,20 @@ def seconds(
         name: (first[name], statistics.median(s.seconds for s in of(samples, name)))
         for name in runs
     }
+
+
+def graph_of(run: Callable[[], object]) -> Callable[[], object]:
+    """``run`` as a CUDA graph: the same kernels, which the GPU starts without the host."""
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
 
 
 def convolutions(one: Variant) -> str:
@@ -181,7 +240,7 @@ def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def rows(shape: str, batch: int, rounds: int, precision: str, device: torch.device) -> list[str]:
-    found = make_variants(shape, batch, precision, device)
+    found = make_variants(shape, batch, precision, device, VARIANTS)
     trained = {name: one for name, one in found.items() if one.trains}
     right = found[OURS].gradients()
     errors = {n: differences(right, v.gradients()) for n, v in trained.items() if n != OURS}

@@ -8,7 +8,14 @@ from itertools import combinations
 import pytest
 import torch
 
-from advloop.core.random import batches, generator, noise_for, seeded, shuffled_rows
+from advloop.core.random import (
+    batches,
+    drawn_on,
+    generator,
+    noise_for,
+    seeded,
+    shuffled_rows,
+)
 
 
 def draw(*key: int | str, seed: int = 0) -> torch.Tensor:
@@ -37,6 +44,32 @@ def test_noise_of_a_sample_is_the_same_in_any_batch():
     noise = noise_for(range(4), (2, 3, 3), 0, "generate", 1)
     assert noise.shape == (4, 2, 3, 3)
     assert torch.equal(noise_for([3, 1], (2, 3, 3), 0, "generate", 1), noise[[3, 1]])
+
+
+def test_noise_of_a_sample_is_the_same_from_any_number_of_threads(monkeypatch):
+    alone = noise_for([5, 0, 9], (4, 4), 0, "generate")
+    monkeypatch.setattr("advloop.core.random.LONG", 1)
+    for threads in (1, 2, 8):  # of which three have a row
+        monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
+        assert torch.equal(noise_for([5, 0, 9], (4, 4), 0, "generate"), alone)
+
+
+def test_a_cpu_draws_from_the_stream_itself():
+    stream = generator(0, "a")
+    assert drawn_on(torch.device("cpu"), stream) is stream
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_from_a_stream_of_its_own_that_has_the_same_key():
+    device = torch.device("cuda:0")
+
+    def draw(*key: str) -> torch.Tensor:
+        stream = drawn_on(device, generator(0, *key))
+        return torch.randn(1000, generator=stream, device=stream.device)
+
+    assert draw("a").device == device
+    assert torch.equal(draw("a"), draw("a"))
+    assert not torch.equal(draw("a"), draw("b"))
 
 
 def test_seeded_repeats_its_draws_and_restores_the_global_stream_even_after_a_failure():

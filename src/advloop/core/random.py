@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+
+LONG = 1 << 20  # numbers that are worth threads: one draws them in about 10 ms
 
 
 def generator(seed: int, *key: int | str) -> torch.Generator:
@@ -46,12 +49,36 @@ def batches(total: int, size: int) -> list[range]:
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 
+def drawn_on(device: torch.device, stream: torch.Generator) -> torch.Generator:
+    """The stream from which ``device`` draws large tensors: ``stream`` itself for a CPU.
+
+    A GPU draws from a stream of its own, with the same seed. A host's core takes longer to draw the
+    noise of a training step than the GPU takes for the step.
+    """
+    if device.type == "cpu":
+        return stream
+    return torch.Generator(device).manual_seed(stream.initial_seed())
+
+
 def noise_for(indices: Iterable[int], shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
     """Initial standard normal noise (B, *shape) of the samples ``indices``.
 
-    Sample k's noise depends on (*key, k) alone, so it is the same in any batch, process or order.
-    ``key`` starts with the seed, an int.
+    Sample k's noise depends on (*key, k) alone, so it is the same in any batch, process, thread or
+    order, and on any device. ``key`` starts with the seed, an int.
     """
     seed, *rest = key
     assert isinstance(seed, int)
-    return torch.stack([torch.randn(shape, generator=generator(seed, *rest, k)) for k in indices])
+    keys = list(indices)
+    noise = torch.empty(len(keys), *shape)
+
+    def fill(rows: range) -> None:
+        for row in rows:
+            torch.randn(shape, generator=generator(seed, *rest, keys[row]), out=noise[row])
+
+    threads = min(torch.get_num_threads(), len(keys)) if noise.numel() >= LONG else 1
+    if threads < 2:
+        fill(range(len(keys)))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, (range(k, len(keys), threads) for k in range(threads))))
+    return noise

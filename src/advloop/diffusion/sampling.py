@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from advloop.core.random import drawn_on
 from advloop.diffusion.process import predict_eps, predict_x0, trailing_timesteps
 
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -35,6 +36,7 @@ def sample_ddim(
     noise: (B, C, H, W) at t = T - 1. Returns clean latents (B, C, H, W), unclipped.
     """
     steps = trailing_timesteps(len(alphas_cumprod), num_inference_steps)
+    alphas_cumprod = alphas_cumprod.to(noise.device)  # once: a copy waits for the GPU
     latents = noise
     for t, previous in zip(steps, [*steps[1:], None], strict=True):
         timesteps = torch.full((len(latents),), t, dtype=torch.long, device=latents.device)
@@ -43,7 +45,7 @@ def sample_ddim(
         if previous is None:
             return x0
         eps = predict_eps(output, latents, timesteps, alphas_cumprod, prediction_type)
-        alpha_bar = alphas_cumprod[previous].to(latents.device)
+        alpha_bar = alphas_cumprod[previous]
         latents = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
     raise AssertionError("num_inference_steps is at least 1")
 
@@ -60,11 +62,15 @@ def sample_ddpm(
     """Ancestral sampling (Ho et al. 2020, Eq. 6 and 7) over ``num_inference_steps`` timesteps.
 
     num_inference_steps = T is the original chain; fewer steps skip timesteps (Nichol & Dhariwal
-    2021, section 4). The noise of every step comes from ``stream``.
+    2021, section 4). The noise of every step comes from ``stream``; a GPU draws it itself, from a
+    stream with the same seed.
 
     noise: (B, C, H, W) at t = T - 1. Returns clean latents (B, C, H, W), unclipped.
     """
     steps = trailing_timesteps(len(alphas_cumprod), num_inference_steps)
+    alphas_cumprod = alphas_cumprod.to(noise.device)  # once: a copy waits for the GPU
+    alpha_bars = alphas_cumprod.tolist()
+    stream = drawn_on(noise.device, stream)
     latents = noise
     for t, previous in zip(steps, [*steps[1:], None], strict=True):
         timesteps = torch.full((len(latents),), t, dtype=torch.long, device=latents.device)
@@ -72,12 +78,12 @@ def sample_ddpm(
         x0 = predict_x0(output, latents, timesteps, alphas_cumprod, prediction_type)
         if previous is None:
             return x0
-        alpha_bar, earlier = alphas_cumprod[t].item(), alphas_cumprod[previous].item()
+        alpha_bar, earlier = alpha_bars[t], alpha_bars[previous]
         alpha = alpha_bar / earlier
         mean = (earlier**0.5 * (1 - alpha) * x0 + alpha**0.5 * (1 - earlier) * latents) / (
             1 - alpha_bar
         )
         variance = (1 - earlier) / (1 - alpha_bar) * (1 - alpha)
-        step_noise = torch.randn(latents.shape, generator=stream).to(latents.device)
+        step_noise = torch.randn(latents.shape, generator=stream, device=stream.device)
         latents = mean + variance**0.5 * step_noise
     raise AssertionError("num_inference_steps is at least 1")
