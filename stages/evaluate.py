@@ -44,7 +44,7 @@ def main() -> None:
     settings = params.section("evaluate", EvaluateParams)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).moved_to(device)
+    denoiser = load_checkpoint(args.model).to(device)
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))

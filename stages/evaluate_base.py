@@ -52,7 +52,7 @@ def main() -> None:
     dataset = load_dataset(args.data)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).moved_to(device)
+    denoiser = load_checkpoint(args.model).to(device)
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
     codec = load_codec(args.autoencoder, args.latents, device)

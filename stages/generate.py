@@ -32,7 +32,7 @@ def main() -> None:
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).moved_to(device)
+    denoiser = load_checkpoint(args.model).to(device)
     alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)

@@ -28,7 +28,7 @@ def main() -> None:
     diffusion = params.section("diffusion", DiffusionParams)
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
-    denoiser = load_checkpoint(args.model).moved_to(pick_device())
+    denoiser = load_checkpoint(args.model).to(pick_device())
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
     classes = load_classes(args.latents)

@@ -66,14 +66,14 @@ def main() -> None:
     if settings.pretrained:
         names = classes.names if classes else ()
         path = Path(settings.pretrained)
-        denoiser = import_base(path, shape, unet, diffusion, names).moved_to(device)
+        denoiser = import_base(path, shape, unet, diffusion, names).to(device)
         history: list[Row] = [{"epoch": 0} | validate(setup, denoiser, epoch=0)]
         if is_main_process():
             save_checkpoint(args.out, denoiser)
             write_history(args.history, history)
     else:
         config = unet_config(unet, channels, size, count_classes(classes))
-        denoiser = build_unet(config, seed).moved_to(device)
+        denoiser = build_unet(config, seed).to(device)
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
     if is_main_process():

@@ -99,7 +99,7 @@ def main() -> None:
     seed = read_seed(params)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).moved_to(device)
+    denoiser = load_checkpoint(args.model).to(device)
     shape = denoiser.latent_shape
     codec = load_codec(args.autoencoder, args.latents, device)
     classes = load_classes(args.latents)

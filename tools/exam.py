@@ -118,7 +118,7 @@ def make_sets(params: Params, outputs: Path, codec: Codec, count: int) -> Sets:
     if len(train) < DRAWS * count:
         raise UserError(f"exam: {len(train)} training images, but {DRAWS * count} are needed")
     model = outputs / "base/checkpoint_best.pt"
-    denoiser = load_checkpoint(model).moved_to(device)
+    denoiser = load_checkpoint(model).to(device)
     classes = load_classes(outputs / "latents")
     check_classes(model, denoiser, count_classes(classes))
     labels = None if classes is None else classes.sample_labels("test", count, SEED, "exam")

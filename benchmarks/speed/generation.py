@@ -27,7 +27,7 @@ def contenders(
     pipeline_batch: int = PIPELINE_BATCH,
 ) -> list[Contender]:
     """Each draws ``count`` latents, with ``steps`` network calls for each."""
-    ours = build_unet(config, seed=0).moved_to(device).eval()
+    ours = build_unet(config, seed=0).to(device).eval()
     shape = ours.latent_shape
     alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 

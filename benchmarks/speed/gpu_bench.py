@@ -88,7 +88,7 @@ class Bench:
         return found.repeat(-(-count // len(found)), 1, 1, 1)[:count]
 
     def unet(self) -> Denoiser:
-        return build_unet(self.config, seed=0).moved_to(self.device)
+        return build_unet(self.config, seed=0).to(self.device)
 
     def scaled(self, target: float) -> float:
         """An H200's target, for a GPU of this peak."""

@@ -62,8 +62,8 @@ def precision(bench: Bench) -> None:
     config = shape_unet(shape_params("demo"))
     shape = (config["in_channels"], config["sample_size"], config["sample_size"])
     cpu, rows = torch.device("cpu"), range(8)
-    host = draw(import_unet(data / "unet", shape).moved_to(cpu), rows, "fp32", cpu)
-    network = import_unet(data / "unet", shape).moved_to(bench.device)
+    host = draw(import_unet(data / "unet", shape).to(cpu), rows, "fp32", cpu)
+    network = import_unet(data / "unet", shape).to(bench.device)
     torch.backends.cudnn.allow_tf32 = False
     exact = draw(network, rows, "fp32", bench.device)
     torch.backends.cudnn.allow_tf32 = True  # as torch has it
@@ -184,7 +184,7 @@ def _share(index: int, port: int, bench: Bench, out: Path) -> None:
 def shared_work(bench: Bench) -> dict[str, torch.Tensor]:
     """A training in fp32 and some samples, split across the processes if there are several."""
     deterministic()
-    network = build_unet(bench.config, seed=0).moved_to(bench.device)
+    network = build_unet(bench.config, seed=0).to(bench.device)
     size = bench.few(64)
     drawn = map_across_processes(
         lambda part: draw(network, part, "fp32", bench.device), batches(2 * size, size)

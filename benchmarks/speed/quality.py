@@ -46,7 +46,7 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
     last = Round(outputs / "rounds", read_num_iterations(params) - 1)
     if not last.checkpoint("best").exists():
         raise UserError("--only quality: no run in outputs/ to evaluate; run `dvc repro` first")
-    denoiser = load_checkpoint(last.checkpoint("best")).moved_to(device)
+    denoiser = load_checkpoint(last.checkpoint("best")).to(device)
     latents, shape = outputs / "latents", denoiser.latent_shape
     settings = params.section("evaluate", EvaluateParams)
     codec = load_codec(outputs / "autoencoder", latents, device)

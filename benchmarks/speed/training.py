@@ -56,12 +56,12 @@ def contenders(
     The example's loop is left out if accelerate is not installed.
     """
     count, setup = len(latents), epoch_of(latents, batch, precision, device)
-    ours = build_unet(config, seed=0).moved_to(device)
+    ours = build_unet(config, seed=0).to(device)
 
     def our_epoch() -> None:
         train_diffusion(setup, ours, lambda items: items, lambda *_: None)
 
-    bare = build_unet(config, seed=0).moved_to(device)
+    bare = build_unet(config, seed=0).to(device)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), 1e-4, fused=True)
     noisy, target = torch.randn(2, batch, *latents.shape[1:], device=device)
     timesteps = torch.arange(batch, device=device)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from advloop.core.device import autocast, pick_device
 from advloop.core.random import generator
-from advloop.models.denoiser import build_unet, fastest_memory_format
+from advloop.models.denoiser import build_unet
 from race import Contender, of, race
 from shapes import fast_precision, shape_params, shape_unet, waiter
 
@@ -76,10 +76,8 @@ def shipped(one: Variant) -> Variant:
     return one
 
 
-def other_layout(one: Variant) -> Variant:
-    """Channels last on a CPU, contiguous on a GPU."""
-    last, plain = torch.channels_last, torch.contiguous_format
-    form = last if fastest_memory_format(one.noisy.device) == plain else plain
+def channels_last(one: Variant) -> Variant:
+    form = torch.channels_last
     one.network.to(memory_format=form)  # type: ignore[call-overload]  # torch's types lack it
     return replace(one, noisy=one.noisy.contiguous(memory_format=form))
 
@@ -91,8 +89,8 @@ def cast_norms(one: Variant) -> Variant:
     return one
 
 
-def other_layout_and_cast_norms(one: Variant) -> Variant:
-    return cast_norms(other_layout(one))
+def channels_last_and_cast_norms(one: Variant) -> Variant:
+    return cast_norms(channels_last(one))
 
 
 def compiled(one: Variant) -> Variant:
@@ -116,8 +114,8 @@ def quick_norms(one: Variant) -> Variant:
     return one
 
 
-def other_layout_and_quick_norms(one: Variant) -> Variant:
-    return quick_norms(other_layout(one))
+def channels_last_and_quick_norms(one: Variant) -> Variant:
+    return quick_norms(channels_last(one))
 
 
 def compiled_norms(one: Variant) -> Variant:
@@ -140,17 +138,17 @@ def bf16_weights(one: Variant) -> Variant:
 
 VARIANTS = (
     shipped,
-    other_layout,
+    channels_last,
     cast_norms,
-    other_layout_and_cast_norms,
+    channels_last_and_cast_norms,
     compiled,
     bf16_weights,
 )
 GPU_VARIANTS = (
     shipped,
-    other_layout,
+    channels_last,
     quick_norms,
-    other_layout_and_quick_norms,
+    channels_last_and_quick_norms,
     bf16_weights,
     compiled_norms,
     compiled,
@@ -167,10 +165,9 @@ def make_variants(
     shape: str, batch: int, precision: str, device: torch.device, makers: Sequence[Maker]
 ) -> dict[str, Variant]:
     """The variants of one shape by name, with the same batch."""
-    plain = build_unet(shape_unet(shape_params(shape)), seed=0).moved_to(device)
+    plain = build_unet(shape_unet(shape_params(shape)), seed=0).to(device)
     size = (2, batch, *plain.latent_shape)
     noisy, target = torch.randn(size, generator=generator(0, "variants")).to(device)
-    noisy = noisy.contiguous(memory_format=fastest_memory_format(device))
     return {
         title(make): make(Variant(copy.deepcopy(plain.unet), noisy, target, precision))
         for make in makers

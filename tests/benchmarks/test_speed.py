@@ -85,11 +85,11 @@ def test_every_subject_finds_its_contenders_in_the_parameters(subject):
 def test_variants_that_cannot_train_only_run_forward_and_the_shipped_one_is_the_measure(
     monkeypatch,
 ):
-    quick = (variants.shipped, variants.other_layout, variants.bf16_weights)
+    quick = (variants.shipped, variants.channels_last, variants.bf16_weights)
     monkeypatch.setattr(variants, "VARIANTS", quick)
     *rows, share = variants.rows("demo", 2, 1, "fp32", torch.device("cpu"))
     cells = [row.strip("| ").split(" | ") for row in rows]
-    assert [row[1] for row in cells] == ["shipped", "other layout", "bf16 weights"]
+    assert [row[1] for row in cells] == ["shipped", "channels last", "bf16 weights"]
     assert cells[0][2:4] == ["1.00", "1.00"]
     assert float(cells[1][5]) < 1e-3  # the layout only changes the order of sums
     assert cells[2][2].strip() == ""

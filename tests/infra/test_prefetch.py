@@ -49,6 +49,24 @@ def test_an_error_while_making_an_item_is_raised_in_its_place():
         next(coming)
 
 
+class OnGPU:
+    """A tensor of a GPU, as far as a machine without one can have it."""
+
+    device = torch.device("cuda:0")
+
+    def to(self, device):
+        assert device == self.device
+        return self
+
+    def pin_memory(self):
+        raise RuntimeError("only dense CPU tensors can be pinned")
+
+
+def test_a_tensor_that_a_gpu_has_drawn_is_not_pinned():
+    tensor = OnGPU()
+    assert to_device(tensor, torch.device("cuda:0")) is tensor
+
+
 def test_a_tensor_that_is_on_the_device_is_not_copied():
     tensor = torch.ones(3)
     assert to_device(tensor, torch.device("cpu")) is tensor

@@ -66,17 +66,6 @@ def test_samples_in_bf16_are_those_of_fp32_within_two_percent(denoiser, exact):
     assert float(latents.std()) == pytest.approx(float(exact.std()), rel=0.01)
 
 
-def test_samples_are_the_same_in_the_memory_format_of_a_gpu(exact, monkeypatch):
-    monkeypatch.setattr(
-        "advloop.models.denoiser.fastest_memory_format", lambda _: torch.channels_last
-    )
-    network = import_unet(UNET, SHAPE).moved_to(CPU).eval()
-    kernel = network.unet.conv_in.weight
-    assert kernel.is_contiguous(memory_format=torch.channels_last)
-    assert not kernel.is_contiguous()
-    assert 0 < error(samples(network, "fp32"), exact) < 1e-4
-
-
 def test_samples_are_those_of_the_network_of_diffusers(exact):
     plain = UNet2DModel.from_pretrained(UNET, local_files_only=True, low_cpu_mem_usage=False)
 

@@ -35,6 +35,6 @@ def prefetch(items: Iterable[Item]) -> Iterator[Item]:
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """``tensor.to(device)``; to a GPU the copy overlaps with what the GPU is computing."""
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

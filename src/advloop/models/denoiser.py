@@ -38,14 +38,6 @@ def _normalise_in_float32(network: nn.Module) -> None:
                 setattr(parent, name, norm32)
 
 
-def fastest_memory_format(device: torch.device) -> torch.memory_format:
-    """The memory format in which the U-Net is fastest on ``device``.
-
-    Tensor cores prefer channels last; a CPU does not (measured by benchmarks/variants.py).
-    """
-    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
-
-
 class Denoiser(nn.Module):
     """A UNet2DModel with the ``config`` that builds it again: its keyword arguments."""
 
@@ -54,12 +46,6 @@ class Denoiser(nn.Module):
         self.config = config
         self.unet = UNet2DModel(**config)
         _normalise_in_float32(self.unet)
-
-    def moved_to(self, device: torch.device) -> Denoiser:
-        """This network, moved to ``device`` in the memory format that is fastest there."""
-        self.to(device)
-        self.unet.to(memory_format=fastest_memory_format(device))
-        return self
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -80,7 +66,7 @@ class Denoiser(nn.Module):
         noisy: (B, C, H, W); timesteps: (B,) int in [0, T); labels: (B,) int in [0, num_classes),
         for a class-conditional network alone.
         """
-        noisy = noisy.contiguous(memory_format=fastest_memory_format(noisy.device))
+        noisy = noisy.contiguous()
         output: torch.Tensor = self.unet(noisy, timesteps, labels, return_dict=False)[0]
         return output.float()
 
