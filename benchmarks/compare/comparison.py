@@ -20,6 +20,7 @@ from scores import VIEWED, Scores, columns, iterations_of, model_of
 
 CONTROL = "none"
 EQUAL_COMPUTE = "none_equal_compute"
+TOO_FEW = "fewer than two seeds"  # of which there is no interval
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,15 @@ class Comparison:
         the smallest that is worth naming, a share of the way from the base model to the bound.
         """
         difference = self.to_control(arm, score)
-        if difference is None or not difference.differs:
+        if difference is None or difference.half is None:
+            return TOO_FEW
+        if not difference.differs:
             return UNCLEAR
         base, bound = self.shared(BASE, score), self.shared(AUTOENCODER, score)
         assert base is not None
         assert bound is not None
         smallest = self.smallest * max(base.mean - bound.mean, 0.0)
-        return says(difference.mean, difference.half or 0.0, smallest)
+        return says(difference.mean, difference.half, smallest)
 
     def claim(self, arm: str) -> str:
         """What can be said of an arm beside the control: by the views that passed every exam.
@@ -136,6 +139,8 @@ class Comparison:
         for wanted in (BETTER, WORSE):
             if agree(by, wanted):
                 return wanted
+        if set(by) == {TOO_FEW}:
+            return TOO_FEW
         return "no change shown" if set(by) == {UNCLEAR} else "nothing can be concluded"
 
     def missing(self) -> list[tuple[str, int]]:

@@ -204,6 +204,13 @@ def test_a_claim_needs_two_views_that_agree_over_training_seeds(arm, kid, gap, c
     assert columns(claims_table(found), "`ddo`")[1:] == [found.claim("ddo"), kid, gap]
 
 
+def test_an_arm_of_one_finished_seed_claims_nothing_and_says_why():
+    cells = {"none": {"0": cell(1, 0.9, 0.8)}, "ddo": {"0": cell(1, 0.9, 0.2, gap=0.1)}}
+    found = Comparison(RESULT | {"cells": cells})
+    assert found.says("ddo", "kid_lite0") == found.claim("ddo") == "fewer than two seeds"
+    assert found.claim("none_equal_compute") == "fewer than two seeds"
+
+
 def test_tables_of_changes_to_the_control_and_from_one_iteration_to_the_next():
     text = paired_table(FOUND)
     assert columns(text, "`ddo`")[1] == "**-0.40 ± 0.25**"
