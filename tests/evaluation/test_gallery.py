@@ -70,7 +70,7 @@ def test_a_gallery_has_its_pictures_and_their_facts(samples, train, tmp_path, vi
     names = {path.name for path in tmp_path.iterdir()}
     extremes = {"viability.png"} if viability is not None else set()
     assert names == {"strip.png", "samples.png", "neighbours.png", "facts.json"} | extremes
-    assert load_png(tmp_path / "strip.png").shape == (32, EXAMPLES * 34 - 2, 3)
+    assert load_png(tmp_path / "strip.png").size == (EXAMPLES * 34 - 2, 32)
 
 
 @pytest.mark.parametrize(("size", "tile"), [(64, 64), (96, 96), (256, 86)])

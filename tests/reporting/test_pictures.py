@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from advloop.core.errors import UserError
 from advloop.data.pictures import load_png, save_png
 from advloop.reporting.pictures import GAP, LABEL, WIDTH, samples_picture
 
 
-def strip(width: int, value: int) -> np.ndarray:
-    return np.full((5, width, 3), value, dtype=np.uint8)
+def strip(width: int, value: int) -> Image.Image:
+    return Image.new("RGB", (width, 5), (value, value, value))
 
 
 def test_strips_stand_below_each_other_beside_their_labels(tmp_path):
     names = ("real images", "base model", "round 0")
     for value, name in enumerate(names):
         save_png(tmp_path / name / "strip.png", strip(20, value))
-    picture = samples_picture({name: tmp_path / name for name in names})
+    drawn = samples_picture({name: tmp_path / name for name in names})
+    picture = np.asarray(drawn)
     factor = WIDTH // 20
     height = 5 * factor
     assert picture.shape == (3 * height + 2 * GAP, LABEL + WIDTH, 3)
@@ -28,8 +30,8 @@ def test_strips_stand_below_each_other_beside_their_labels(tmp_path):
     labels = [picture[k * (height + GAP) :][:height, :LABEL] for k in range(3)]
     assert all((label < 128).any() for label in labels)
     assert not np.array_equal(labels[0], labels[1])
-    save_png(tmp_path / "samples.png", picture)
-    assert np.array_equal(load_png(tmp_path / "samples.png"), picture)
+    save_png(tmp_path / "samples.png", drawn)
+    assert np.array_equal(np.asarray(load_png(tmp_path / "samples.png")), picture)
 
 
 def test_a_strip_of_another_run_is_refused_in_one_line(tmp_path):

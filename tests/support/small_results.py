@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from advloop.core.rounds import BASE, EVALUATION, Round
 from advloop.data.pictures import save_png
@@ -104,13 +105,14 @@ def a_run() -> Results:
     )
 
 
-def _pixels(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
+def _picture(height: int, width: int) -> Image.Image:
+    stream = np.random.default_rng(width)
+    return Image.fromarray(stream.integers(256, size=(height, width, 3), dtype=np.uint8))
 
 
 def write_gallery(folder: Path, judged: bool) -> None:
     for name, width in ((STRIP, 40), (SAMPLES, 16), (NEIGHBOURS, 24), (VIABILITY, 20)):
-        save_png(folder / name, _pixels(12, width))
+        save_png(folder / name, _picture(12, width))
     viability = Viability([0.9, 0.8], [0.1, 0.2]) if judged else None
     save_facts(folder, Facts([Neighbour("a.png", 0.5), Neighbour("b/c.png", 0.75)], viability))
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from advloop.core.errors import UserError
 from advloop.core.files import atomic_path
 
-Images = npt.NDArray[np.uint8]
+if TYPE_CHECKING:  # the light stages, which only handle PNGs, need no arrays
+    import numpy as np
+    import numpy.typing as npt
+
+    Images = npt.NDArray[np.uint8]
 # Grids of the report are small, because git keeps them.
 LARGEST_TILE = 96  # pixels a side
 COLOURS = 64
 GREY = 128
 
 
-def image_grid(images: Images, columns: int, gap: int = 2) -> Images:
-    """Images (N, S, S, 3) in rows of ``columns``, ``gap`` grey pixels between them; (H, W, 3)."""
+def image_grid(images: Images, columns: int, gap: int = 2) -> Image.Image:
+    """Images (N, S, S, 3) in rows of ``columns``, ``gap`` grey pixels between them."""
+    import numpy as np
     import torch
-    from torchvision.utils import make_grid  # the light stages, which only read PNGs, need neither
+    from torchvision.utils import make_grid
 
     missing = -len(images) % columns
     blank = np.full((missing, *images.shape[1:]), GREY, dtype=np.uint8)
@@ -29,33 +33,29 @@ def image_grid(images: Images, columns: int, gap: int = 2) -> Images:
     grid = make_grid(tiles, nrow=columns, padding=gap, pad_value=GREY)
     if len(tiles) > 1:  # a single one gets no border
         grid = grid[:, gap : grid.shape[1] - gap, gap : grid.shape[2] - gap]
-    pixels: Images = grid.permute(1, 2, 0).contiguous().numpy()
-    return pixels
+    return Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy())
 
 
 def save_grid(path: Path, images: Images, columns: int) -> None:
     """Write images (N, S, S, 3) as a PNG of COLOURS colours, each at most LARGEST_TILE wide."""
+    import numpy as np
+
     factor = -(-images.shape[1] // LARGEST_TILE)
     tiles = np.stack([np.asarray(Image.fromarray(image).reduce(factor)) for image in images])
-    grid = Image.fromarray(image_grid(tiles, columns))
-    _write(path, grid.quantize(COLOURS, dither=Image.Dither.NONE))
+    grid = image_grid(tiles, columns)
+    save_png(path, grid.quantize(COLOURS, dither=Image.Dither.NONE))
 
 
-def save_png(path: Path, pixels: Images) -> None:
-    """Write (H, W, 3) uint8."""
-    _write(path, Image.fromarray(pixels))
-
-
-def _write(path: Path, image: Image.Image) -> None:
+def save_png(path: Path, image: Image.Image) -> None:
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", optimize=True)
 
 
-def load_png(path: Path) -> Images:
-    """A picture (H, W, 3) uint8 that ``save_png`` wrote; UserError otherwise."""
+def load_png(path: Path) -> Image.Image:
+    """A picture that ``save_png`` wrote, as RGB; UserError otherwise."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; make it with `dvc repro`") from None
     except Exception as error:  # a damaged picture can fail in any way

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from advloop.core.errors import UserError
@@ -35,7 +33,7 @@ class Picture:
 
 
 def picture(path: Path) -> Picture:
-    height, width, _ = load_png(path).shape
+    width, height = load_png(path).size
     return Picture(base64.b64encode(path.read_bytes()).decode(), width, height)
 
 
@@ -43,39 +41,39 @@ def comparison(reals: Path, folders: Mapping[str, Path], verdict: Verdict) -> di
     """Strips of real images, the base model and the model that the verdict compares with it."""
     strips = {"real images": reals, TITLES[BASE]: folders[BASE]}
     strips[verdict.compared] = folders[verdict.compared]
-    pixels = samples_picture(strips)
+    drawn = samples_picture(strips)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    drawn.save(file, format="PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
     alt = f"Rows of real test images, samples of the base model and samples of {verdict.compared}."
-    return {"picture": Picture(data, pixels.shape[1], pixels.shape[0]), "alt": alt}
+    return {"picture": Picture(data, *drawn.size), "alt": alt}
 
 
-def samples_picture(strips: Mapping[str, Path]) -> npt.NDArray[np.uint8]:
-    """The strips in these folders below each other, each beside its label, (H, W, 3).
+def samples_picture(strips: Mapping[str, Path]) -> Image.Image:
+    """The strips in these folders below each other, each beside its label.
 
     strips: folders by label. Pixels are enlarged by a whole number, so that the strips are at
     least WIDTH pixels wide. UserError if their widths differ: they then belong to different runs.
     """
     rows = {label: load_png(folder / STRIP) for label, folder in strips.items()}
-    width = next(iter(rows.values())).shape[1]
+    width = next(iter(rows.values())).width
     for label, row in rows.items():
-        if row.shape[1] != width:
+        if row.width != width:
             raise UserError(
-                f"{strips[label] / STRIP}: is {row.shape[1]} pixels wide, not {width} like the "
+                f"{strips[label] / STRIP}: is {row.width} pixels wide, not {width} like the "
                 "others; remake it with `dvc repro`"
             )
     factor = -(-WIDTH // width)
-    heights = [row.shape[0] * factor for row in rows.values()]
+    heights = [row.height * factor for row in rows.values()]
     size = LABEL + width * factor, sum(heights) + GAP * (len(rows) - 1)
     picture, top = Image.new("RGB", size, "white"), 0
     writer, font = ImageDraw.Draw(picture), ImageFont.load_default(LABEL_SIZE)
     for (label, row), height in zip(rows.items(), heights, strict=True):
         writer.text((GAP, top + height // 2), label, "black", font, anchor="lm")
-        enlarged = row.repeat(factor, 0).repeat(factor, 1)
-        picture.paste(Image.fromarray(enlarged), (LABEL, top))
+        enlarged = row.resize((width * factor, height), Image.Resampling.NEAREST)
+        picture.paste(enlarged, (LABEL, top))
         top += height + GAP
-    return np.asarray(picture)
+    return picture
 
 
 def reals(folder: Path) -> dict[str, Any]:
