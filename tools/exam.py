@@ -146,9 +146,9 @@ def page(report: Report, source: str, share: float) -> str:
         "the training split, measured against the test images. Lower is better in every figure.",
         "",
         "- **Garbage** has to be behind the base model.",
-        "- **Damage to real images** has to be behind the same images, the more so the stronger it "
-        "is (three strengths). A figure is *blind* to what changes it by less than two deviations "
-        "of its clean draws.",
+        "- **Damage to real images** (three strengths) fools a figure that puts it ahead of the "
+        "same images by more than two deviations of its clean draws. A figure is *blind* to it if "
+        "it does not rise with every strength, or not by two deviations in the end.",
         f"- **Damage to the base model's samples** may gain at most {share:g} of the way to the "
         "bound (`evaluate.smallest_change`), or two deviations of the clean draws.",
         "",
@@ -167,8 +167,8 @@ def page(report: Report, source: str, share: float) -> str:
         )
     lines += [
         "",
-        f"All of {', '.join(VIEWS)} prefer to the base model's samples: "
-        f"{', '.join(report.agreeing(VIEWS)) or 'none of the cases'}.",
+        f"Preferred to the base model's samples by all of {', '.join(VIEWS)} at once: "
+        f"{', '.join(report.agreeing(VIEWS)) or 'no case'}.",
         "",
         "## Every case",
         "",

@@ -2,7 +2,8 @@
 
 The device is not a parameter. The machine decides, and ``ADVLOOP_DEVICE`` may overrule it.
 Results are reproducible to the byte on one kind of device with one number of CPU threads
-(``OMP_NUM_THREADS``); other devices and other numbers of threads round differently.
+(``OMP_NUM_THREADS``). Other numbers of threads round differently, and a GPU draws the noise of
+trainings itself: a training there is another draw of the same run.
 """
 
 from __future__ import annotations

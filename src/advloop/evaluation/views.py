@@ -1,9 +1,9 @@
 """The views that models are judged by: five distances of a set of samples from real images.
 
-Independent of one another, and of all that trains: pixels at several scales, whole images without
-texture, features of a network, and critics of latents and of decoded images. What the decoder
-forgives, the critics of images do not see and those of latents do. A claim needs the agreement of
-all that pass the exam of the run (exam.py).
+Of different kinds, and none of them part of any training: pixels at several scales, whole images
+without texture, features of a network, and critics of latents and of decoded images. What the
+decoder forgives, the critics of images do not see and those of latents do. A claim needs two that
+pass the exam of the run (exam.py), and none against it.
 """
 
 from __future__ import annotations
