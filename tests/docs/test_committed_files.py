@@ -50,7 +50,14 @@ def test_stage1_models_were_trained_on_the_embedded_data_with_the_parameters_of_
     params = OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
     for section in ("autoencoder", "base"):
         params[section]["pretrained"] = None
-    # younger than the models; no image is bad, all are square, and none has a class
-    trained["data"] = {"on_error": "stop", "resize": "crop", "classes": "none"} | trained["data"]
+    # younger than the models; no image is bad, all are square and whole, and none has a class
+    defaults = {
+        "on_error": "stop",
+        "resize": "crop",
+        "classes": "none",
+        "tiles": 1,
+        "max_flat": 1.0,
+    }
+    trained["data"] = defaults | trained["data"]
     trained["diffusion"] = {"beta_start": None, "beta_end": None} | trained["diffusion"]
     assert trained == {name: params[name] for name in trained}
