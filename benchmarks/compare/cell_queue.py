@@ -54,7 +54,7 @@ def without_worker() -> bool:
 
 def start_worker() -> None:
     remember_event(time.time())
-    run("dvc", "queue", "start", "--jobs", "1")
+    run("dvc", "queue", "start", "--jobs", "2")
 
 
 def enqueue(cells: Sequence[Cell]) -> None:
