@@ -35,8 +35,8 @@ this rule before the runs.
 
 {table}
 
-Measured against images that no model of a run trained on, but D accuracy and viability: those are of each
-run's own discriminator, on validation images. The first three rows do not depend on the
+Measured against images that no model of a run trained on, but D accuracy and viability: those
+are of each run's own discriminator, on validation images. The first three rows do not depend on the
 objective. ↓ lower is better, ↑ higher is better. †: garbage or damage fooled this view in the exam
 of at least one run, so that nothing is claimed by it.
 
