@@ -21,7 +21,7 @@ from advloop.evaluation.exam import SHORT, decoded_noise, examine_views
 from advloop.evaluation.exam_report import EXAM, write_report
 from advloop.evaluation.features import load_features
 from advloop.evaluation.floor import Sources, example_reals, make_reals, measure_reals
-from advloop.evaluation.model import Judge, evaluate_model
+from advloop.evaluation.model import Judge, evaluate_model, sample_model
 from advloop.evaluation.pictures import save_gallery, save_samples
 from advloop.evaluation.reals import FILE, save_reals
 from advloop.evaluation.scores import FILE as SCORES
@@ -99,11 +99,13 @@ def main() -> None:
     )
     scores, samples = evaluate_model(BASE, denoiser, judge, bar("evaluate"))
     print(scores.describe())
+    # Which views count decides what is handed on, so that nothing reported may have a say in it.
+    examined, _ = sample_model(denoiser, judge, "tune", 0)
     report = examine_views(
         floor,
-        samples.drawn.images,
+        examined.images,
         decoded_noise(codec, denoiser.latent_shape, seed),
-        views["test"],
+        views["tune"],
         sources.drawn,
         SHORT,
         bar("exam"),

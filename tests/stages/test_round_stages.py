@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bad_files import param
@@ -47,6 +48,20 @@ def test_drawn_reals_have_the_very_latents_that_the_codec_gives_their_images(goo
     assert torch.equal(found, codec.encode(images))
     splits = [row[2] for row in listed]
     assert (splits.count("train"), splits.count("val"), len(splits)) == (16, 4, 20)
+
+
+def test_which_views_count_does_not_follow_from_the_test_images(
+    good_stages: Path, stages: StageFolder
+):
+    """It decides what is handed on, and these are reported."""
+    dataset = load_dataset(stages.root / "data")
+    images = np.array(dataset.images)
+    images[dataset.rows("test")] = 255 - images[dataset.rows("test")]
+    np.save(stages.root / "data/images.npy", images)
+    stages.must("evaluate_base")
+    made, exam, floor = stages.made(), "reals/exam.json", "reals/reals.json"
+    assert made[exam] == (good_stages / exam).read_bytes()
+    assert made[floor] != (good_stages / floor).read_bytes()
 
 
 def test_generate_needs_no_training_latents(good_stages: Path, stages: StageFolder):

@@ -111,8 +111,8 @@ def select(results: Results) -> str:
     """The model that is handed on.
 
     A later model replaces the chosen one if the views agree that it is better, on the tune images
-    and on samples of their own. Otherwise the earlier one is kept. Which views count, and how large
-    a change has to be, follows from the test images; no round's reported sample does.
+    and on samples of their own, as is which views count. Otherwise the earlier one is kept. Only
+    how large a change has to be follows from the test images.
     """
     chosen, *others = results.models
     for later in others:
