@@ -30,8 +30,7 @@ def main() -> None:
     (kept, skipped, flat), splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
     counts, kind = Counter(splits), "images" if data.tiles == 1 else "tiles"
     print(
-        f"{len(kept)} {kind} of "
-        f"{len({item.group for item in kept})} groups: "
+        f"{len(kept)} {kind} of {len({item.group for item in kept})} groups: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
         + (f"; {len(skipped)} of {len(items)} skipped" if skipped else "")
         + (f"; {flat} {kind} left out, flatter than data.max_flat={data.max_flat:g}" * (flat > 0))

@@ -96,7 +96,7 @@ def figures(reals: Reals, settings: EvaluateParams, codec: Codec, sizes: list[in
         found = views(Drawn(images, latents, own), 0, jackknife=False)
         values = {metric.name: measured.value for metric, measured in found.items()}
         values = {name: value for name, value in values.items() if name in VIEWS}
-        levels = views.pixels.levels(images)
+        levels = views.pixels.levels(images, jackknife=False)
         values |= {f"pixels, level {k}": level.value for k, level in enumerate(levels, 1)}
         for name, compute in (("precision", precision), ("recall", recall), ("coverage", coverage)):
             values[f"1 - {name}"] = 1 - compute(own, test.features)
@@ -167,8 +167,8 @@ def page(report: Report, source: str, share: float) -> str:
         )
     lines += [
         "",
-        f"Preferred to the base model's samples by all of {', '.join(VIEWS)} at once: "
-        f"{', '.join(report.agreeing(VIEWS)) or 'no case'}.",
+        f"All of {', '.join(VIEWS)} prefer to the base model's samples: "
+        f"{', '.join(report.agreeing(VIEWS)) or 'none of the cases'}.",
         "",
         "## Every case",
         "",

@@ -82,11 +82,16 @@ def channels_last(one: Variant) -> Variant:
     return replace(one, noisy=one.noisy.contiguous(memory_format=form))
 
 
-def cast_norms(one: Variant) -> Variant:
+def with_norms(one: Variant, kind: type[nn.GroupNorm]) -> Variant:
+    """The variant whose normalisations compute as ``kind`` does."""
     for part in one.network.modules():
         if isinstance(part, nn.GroupNorm):
-            part.__class__ = CastNorm
+            part.__class__ = kind
     return one
+
+
+def cast_norms(one: Variant) -> Variant:
+    return with_norms(one, CastNorm)
 
 
 def channels_last_and_cast_norms(one: Variant) -> Variant:
@@ -108,10 +113,7 @@ class QuickNorm(nn.GroupNorm):
 
 
 def quick_norms(one: Variant) -> Variant:
-    for part in one.network.modules():
-        if isinstance(part, nn.GroupNorm):
-            part.__class__ = QuickNorm
-    return one
+    return with_norms(one, QuickNorm)
 
 
 def channels_last_and_quick_norms(one: Variant) -> Variant:

@@ -10,12 +10,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from advloop.core.device import pick_device  # noqa: E402  # found on the path set above
+from advloop.core.device import device_name, pick_device  # noqa: E402  # found on the path set above
 from advloop.core.files import read_json, write_json  # noqa: E402  # as above
 from advloop.models.denoiser import load_checkpoint  # noqa: E402
 from advloop.params.loader import Params  # noqa: E402
@@ -37,8 +35,6 @@ def main(root: Path = ROOT) -> None:
     denoiser = load_checkpoint(outputs / "base" / "checkpoint_best.pt")
     denoiser.unet.save_pretrained(here / "unet")
     source = root / content["data"]["source"]
-    device = pick_device()
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     write_json(
         here / "stage1.json",
         {
@@ -46,7 +42,7 @@ def main(root: Path = ROOT) -> None:
             "data_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
             "figures": read_json(outputs / "autoencoder.json")
             | read_json(outputs / "base" / "metrics.json"),
-            "machine": machine,
+            "machine": device_name(pick_device()),
             "params": {name: content[name] for name in ("seed", "precision", *SECTIONS)},
         },
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from advloop.core.device import pick_device
+from advloop.core.device import device_name, pick_device
 from advloop.core.distributed import broadcast_from_main, world_size
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
@@ -53,13 +53,12 @@ def resumable(args: argparse.Namespace, params: Params, *outputs: str) -> Iterat
 def _computation(given: dict[str, object], params: Params, outputs: tuple[str, ...]) -> str:
     """A fingerprint of all that the result follows from: inputs, settings, machine, code."""
     inputs = {k: v for k, v in given.items() if isinstance(v, Path) and k not in outputs}
-    device = pick_device()
     facts = {
         "arguments": {k: v for k, v in given.items() if k not in inputs and k not in outputs},
         "params": params.used,
         "machine": [
             torch.__version__,
-            torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            device_name(pick_device()),
             torch.get_num_threads(),  # other numbers round differently
             world_size(),
         ],

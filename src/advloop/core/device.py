@@ -36,6 +36,11 @@ def pick_device() -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's model, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 if ``precision`` is ``bf16``; no change if it is ``fp32``."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

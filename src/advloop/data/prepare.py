@@ -110,7 +110,7 @@ def write_images(
         else:
             tiles = zip(tiles_of(item, params.tiles), cut_tiles(image, params.tiles), strict=True)
             for part, tile in tiles:
-                if flat_share(tile) > params.max_flat:
+                if params.max_flat < 1 and flat_share(tile) > params.max_flat:
                     flat += 1
                 else:
                     kept.append(part)
