@@ -119,6 +119,8 @@ class Comparison:
         difference = self.to_control(arm, score)
         if difference is None or difference.half is None:
             return TOO_FEW
+        if not difference.differs:
+            return UNCLEAR
         base, bound = self.shared(BASE, score), self.shared(AUTOENCODER, score)
         assert base is not None
         assert bound is not None
