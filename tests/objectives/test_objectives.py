@@ -103,8 +103,14 @@ def test_objective_that_is_one_module_and_one_yaml_is_found_by_its_name(tmp_path
     [
         ({}, "params.yaml: objective.name is missing; run `make params`"),
         ({"name": 3}, "objective.name=3 must be one of adversarial, ddo, neon, none, seed, x0"),
-        ({"name": "sede"}, "objective.name=sede must be one of adversarial, ddo, neon, none, seed, x0"),
-        ({"name": "../ddo"}, "objective.name=../ddo must be one of adversarial, ddo, neon, none, seed, x0"),
+        (
+            {"name": "sede"},
+            "objective.name=sede must be one of adversarial, ddo, neon, none, seed, x0",
+        ),
+        (
+            {"name": "../ddo"},
+            "objective.name=../ddo must be one of adversarial, ddo, neon, none, seed, x0",
+        ),
         ({"name": "none", "uses_discriminator": True}, "uses_discriminator=True must be false;"),
         (
             {"name": "seed", "uses_discriminator": False, "weight": 1.0},
