@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -33,13 +34,14 @@ from advloop.models.denoiser import (
     save_checkpoint,
 )
 from advloop.models.discriminator import load_discriminator
-from advloop.objectives import Recipe, read_objective, recipe_of
+from advloop.objectives import Recipe, SamplerRecipe, read_objective, recipe_of
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import TrainDiffusionParams
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup, train_diffusion
 from advloop.training.history import Row, best_row, diffusion_report, write_history
+from advloop.training.opponent import Opponent
 
 
 def sample_preview(
@@ -133,11 +135,26 @@ def main() -> None:
         return split_fakes(Side(latents, labels))
 
     fakes, val_fakes = load_fakes() if recipe.against_reference else (None, None)
+    train = load_side("train") if recipe.trains_on == "reals" else load_fakes()[0]
+    val, opponent = load_side("val"), None
+    if isinstance(recipe, SamplerRecipe):
+        assert discriminator is not None
+        opponent = Opponent(
+            settings=objective,
+            judge=recipe.judge,
+            discriminator=discriminator,
+            criterion=criterion,
+            train=train,
+            val=val,
+            fakes=load_fakes()[0],
+            seed=seed,
+            iteration=args.iteration,
+        )
     setup = Setup(
         params=settings,
         criterion=criterion,
-        train=load_side("train") if recipe.trains_on == "reals" else load_fakes()[0],
-        val=load_side("val"),
+        train=train,
+        val=val,
         seed=seed,
         stage="train_diffusion",
         iteration=args.iteration,
@@ -145,6 +162,7 @@ def main() -> None:
         val_fakes=val_fakes,
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
         merge=partial(recipe.merge, objective, frozen_copy(denoiser)) if recipe.merge else None,
+        opponent=opponent,
     )
 
     def on_epoch(history: list[Row], model: Denoiser, ema: Denoiser) -> None:
@@ -156,7 +174,7 @@ def main() -> None:
             save_checkpoint(args.out / CHECKPOINT, ema)
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
-        if epoch % settings.sample_interval == 0 or epoch == settings.epochs:
+        if epoch % settings.sample_interval == 0 or epoch == settings.epochs or setup.collapsed:
             images = codec.decode(sample_preview(criterion, settings, ema, seed))
             name = f"epoch_{epoch:03d}_samples.png"
             save_png(args.out / SAMPLES / name, image_grid(images, columns=8))
@@ -165,6 +183,8 @@ def main() -> None:
     with resumable(args, params, "out") as resume:
         history = train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume)
         row = handed_on_row(recipe, history)
+        if opponent and opponent.collapsed and is_main_process():
+            print(f"warning: {opponent.collapse_report()}", file=sys.stderr)
         summary = {name: round(value, 6) for name, value in row.items()}
         if is_main_process():
             write_json(args.out / METRICS, summary | {"epoch": int(row["epoch"])})

@@ -36,7 +36,9 @@ def contenders(
         )
         train_discriminator(setup, iter, lambda _: None)
 
-    model = build_discriminator(model_params, latents.shape[1], 0, 0).to(device)
+    _, channels, size, _ = latents.shape
+    shape = (channels, size, size)
+    model = build_discriminator(model_params, shape, 0, 0).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), params.learning_rate)
     loader = DataLoader(TensorDataset(latents, real), batch_size=params.batch_size, shuffle=True)
 
@@ -52,7 +54,7 @@ def contenders(
             hits += int(((logits > 0) == (labels.to(device) > 0.5)).sum())
             loss.item()
 
-    bare = build_discriminator(model_params, latents.shape[1], 0, 0).to(device)
+    bare = build_discriminator(model_params, shape, 0, 0).to(device)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), params.learning_rate, fused=True)
 
     def bare_epoch() -> None:

@@ -28,7 +28,7 @@ LATENTS = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def build(seed: int = 0, iteration: int = 0, noise_conditioned: bool = False) -> Discriminator:
     params = DiscriminatorParams(noise_conditioned=noise_conditioned, channels=[8, 12], dropout=0.5)
-    return build_discriminator(params, 4, seed, iteration)
+    return build_discriminator(params, (4, 8, 8), seed, iteration)
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:

@@ -12,7 +12,10 @@ from stage_folder import MODEL, ROUND, StageFolder
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
 
 OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
+PLAY = {"discriminator_accuracy", "discriminator_steps", "penalty"}  # of training alone
+PLAY |= {"discriminator_grad_norm", "sample_grad_norm"}
 TERMS = {
+    "adversarial": {"generator_loss", "viability_score", "margin"},
     "none": set(),
     "neon": set(),
     "ddo": {"ddo_loss"},
@@ -38,7 +41,9 @@ def test_a_round_of_the_objective_ends_in_checkpoints_and_finite_terms(
 
     rows = pd.read_csv(stages.root / "made" / ROUND / "model/metrics.csv")
     terms = set(rows) - RUN - {name for name in rows if name.startswith("val_")}
-    assert terms == TERMS.get(objective, terms)
+    played = PLAY if objective == "adversarial" else set()
+    assert terms == TERMS[objective] | played
+    assert rows[sorted(played)].notna().all(axis=None)
     assert ("gradient_ratio" in rows) == (objective == "x0")
     for term in ("loss", "noise_loss", *TERMS[objective]):
         assert rows[[term, f"val_{term}"]].notna().all(axis=None)

@@ -102,9 +102,15 @@ def test_objective_that_is_one_module_and_one_yaml_is_found_by_its_name(tmp_path
     ("objective", "says"),
     [
         ({}, "params.yaml: objective.name is missing; run `make params`"),
-        ({"name": 3}, "objective.name=3 must be one of ddo, neon, none, seed, x0"),
-        ({"name": "sede"}, "objective.name=sede must be one of ddo, neon, none, seed, x0"),
-        ({"name": "../ddo"}, "objective.name=../ddo must be one of ddo, neon, none, seed, x0"),
+        ({"name": 3}, "objective.name=3 must be one of adversarial, ddo, neon, none, seed, x0"),
+        (
+            {"name": "sede"},
+            "objective.name=sede must be one of adversarial, ddo, neon, none, seed, x0",
+        ),
+        (
+            {"name": "../ddo"},
+            "objective.name=../ddo must be one of adversarial, ddo, neon, none, seed, x0",
+        ),
         ({"name": "none", "uses_discriminator": True}, "uses_discriminator=True must be false;"),
         (
             {"name": "seed", "uses_discriminator": False, "weight": 1.0},
@@ -167,6 +173,7 @@ def test_terms_are_detached_scalars_by_their_names(file):
     loss, terms = recipe_of(params.name).make(params)(batch_for(params))
     judged = ["noise_loss", "discriminator_loss", "viability_score"]
     names = {
+        "adversarial": ["noise_loss"],  # of a batch; the other terms are of samples
         "none": ["noise_loss"],
         "neon": ["noise_loss"],
         "seed": judged,

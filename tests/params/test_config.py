@@ -70,8 +70,9 @@ def test_additions_to_the_plain_discriminator_are_off(tmp_path, scale):
     params = compose(tmp_path / "params.yaml", f"scale={scale}")
     training = params.section("train_disc", TrainDiscParams)
     assert (training.predicted_fraction, training.replay_fraction, training.r1_weight) == (0, 0, 0)
-    assert training.stop_accuracy is None
-    assert not params.section("discriminator", DiscriminatorParams).noise_conditioned
+    assert (training.stop_accuracy, training.loss, training.r2_weight) == (None, "bce", 0)
+    model = params.section("discriminator", DiscriminatorParams)
+    assert (model.noise_conditioned, model.statistics) == (False, False)
 
 
 def test_full_scale_carries_the_values_of_the_reference(full):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import REPO
+from objective_files import objective_params
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 from small_params import DATA, UNET
@@ -154,7 +155,9 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     },
     "must be one of fp32, bf16": {"precision": ["fp16", 32]},
     "must be one of none, hflip, dihedral": {"encode_dataset.augment": ["vflip", 1]},
-    "must be one of ddo, neon, none, seed, x0": {"objective.name": ["gan", ["seed"], None]},
+    "must be one of adversarial, ddo, neon, none, seed, x0": {
+        "objective.name": ["gan", ["seed"], None]
+    },
     "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
     "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
     "must be greater than 0": {"base.learning_rate": [0, -1e-3]},
@@ -199,6 +202,12 @@ X0 = {
     },
     "discriminator.noise_conditioned": True,
     "train_disc.renoise_min_alpha_bar": 0.9,
+}
+ADVERSARIAL = {
+    "objective": {**objective_params("adversarial").model_dump()},
+    "discriminator.dropout": 0.0,
+    "train_disc.loss": "relativistic",
+    "generate.num_inference_steps": 8,
 }
 LEVELS = "unet.block_out_channels"
 CONTRADICTIONS: dict[str, dict[str, Any]] = {
@@ -254,6 +263,34 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         **X0,
         "objective.min_alpha_bar": 0.3,
     },
+    "train_disc.r2_weight=0.1 belongs to train_disc.loss=relativistic; use 0; set it": {
+        "train_disc.r2_weight": 0.1
+    },
+    "discriminator.dropout=0.3 has no place in train_disc.loss=relativistic, whose penalties "
+    "compare logits of one network; use 0.0; set it": {
+        **ADVERSARIAL,
+        "discriminator.dropout": 0.3,
+    },
+    "discriminator.noise_conditioned=true would pair latents of different noise": {
+        **ADVERSARIAL,
+        "discriminator.noise_conditioned": True,
+    },
+    "objective.num_inference_steps=8 is not the generate.num_inference_steps=25 of the round's": {
+        **ADVERSARIAL,
+        "generate.num_inference_steps": 25,
+    },
+    "objective.gradient_steps=9 exceeds objective.num_inference_steps=8; null means all": {
+        **ADVERSARIAL,
+        "objective.gradient_steps": 9,
+    },
+    "objective.min_accuracy=0.9 must be below objective.max_accuracy=0.8": {
+        **ADVERSARIAL,
+        "objective.min_accuracy": 0.9,
+    },
+    "objective.discriminator_steps=9 is not between its bounds 1 and 8": {
+        **ADVERSARIAL,
+        "objective.discriminator_steps": 9,
+    },
 }
 ALLOWED: list[dict[str, Any]] = [
     {**ROUND, "train_diffusion.warmup_steps": 59},
@@ -262,6 +299,9 @@ ALLOWED: list[dict[str, Any]] = [
     {"evaluate.features": "dinov2", "evaluate.feature_weights": "models/dinov2"},
     {"evaluate.features": "inception", "evaluate.feature_weights": "a.pt"},
     {"evaluate.features": "inception"},
+    ADVERSARIAL,
+    {**ADVERSARIAL, "objective.gradient_steps": 8, "discriminator.statistics": True},
+    {**ADVERSARIAL, "train_disc.loss": "bce", "discriminator.dropout": 0.3},
     {**X0, "objective.min_alpha_bar": 0.9},
     {**X0, "objective.min_alpha_bar": 0.95},
     {**X0, "objective.min_alpha_bar": 0.3, "discriminator.noise_conditioned": False},

@@ -110,6 +110,19 @@ def test_each_term_of_an_objective_has_a_chart(tmp_path, found):
     assert other.texts["figcaption"][:9] == [*charts[:7], "own_term", "Real test images"]
 
 
+def test_play_has_charts_of_its_own_names_without_lines_that_nothing_measured(tmp_path):
+    folders = write_run(tmp_path, a_run())
+    for one in folders[2]:
+        renamed = one.history.read_text().replace("val_ddo_loss", "viability_score")
+        one.history.write_text(renamed.replace("ddo_loss", "generator_loss"))
+    params = some_params(train_disc={"loss": "relativistic"})
+    found = Reader(page(a_run(), *folders, params))
+    titles = found.texts["figcaption"]
+    assert "Discriminator loss (pairs)" in titles
+    assert "Generator loss (pairs)" in titles
+    assert "Viability score of samples" in titles
+
+
 def test_page_has_every_score_and_every_parameter(found):
     titles = [f"{title} ↓" for title in TITLES]
     listed = [text for text in found.texts["th"] if text in titles]

@@ -31,6 +31,7 @@ from advloop.params.diffusion import DiffusionParams
 from advloop.params.loader import Params
 from advloop.training.diffusion import Setup
 from advloop.training.discriminator_data import DiscData
+from advloop.training.opponent import Opponent
 
 pytestmark = pytest.mark.xdist_group("class_stages")
 
@@ -97,6 +98,30 @@ def test_reals_and_fakes_are_matched_per_class_with_replay_and_predictions(
         real, fake = (Counter(side.labels[side.real == kind].tolist()) for kind in (1, 0))
         assert real == fake
         assert set(real) == {0, 1}
+
+
+def test_adversarial_plays_with_samples_of_the_classes(
+    root: Path, stages: StageFolder, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = []
+    sample = Opponent._sample
+
+    def noting(self: Opponent, model: Any, noise: Any, labels: torch.Tensor) -> torch.Tensor:
+        drawn.extend(labels.tolist())
+        return sample(self, model, noise, labels)
+
+    monkeypatch.setattr(Opponent, "_sample", noting)
+    before = (root / "params.yaml").read_text()
+    few = ("objective.samples_per_step=4", "generate.num_inference_steps=2")
+    stages.compose("objective=adversarial", *CLASSES, *few)
+    stages.must("train_disc", iteration=0, replay=None, predicted=None, out="made/disc")
+    best = root / "made/disc/discriminator_best.pt"
+    stages.must("train_diffusion", discriminator=best, out="made/adversarial")
+    (root / "params.yaml").write_text(before)
+    assert torch.load(best, weights_only=True)["config"]["num_classes"] == 2
+    assert set(drawn) == {0, 1}
+    labels = load_classes(root / "latents").labels["train"]
+    assert sum(drawn) / len(drawn) == pytest.approx(float(labels.float().mean()), abs=0.2)
 
 
 def test_neon_trains_on_the_fakes_of_each_class_with_their_labels(

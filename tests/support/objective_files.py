@@ -15,5 +15,5 @@ FILES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 def objective_params(file: str, **changes: Any) -> Any:
     """The parameters in a file, checked by the schema of the objective that it names."""
     content = OmegaConf.load(REPO / f"conf/objective/{file}.yaml")
-    values = OmegaConf.to_container(content.get("objective", content))
+    values = OmegaConf.to_container(content.get("objective", content), resolve=True)
     return recipe_of(values["name"]).params(**values | changes)

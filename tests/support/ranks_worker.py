@@ -10,6 +10,7 @@ import pytest
 import torch
 from objective_files import FILES, objective_params
 from small_diffusion import copy_weights, make_setup
+from small_opponent import make_opponent, play_setup
 from small_params import diffusion_params
 from stage_runner import ROUND, START, run_stage
 from tiny_unet import CONFIG
@@ -90,6 +91,14 @@ def extrapolated() -> dict[str, torch.Tensor]:
     return {"val_loss": torch.tensor([row["val_loss"] for row in rows]), **handed_on}
 
 
+def played() -> dict[str, torch.Tensor]:
+    """The history of a small play against a discriminator, and the weights of both."""
+    opponent, model = make_opponent(), build_unet(CONFIG, seed=0)
+    rows = train_diffusion(play_setup(opponent), model, list, lambda *_: None)
+    history = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+    return {**history, **copy_weights(model), **copy_weights(opponent.discriminator)}
+
+
 def mapped() -> dict[str, torch.Tensor]:
     """The results of three jobs for two processes, the last job shorter than the others."""
     jobs = [range(0, 3), range(3, 6), range(6, 8)]
@@ -110,6 +119,6 @@ def work(rank: int, count: int, project: Path, port: int) -> None:
     steps = {name: loss_and_gradients(name) for name in FILES}
     save_torch(
         Path(f"rank_{rank}.pt"),
-        {"steps": steps, "extrapolated": extrapolated(), "mapped": mapped()},
+        {"steps": steps, "extrapolated": extrapolated(), "played": played(), "mapped": mapped()},
     )
     leave()

@@ -156,4 +156,5 @@ def some_params(**changes: Any) -> dict[str, Any]:
         "objective": {"name": "ddo", "uses_discriminator": False, "weight": 0.4},
         "base": {"pretrained": None},
         "data": {"source": "plans.zip"},
+        "train_disc": {"loss": "bce"},
     } | changes

@@ -35,19 +35,42 @@ def sample_ddim(
 
     noise: (B, C, H, W) at t = T - 1. Returns clean latents (B, C, H, W), unclipped.
     """
-    steps = trailing_timesteps(len(alphas_cumprod), num_inference_steps)
     alphas_cumprod = alphas_cumprod.to(noise.device)  # once: a copy waits for the GPU
     latents = noise
-    for t, previous in zip(steps, [*steps[1:], None], strict=True):
-        timesteps = torch.full((len(latents),), t, dtype=torch.long, device=latents.device)
-        output = model(latents, timesteps)
-        x0 = predict_x0(output, latents, timesteps, alphas_cumprod, prediction_type)
-        if previous is None:
-            return x0
-        eps = predict_eps(output, latents, timesteps, alphas_cumprod, prediction_type)
-        alpha_bar = alphas_cumprod[previous]
-        latents = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
-    raise AssertionError("num_inference_steps is at least 1")
+    for t, previous in ddim_timesteps(len(alphas_cumprod), num_inference_steps):
+        latents = ddim_step(model, latents, t, previous, alphas_cumprod, prediction_type)
+    return latents
+
+
+def ddim_timesteps(num_train_timesteps: int, steps: int) -> list[tuple[int, int | None]]:
+    """(t, the timestep after it) of each step of the sampler; the last one leads to clean latents.
+
+    steps: at least 1.
+    """
+    timesteps = trailing_timesteps(num_train_timesteps, steps)
+    return list(zip(timesteps, [*timesteps[1:], None], strict=True))
+
+
+def ddim_step(
+    model: Model,
+    latents: torch.Tensor,
+    t: int,
+    previous: int | None,
+    alphas_cumprod: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """Latents (B, C, H, W) at timestep ``previous`` from those at ``t`` (Song et al. 2021, Eq. 12).
+
+    previous: None for clean latents. Differentiable in ``latents`` and in the model's weights.
+    """
+    timesteps = torch.full((len(latents),), t, dtype=torch.long, device=latents.device)
+    output = model(latents, timesteps)
+    x0 = predict_x0(output, latents, timesteps, alphas_cumprod, prediction_type)
+    if previous is None:
+        return x0
+    eps = predict_eps(output, latents, timesteps, alphas_cumprod, prediction_type)
+    alpha_bar = alphas_cumprod[previous]
+    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.core.random import seeded
+from advloop.models.statistics import StatisticsHead, statistics_of
 from advloop.params.training import DiscriminatorParams
 
 EMBEDDING = 64  # channels of the timestep embedding: half sines, half cosines
@@ -41,6 +42,9 @@ class Discriminator(nn.Module):
     num_classes: labels (B,) select a vector of each class, whose product with the pooled features
     is added to the logit (projection: Miyato & Koyama 2018, Eq. 3). The vectors start at zero.
     0: unconditional.
+
+    statistics_size: cells a side of latents whose statistics have a network of their own, the
+    logit of which is added. 0: convolutions alone.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Discriminator(nn.Module):
         dropout: float,
         noise_conditioned: bool = False,
         num_classes: int = 0,
+        statistics_size: int = 0,
     ) -> None:
         super().__init__()
         self.config = {"in_channels": in_channels, "channels": list(channels), "dropout": dropout}
@@ -57,6 +62,8 @@ class Discriminator(nn.Module):
             self.config["noise_conditioned"] = True
         if num_classes:
             self.config["num_classes"] = num_classes
+        if statistics_size:
+            self.config["statistics_size"] = statistics_size
         levels: list[nn.Module] = []
         width = in_channels
         for out_channels in channels:
@@ -82,6 +89,9 @@ class Discriminator(nn.Module):
         if num_classes:
             self.class_vectors = nn.Embedding(num_classes, width)
             nn.init.zeros_(self.class_vectors.weight)
+        self.statistics: StatisticsHead | None = None
+        if statistics_size:
+            self.statistics = StatisticsHead(in_channels, statistics_size)
 
     @property
     def noise_conditioned(self) -> bool:
@@ -100,7 +110,10 @@ class Discriminator(nn.Module):
         return self.classify(self.pool(latents, timesteps), labels)
 
     def pool(self, latents: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
-        """Pooled features (B, channels[-1]) of latents (B, C, H, W), independent of their class."""
+        """What the logits of latents (B, C, H, W) follow from, (B, D), independent of their class.
+
+        The pooled features of the convolutions, D = channels[-1], and then the statistics, if any.
+        """
         hidden = self.features[0](latents.contiguous(memory_format=torch.channels_last))
         if self.time_bias is not None:
             if timesteps is None:
@@ -109,10 +122,14 @@ class Discriminator(nn.Module):
         elif timesteps is not None:
             raise ValueError("timesteps for a discriminator that is not noise_conditioned")
         pooled: torch.Tensor = self.features[1:](hidden).mean((2, 3))
+        if self.statistics is not None:
+            pooled = torch.cat([pooled.float(), statistics_of(latents)], 1)
         return pooled
 
     def classify(self, pooled: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B,) of pooled features (B, channels[-1])."""
+        """Logits (B,) of what ``pool`` gave, (B, D), in float32."""
+        if self.statistics is not None:
+            pooled, statistics = pooled.tensor_split([self.head.in_features], 1)
         pooled = self.dropout(pooled)
         logits: torch.Tensor = self.head(pooled).squeeze(1)
         if (labels is None) != (self.class_vectors is None):
@@ -121,6 +138,8 @@ class Discriminator(nn.Module):
             )
         if self.class_vectors is not None:
             logits = logits + (self.class_vectors(labels) * pooled).sum(1)
+        if self.statistics is not None:
+            logits = logits + self.statistics(statistics)
         return logits
 
 
@@ -146,18 +165,35 @@ def r1_penalty(
     latents, eps: (B, C, H, W). conditions: further arguments of ``model``, its timesteps and
     labels. Dropout must be off: two masks would differ by more than sigma does.
     """
-    difference = model(latents, *conditions) - model(latents + sigma * eps, *conditions)
-    squared: torch.Tensor = (difference / sigma).square()
-    return squared
+    here, there = model(latents, *conditions), model(latents + sigma * eps, *conditions)
+    return squared_slope(here, there, sigma)
+
+
+def squared_slope(here: torch.Tensor, there: torch.Tensor, sigma: float) -> torch.Tensor:
+    """((D(x) - D(x + sigma eps)) / sigma)^2 of both logits (B,): see ``r1_penalty``."""
+    return ((here - there) / sigma).square()
 
 
 def build_discriminator(
-    params: DiscriminatorParams, in_channels: int, seed: int, iteration: int, num_classes: int = 0
+    params: DiscriminatorParams,
+    shape: tuple[int, int, int],
+    seed: int,
+    iteration: int,
+    num_classes: int = 0,
 ) -> Discriminator:
-    """A freshly initialised discriminator; its weights depend on the seed and the iteration."""
+    """A freshly initialised discriminator of latents of ``shape`` (C, H, H).
+
+    Its weights depend on the seed and the iteration.
+    """
+    channels, size, _ = shape
     with seeded(seed, "discriminator", iteration):
         return Discriminator(
-            in_channels, params.channels, params.dropout, params.noise_conditioned, num_classes
+            channels,
+            params.channels,
+            params.dropout,
+            params.noise_conditioned,
+            num_classes,
+            size if params.statistics else 0,
         )
 
 

@@ -64,6 +64,18 @@ class Recipe:
     hands_on: Literal["best_epoch", "last_epoch"]
 
 
+@dataclass(frozen=True)
+class SamplerRecipe(Recipe):
+    """An objective with a term for what the sampler draws, beside that of the batch.
+
+    train_diffusion lets the model play against the round's discriminator, which goes on learning
+    (``training.opponent``). Its parameters have the fields that the play reads.
+    judge: logits of reals (B,) and of samples (B,) -> the term, a scalar, and what to report.
+    """
+
+    judge: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Terms]]
+
+
 def objective_names() -> list[str]:
     """Every objective's name, sorted."""
     modules = iter_modules(__path__)

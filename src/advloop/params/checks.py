@@ -61,6 +61,8 @@ def check_params(params: Params) -> None:
     _check_fakes(params, sections)
     _check_warmup(params, sections)
     _check_gate(params, sections)
+    _check_pairs(params, sections)
+    _check_play(params, sections)
     _check_features(params, sections)
 
 
@@ -178,6 +180,48 @@ def _check_gate(params: Params, sections: Sections) -> None:
             "has the discriminator judge latents noisier than it is trained on, down to train_disc."
             f"renoise_min_alpha_bar={bound}; use the same value for both",
         )
+
+
+def _check_pairs(params: Params, sections: Sections) -> None:
+    """What a discriminator of pairs cannot have, and what it alone has."""
+    training, model = sections.train_disc, sections.discriminator
+    if training.loss == "bce":
+        if training.r2_weight:
+            problem = "belongs to train_disc.loss=relativistic; use 0"
+            raise params.fail("train_disc.r2_weight", training.r2_weight, problem)
+        return
+    if model.dropout:
+        problem = "has no place in train_disc.loss=relativistic, whose penalties compare logits of "
+        raise params.fail("discriminator.dropout", model.dropout, problem + "one network; use 0.0")
+    if model.noise_conditioned:
+        problem = "would pair latents of different noise; use train_disc.loss=bce"
+        raise params.fail("discriminator.noise_conditioned", "true", problem)
+
+
+def _check_play(params: Params, sections: Sections) -> None:
+    """The numbers of objective adversarial that have to agree."""
+    if params.at("objective.name") != "adversarial":
+        return
+    names = ["num_inference_steps", "gradient_steps", "min_accuracy", "max_accuracy"]
+    names += [f"{bound}discriminator_steps" for bound in ("min_", "", "max_")]
+    values = {name: params.at(f"objective.{name}") for name in names}
+    if not all(isinstance(v, int | float) for k, v in values.items() if k != "gradient_steps"):
+        return  # read_objective refuses it
+    made, depth = sections.generate.num_inference_steps, values["gradient_steps"]
+    most = values["num_inference_steps"]
+    if most != made:
+        problem = f"is not the generate.num_inference_steps={made} of the round's fakes"
+        raise params.fail("objective.num_inference_steps", most, problem)
+    if isinstance(depth, int) and depth > most:
+        problem = f"exceeds objective.num_inference_steps={most}; null means all"
+        raise params.fail("objective.gradient_steps", depth, problem)
+    if values["min_accuracy"] >= values["max_accuracy"]:
+        problem = f"must be below objective.max_accuracy={values['max_accuracy']}"
+        raise params.fail("objective.min_accuracy", values["min_accuracy"], problem)
+    fewest, most = values["min_discriminator_steps"], values["max_discriminator_steps"]
+    if not fewest <= values["discriminator_steps"] <= most:
+        problem = f"is not between its bounds {fewest} and {most}"
+        raise params.fail("objective.discriminator_steps", values["discriminator_steps"], problem)
 
 
 def _check_features(params: Params, sections: Sections) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -54,6 +54,7 @@ class DiscriminatorParams(Section):
     # one entry per level; each level halves the resolution
     channels: Annotated[list[PositiveInt], Field(min_length=1)]
     dropout: Annotated[float, Field(ge=0, le=0.99)]
+    statistics: bool = False  # a network on statistics of the latents beside the convolutions
 
 
 MAX_OTHER_FAKES = 0.9  # of the fake class: at least a tenth are the current model's own samples
@@ -69,11 +70,13 @@ class TrainDiscParams(Section):
     plateau_patience: NonNegativeInt  # epochs without a better validation loss
     predicted_fraction: FakeFraction  # fakes that are one-step predictions
     replay_fraction: FakeFraction  # training fakes of earlier iterations
-    r1_weight: NonNegativeFloat  # of the squared gradient at the reals, beside the BCE
+    r1_weight: NonNegativeFloat  # of the squared gradient at the reals, beside the loss
     r1_sigma: PositiveFloat  # its finite difference, in scaled units
     # accuracy on validation data that ends the training; None: train every epoch
     stop_accuracy: Annotated[float, Field(gt=0.5, le=1)] | None
     renoise_min_alpha_bar: AlphaBar  # noise_conditioned: re-noises no further
+    loss: Literal["bce", "relativistic"] = "bce"  # of each row, or of pairs
+    r2_weight: NonNegativeFloat = 0.0  # as r1_weight, at the fakes; relativistic alone
 
 
 class GenerateParams(Section):

@@ -20,16 +20,21 @@ from advloop.reporting.template import render
 from advloop.reporting.verdict import HELPED, HURT, Verdict, conclude
 from advloop.training.history import NO_TERMS
 
-DISCRIMINATOR_CURVES = {  # title: columns of training and of validation
-    "Discriminator loss (BCE)": ("train_loss", "val_loss"),
-    "Discriminator accuracy": ("train_accuracy", "val_accuracy"),
-}
+LOSSES = {"bce": "BCE", "relativistic": "pairs"}  # of train_disc
 TERMS = {  # any other term of an objective has its own name for a title
     "noise_loss": "Noise loss (MSE)",
     "discriminator_loss": "Discriminator loss of the diffusion model",
     "ddo_loss": "DDO loss",
     "viability_score": "Viability score of one-step predictions",
+    "generator_loss": "Generator loss (pairs)",
+    "margin": "Margin between reals and samples",
+    "discriminator_accuracy": "Held-out accuracy of the discriminator in play",
+    "discriminator_steps": "Discriminator steps for one of the model's",
+    "penalty": "Gradient penalties of the discriminator",
+    "discriminator_grad_norm": "Gradient norm of the discriminator",
+    "sample_grad_norm": "Gradient norm at a sample",
 }
+TERMS_OF_SAMPLES = TERMS | {"viability_score": "Viability score of samples"}
 TONES = {HELPED: "better", HURT: "worse"}
 ARROW = " ↓"  # every view is better if it is lower
 
@@ -61,7 +66,7 @@ def page(
         metrics=_metrics(results, verdict.selected),
         rounds=_rounds(verdict),
         changes=_changes(verdict),
-        curves=_curves(rounds),
+        curves=_curves(rounds, params["train_disc"]["loss"]),
         samples=[
             pictures.reals(reals),
             *(pictures.samples(folder, name) for name, folder in folders.items()),
@@ -177,27 +182,35 @@ def _changes(verdict: Verdict) -> list[charts.Chart]:
     ]
 
 
-def _curves(rounds: Sequence[Round]) -> list[charts.Chart]:
-    """Charts of the discriminator's training, and of each term of the objective."""
+def _curves(rounds: Sequence[Round], loss: str) -> list[charts.Chart]:
+    """Charts of the discriminator's training, by ``loss``, and of each term of the objective."""
     made = []
-    for title, (train, val) in DISCRIMINATOR_CURVES.items():
+    for title, name in (
+        (f"Discriminator loss ({LOSSES[loss]})", "loss"),
+        ("Discriminator accuracy", "accuracy"),
+    ):
+        train, val = f"train_{name}", f"val_{name}"
         found = {one.name: read_curves(one.discriminator_history, train, val) for one in rounds}
         made.append(_chart(title, found, train, val))
     found = {one.name: read_curves(one.history, "noise_loss", "val_noise_loss") for one in rounds}
     columns = dict.fromkeys(column for curves in found.values() for column in curves)
+    titles = TERMS_OF_SAMPLES if "generator_loss" in columns else TERMS
     for column in columns:
         if column not in NO_TERMS and not column.startswith("val_"):
-            made.append(_chart(TERMS.get(column, column), found, column, f"val_{column}"))
+            made.append(_chart(titles.get(column, column), found, column, f"val_{column}"))
     return made
 
 
 def _chart(
     title: str, found: Mapping[str, Mapping[str, Curve]], train: str, val: str
 ) -> charts.Chart:
+    """Of both columns; a column that no round has is left out."""
+    columns = {"training": train, "validation": val}
+    kept = {k: v for k, v in columns.items() if any(v in curves for curves in found.values())}
     return charts.line_chart(
         title,
         {
-            name: {"training": curves.get(train, []), "validation": curves.get(val, [])}
+            name: {label: curves.get(column, []) for label, column in kept.items()}
             for name, curves in found.items()
         },
     )

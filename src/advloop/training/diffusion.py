@@ -25,6 +25,7 @@ from advloop.training.history import Row
 
 if TYPE_CHECKING:
     from advloop.objectives import Weighting
+    from advloop.training.opponent import Opponent
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Setup:
     fakes, val_fakes: generated latents, for an objective that needs them. seed, stage and
     iteration key the random streams. adaptive: sets the weight of each training step. Validation
     always uses the criterion's own weight, so that its losses are comparable between epochs.
-    merge: the averaged model -> the one that is validated and handed on in its place.
+    merge: the averaged model -> the one that is validated and handed on in its place. opponent: a
+    discriminator that judges samples at each step, and whose collapse ends the training early.
     """
 
     params: TrainingParams
@@ -48,6 +50,7 @@ class Setup:
     val_fakes: Side | None = None
     adaptive: Weighting | None = None
     merge: Callable[[Denoiser], Denoiser] | None = None
+    opponent: Opponent | None = None
 
     @property
     def rows_per_epoch(self) -> int:
@@ -56,6 +59,15 @@ class Setup:
     @property
     def total_steps(self) -> int:
         return self.params.total_steps(len(self.train))
+
+    @property
+    def momentum(self) -> float:
+        """EDM2's (Karras et al. 2024), but none against an opponent that moves, too (R3GAN)."""
+        return 0.0 if self.opponent else 0.9
+
+    @property
+    def collapsed(self) -> bool:
+        return self.opponent is not None and self.opponent.collapsed
 
     def handed_on(self, average: AveragedModel) -> Denoiser:
         """The model of the averaged weights, after ``merge`` if there is one."""
@@ -134,10 +146,10 @@ def train_diffusion(
     if problem := params.warmup_problem(len(setup.train)):
         raise UserError(f"params.yaml: {setup.stage}: warmup_steps={params.warmup_steps} {problem}")
     average = average_of(denoiser, params.ema_decay)
-    optimizer = torch.optim.AdamW(  # betas of Karras et al. 2024 (EDM2)
+    optimizer = torch.optim.AdamW(
         denoiser.parameters(),
         params.learning_rate,
-        betas=(0.9, 0.99),
+        betas=(setup.momentum, 0.99),
         weight_decay=0.01,
         fused=True,
     )
@@ -152,17 +164,21 @@ def train_diffusion(
     }
     if setup.adaptive:
         parts["adaptive"] = setup.adaptive
+    if setup.opponent:
+        parts["opponent"] = setup.opponent
     history: list[Row] = []
     if content := resume.load():
         history = content["history"]
         restore(parts, content)
     for epoch in progress(range(len(history) + 1, params.epochs + 1)):
+        if setup.collapsed:
+            break
         row: Row = {"epoch": epoch, "learning_rate": float(optimizer.param_groups[0]["lr"])}
         # An imported U-Net may have dropout, which draws from the global stream. Each process
         # computes rows of its own, and so draws for itself.
         with seeded(setup.seed, setup.stage, setup.iteration, "dropout", epoch, rank()):
             row |= _train_epoch(setup, denoiser, average, optimizer, schedule, epoch)
-        if epoch % params.eval_interval == 0 or epoch == params.epochs:
+        if epoch % params.eval_interval == 0 or epoch == params.epochs or setup.collapsed:
             row |= validate(setup, setup.handed_on(average), epoch)
         history.append(row)
         if is_main_process():
@@ -185,6 +201,7 @@ def _train_epoch(
         fakes = setup.epoch(epoch, setup.fakes, "fake")
     steps: list[dict[str, torch.Tensor]] = []
     weights = list(denoiser.parameters())  # walking through the modules takes milliseconds
+    handed: dict[str, Stateful] = {"model": denoiser, "average": average}
     denoiser.train()
     # 1. Take a batch of noised reals, and one of noised fakes if the objective needs them.
     for real, fake in zip(setup.epoch(epoch, setup.train), fakes, strict=False):
@@ -193,23 +210,31 @@ def _train_epoch(
         loss, terms = setup.criterion(denoiser, *real, fake=fake, weight=weight)
         if setup.adaptive:
             setup.adaptive.update(terms)
-        # 3. Step.
+        # 3. Sample, and let the opponent judge, if there is one.
+        if setup.opponent:
+            judged, more = setup.opponent.play(denoiser, handed)
+            loss, terms = loss + setup.criterion.weight * judged, terms | more
+        # 4. Step.
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         sum_gradients(weights)
         norm = nn.utils.clip_grad_norm_(weights, setup.params.grad_clip)
         optimizer.step()
         schedule.step()
-        # 4. Average the weights.
+        # 5. Average the weights.
         average.update_parameters(denoiser)
-        # 5. Log, without waiting for the device.
+        # 6. Log, without waiting for the device.
         steps.append({"loss": loss.detach(), **terms, "grad_norm": norm})
+        # 7. End with the last good weights if the opponent has nothing more to say.
+        if setup.opponent and setup.collapsed:
+            setup.opponent.undo(handed)
+            break
     columns = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
     _refuse_non_finite(setup, epoch, columns)
     return {name: float(values.mean()) for name, values in columns.items()}
 
 
-def validate(setup: Setup, model: nn.Module, epoch: int) -> Row:
+def validate(setup: Setup, model: Denoiser, epoch: int) -> Row:
     """The ``val_`` values of ``model`` on the validation side; UserError on a non-finite loss."""
     fakes = setup.val_fakes
     measured = held_out(
@@ -222,6 +247,10 @@ def validate(setup: Setup, model: nn.Module, epoch: int) -> Row:
         setup.val.labels,
         fakes.labels if fakes else None,
     )
+    if setup.opponent:
+        judged = setup.opponent.validate(model)
+        measured["loss"] += setup.criterion.weight * judged["generator_loss"]
+        measured |= judged
     if not math.isfinite(measured["loss"]):
         raise _diverged(setup, f"val_loss is {measured['loss']} in epoch {epoch}")
     return {f"val_{name}": value for name, value in measured.items()}

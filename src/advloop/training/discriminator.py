@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from advloop.core.device import autocast, eval_mode
-from advloop.core.distributed import split_across_processes, sum_gradients
+from advloop.core.device import eval_mode
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
 from advloop.core.random import batches, generator, seeded
@@ -23,11 +22,20 @@ from advloop.models.discriminator import (
     discriminator_bce,
     r1_penalty,
 )
+from advloop.models.pairing import accuracy, pairing_loss
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from advloop.training.discriminator_data import DiscData, renoise
 from advloop.training.history import Row, best_row
+from advloop.training.pairs import (
+    Pairs,
+    centre,
+    logits_of,
+    measure_statistics,
+    paired_rows,
+    step_on_pairs,
+    sum_shared_gradients,
+)
 
-SHARED = ("features.", "time_bias.")  # the parameters of ``Discriminator.pool``
 Weights = dict[str, torch.Tensor]
 
 
@@ -71,7 +79,7 @@ class DiscResult:
 
 
 class Validation(NamedTuple):
-    """loss: mean BCE. accuracy: share of right answers; a logit above 0 means real.
+    """loss: mean BCE, or that of pairs. accuracy: share of right answers; above 0 means real.
 
     viability: mean sigmoid(D) of the fakes, in (0, 1).
     """
@@ -87,7 +95,7 @@ def train_discriminator(
     on_epoch: Callable[[list[Row]], None],
     resume: Resume | None = None,
 ) -> DiscResult:
-    """Minimise the BCE on ``train``, lower the learning rate on plateaus of ``val``'s loss.
+    """Minimise ``loss`` on ``train``, lower the learning rate on plateaus of ``val``'s loss.
 
     Runs ``epochs`` epochs, or until the first whose validation accuracy is at least
     ``stop_accuracy``. A noise-conditioned discriminator sees every row re-noised: anew in each
@@ -98,10 +106,12 @@ def train_discriminator(
     """
     resume = resume or NoResume()
     params, latents = setup.params, setup.train.latents
+    _, channels, height, width = latents.shape
     model = build_discriminator(
-        setup.model, latents.shape[1], setup.seed, setup.iteration, setup.num_classes
+        setup.model, (channels, height, width), setup.seed, setup.iteration, setup.num_classes
     )
     model.to(latents.device)
+    measure_statistics(model, latents)
     optimizer = torch.optim.AdamW(
         model.parameters(), params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
@@ -123,8 +133,9 @@ def train_discriminator(
         if history and _is_strong_enough(history[-1], params):
             break
         row: Row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
-        row["train_loss"], row["train_accuracy"] = _train_epoch(setup, model, optimizer, epoch)
-        validated = validate(model, val, params.batch_size, setup.precision)
+        train_epoch = _train_epoch_on_pairs if params.loss == "relativistic" else _train_epoch
+        row["train_loss"], row["train_accuracy"] = train_epoch(setup, model, optimizer, epoch)
+        validated = validate(model, val, params.batch_size, setup.precision, params.loss)
         row |= {f"val_{name}": value for name, value in validated._asdict().items()}
         _refuse_non_finite(row, params)
         plateau.step(validated.loss)
@@ -153,7 +164,7 @@ def _train_epoch(
             # 1. Tell the reals of a batch from its fakes.
             rows = order[part.start : part.stop]
             real = data.real[rows]
-            logits = _logits(model, *data.inputs(rows), precision=setup.precision)
+            logits = logits_of(model, *data.inputs(rows), precision=setup.precision)
             errors = discriminator_bce(logits, real)
             # 2. Keep the discriminator flat at the reals.
             loss = errors.mean()
@@ -163,12 +174,35 @@ def _train_epoch(
             # 3. Step.
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            sum_gradients(p for name, p in model.named_parameters() if name.startswith(SHARED))
+            sum_shared_gradients(model)
             optimizer.step()
             # 4. Log, without waiting for the device.
             losses.append(errors.detach())
             hits.append((logits.detach() > 0) == (real > 0.5))
     return float(torch.cat(losses).mean()), float(torch.cat(hits).float().mean())
+
+
+def _train_epoch_on_pairs(
+    setup: DiscriminatorSetup, model: Discriminator, optimizer: torch.optim.Optimizer, epoch: int
+) -> tuple[float, float]:
+    """(mean loss, accuracy) of pairs in one pass over the training side; then D's zero is set."""
+    params, key = setup.params, ("train_disc", setup.iteration, epoch)
+    data, pairs = setup.train, max(1, params.batch_size // 2)
+    real, fake = paired_rows(data, generator(setup.seed, *key, "rows"))
+    noise = generator(setup.seed, *key, "penalties")
+    steps = []
+    for part in batches(len(real), pairs):
+        rows = slice(part.start, part.stop)
+        batch = Pairs(
+            data.latents[real[rows]],
+            data.latents[fake[rows]],
+            None if data.labels is None else data.labels[real[rows]],
+        )
+        steps.append(step_on_pairs(model, optimizer, batch, params, noise))
+    on_real = torch.cat([step.real for step in steps])
+    on_fake = torch.cat([step.fake for step in steps])
+    centre(model, on_real, on_fake)
+    return float(pairing_loss(on_real, on_fake).mean()), float(accuracy(on_real, on_fake))
 
 
 def _penalty_at(
@@ -183,46 +217,34 @@ def _penalty_at(
         return latents.new_zeros(())
     eps = torch.randn(latents.shape, generator=stream).to(latents.device)
     model.eval()  # without dropout, see r1_penalty
-    penalty = r1_penalty(partial(_logits, model), latents, eps, sigma, *conditions).mean()
+    penalty = r1_penalty(partial(logits_of, model), latents, eps, sigma, *conditions).mean()
     model.train()
     return penalty
 
 
 def validate(
-    model: Discriminator, data: DiscData, batch_size: int, precision: str = "fp32"
+    model: Discriminator,
+    data: DiscData,
+    batch_size: int,
+    precision: str = "fp32",
+    loss: str = "bce",
 ) -> Validation:
-    """How well ``model`` does on ``data``, which holds both reals and fakes."""
+    """How well ``model`` does on ``data``, which holds as many reals as fakes, reals first."""
     found = []
     with eval_mode(model):
         for part in batches(len(data), batch_size):
             rows = slice(part.start, part.stop)
-            found.append(_logits(model, *data.inputs(rows), precision=precision))
+            found.append(logits_of(model, *data.inputs(rows), precision=precision))
     logits = torch.cat(found)
     hits = (logits > 0) == (data.real > 0.5)
+    errors = discriminator_bce(logits, data.real)
+    if loss == "relativistic":
+        errors = pairing_loss(*logits.chunk(2))
     return Validation(
-        loss=float(discriminator_bce(logits, data.real).mean()),
+        loss=float(errors.mean()),
         accuracy=float(hits.float().mean()),
         viability=float(logits[data.real < 0.5].sigmoid().mean()),
     )
-
-
-def _logits(
-    model: Discriminator,
-    latents: torch.Tensor,
-    timesteps: torch.Tensor | None = None,
-    labels: torch.Tensor | None = None,
-    *,
-    precision: str = "fp32",
-) -> torch.Tensor:
-    """``model(latents, …)``, with its convolutions split across processes and in ``precision``.
-
-    Every process computes the rest for all rows and in float32, so that dropout is the same as
-    in a single process.
-    """
-    conditions = () if timesteps is None else (timesteps,)
-    with autocast(precision, latents.device):
-        pooled = split_across_processes(model.pool, latents, *conditions)
-    return model.classify(pooled.float(), labels)
 
 
 def _is_strong_enough(row: Row, params: TrainDiscParams) -> bool:

@@ -39,7 +39,8 @@ def diffusion_report(row: Mapping[str, float], epochs: int) -> str:
     lines += [f"  {name}: {row[name]:.6f}" for name in terms]
     if "val_loss" in row:
         lines.append(f"Val Loss: {row['val_loss']:.6f}")
-        lines += [f"  val_{name}: {row[f'val_{name}']:.6f}" for name in terms]
+        measured = [f"val_{name}" for name in terms if f"val_{name}" in row]
+        lines += [f"  {name}: {row[name]:.6f}" for name in measured]
     return "\n".join(lines)
 
 
