@@ -52,7 +52,6 @@ def main() -> None:
     codec = load_codec(args.autoencoder, args.latents, device)
     train = load_latents(args.latents / "train.pt", shape)
     files = training_files(args.manifest, len(train))
-    test = load_latents(args.latents / "test.pt", shape)
     reals, seed = load_reals(args.reals / FILE), read_seed(params)
     judge = Judge(
         noise_criterion(
@@ -63,7 +62,6 @@ def main() -> None:
             settings.features, codec, settings.feature_size, device, settings.feature_weights
         ),
         train,
-        test[: len(reals.test.groups)],
         reals,
         reals.views(settings, seed, device),
         settings,
@@ -71,12 +69,10 @@ def main() -> None:
         classes,
     )
     name = Round(args.out.parent.parent, args.iteration).name
-    scores, samples = evaluate_model(
-        name, denoiser, judge, bar("evaluate"), discriminator.to(device)
-    )
-    print(scores.describe())
-    save_gallery(args.out, samples, train, files, codec, reals.nearest)
-    write_scores(args.out / SCORES, scores)
+    found = evaluate_model(name, denoiser, judge, bar("evaluate"), discriminator.to(device))
+    print(found.scores.describe())
+    save_gallery(args.out, found.samples, train, files, codec, reals.nearest)
+    write_scores(args.out / SCORES, found.scores)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ model; then the exam: which views garbage and damage do not fool.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
 from advloop.core.device import deterministic, pick_device
-from advloop.core.rounds import BASE
+from advloop.core.rounds import BASE, BASE_FEW
 from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.latents import load_latents
@@ -21,7 +22,7 @@ from advloop.evaluation.exam import SHORT, decoded_noise, examine_views
 from advloop.evaluation.exam_report import EXAM, write_report
 from advloop.evaluation.features import load_features
 from advloop.evaluation.floor import Sources, example_reals, make_reals, measure_reals
-from advloop.evaluation.model import Judge, evaluate_model, sample_model
+from advloop.evaluation.model import Judge, evaluate_model
 from advloop.evaluation.pictures import save_gallery, save_samples
 from advloop.evaluation.reals import FILE, save_reals
 from advloop.evaluation.scores import FILE as SCORES
@@ -90,20 +91,18 @@ def main() -> None:
         codec,
         features,
         train,
-        test[: len(reals.test.groups)],
         reals,
         views,
-        settings,
+        settings.of_base(),
         seed,
         classes,
     )
-    scores, samples = evaluate_model(BASE, denoiser, judge, bar("evaluate"))
-    print(scores.describe())
+    found = evaluate_model(BASE, denoiser, judge, bar("evaluate"))
+    print(found.scores.describe())
     # Which views count decides what is handed on, so that nothing reported may have a say in it.
-    examined, _ = sample_model(denoiser, judge, "tune", 0)
     report = examine_views(
         floor,
-        examined.images,
+        found.images["tune"],
         decoded_noise(codec, denoiser.latent_shape, seed),
         views["tune"],
         sources.drawn,
@@ -113,8 +112,14 @@ def main() -> None:
     print(f"views that pass the exam: {', '.join(report.valid) or 'none'}")
     write_report(args.reals / EXAM, report)
     files = [dataset.files[row] for row in dataset.rows("train")]
-    save_gallery(args.out, samples, train, files, codec, reals.nearest)
-    write_scores(args.out / SCORES, scores)
+    save_gallery(args.out, found.samples, train, files, codec, reals.nearest)
+    write_scores(args.out / SCORES, found.scores)
+    if settings.num_inference_steps != settings.base_num_inference_steps:
+        judge = replace(judge, params=settings)
+        few = evaluate_model(BASE_FEW, denoiser, judge, bar("few steps"), splits=("test",))
+        print(few.scores.describe())
+        save_samples(args.out / BASE_FEW, few.samples.drawn.images)
+        write_scores(args.out / BASE_FEW / SCORES, few.scores)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def make_sets(params: Params, outputs: Path, codec: Codec, count: int) -> Sets:
     process = params.section("diffusion", DiffusionParams)
     criterion = noise_criterion(process, read_precision(params), device)
     key = (SEED, "exam", "samples")
-    _, samples = draw_samples(denoiser, criterion, codec, settings, labels, count, *key)
+    of_base = settings.of_base()
+    _, samples = draw_samples(denoiser, criterion, codec, of_base, labels, count, *key)
     clean, size = np.split(train, DRAWS), settings.batch_size
     rebuilt = codec.decode_all(codec.encode_all(clean[0], size), size)
     noise = noise_for(range(count), denoiser.latent_shape, *key)

@@ -174,6 +174,7 @@ def last_table(found: Comparison) -> str:
     lines = [
         [title, *(number(found.shared(model, name)) for name in found.columns)]
         for model, title in SHARED.items()
+        if any(found.shared(model, name) for name in found.columns)  # few steps: not every run
     ]
     lines += [
         [_arm(found, arm), *(number(found.mean(arm, found.last, name)) for name in found.columns)]

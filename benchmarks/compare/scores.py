@@ -54,6 +54,7 @@ NAMED = (
     Metric("test_noise_loss", "test noise loss", "lower"),
     Metric("disc_val_accuracy", "D accuracy"),
     Metric("viability_score", "viability"),
+    Metric("network_calls", "network calls", "lower"),
 )
 METRICS = (  # and every other metric of features that the library has
     *NAMED,

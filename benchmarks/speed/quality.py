@@ -50,7 +50,6 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
     latents, shape = outputs / "latents", denoiser.latent_shape
     settings = params.section("evaluate", EvaluateParams)
     codec = load_codec(outputs / "autoencoder", latents, device)
-    test = load_latents(latents / "test.pt", shape)
     reals, seed = load_reals(outputs / "reals" / REALS), read_seed(params)
     views = reals.views(settings, seed, device)
     found = []
@@ -61,14 +60,13 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
             codec,
             load_features(settings.features, codec, settings.feature_size, device),
             load_latents(latents / "train.pt", shape),
-            test[: len(reals.test.groups)],
             reals,
             views,
             settings,
             seed,
             load_classes(latents),
         )
-        scores, _ = evaluate_model(last.name, denoiser, judge, lambda jobs: jobs)
+        scores = evaluate_model(last.name, denoiser, judge, lambda jobs: jobs).scores
         seconds = time.perf_counter() - began
         kid, gap = scores.get("kid"), scores.get("critic_gap")
         assert kid.half is not None

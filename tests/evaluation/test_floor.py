@@ -93,6 +93,26 @@ def test_reals_are_the_held_out_images_with_their_groups_and_variants():
     assert reals.test.labels is None
 
 
+def test_at_most_num_reals_of_each_split_are_compared_with_and_they_are_the_first_drawn():
+    sources = some_sources(classes=True)
+    reals, few = (
+        make_reals(replace(sources, params=evaluate_params(num_reals=n))) for n in (None, 6)
+    )
+    assert [len(one.images) for one in (reals.test, reals.tune, few.test, few.tune)] == [8, 6, 6, 6]
+    assert few.test.groups == reals.test.groups[:6]
+    assert torch.equal(few.test.features, sources.features(few.test.images))
+    assert torch.equal(few.test.latent_statistics, reals.test.latent_statistics[:, :6])
+    assert torch.equal(few.test.labels, reals.test.labels[:6])
+    assert torch.equal(few.latents, reals.latents[:6])
+
+
+def test_latents_of_the_reals_are_those_of_the_same_images_as_they_are():
+    sources = some_sources()
+    of_test = sources.dataset.rows("test").tolist()
+    places = [of_test.index(row) for row in sources.rows("test")]
+    assert torch.equal(make_reals(sources).latents, sources.test[places])
+
+
 @pytest.mark.parametrize(("wanted", "count"), [(6, 6), (50, 8)])
 def test_every_set_is_as_large_as_the_training_images_allow_for_each_seed(wanted, count):
     """24 training images make three sets of eight."""

@@ -16,9 +16,8 @@ from advloop.diffusion.criterion import noise_criterion
 from advloop.evaluation import metrics, model
 from advloop.evaluation.critic import statistics
 from advloop.evaluation.features import load_features
-from advloop.evaluation.model import Judge, Samples, evaluate_model, sample_model, viability
+from advloop.evaluation.model import Evaluated, Judge, evaluate_model, sample_model, viability
 from advloop.evaluation.reals import Reals, nearest_training
-from advloop.evaluation.scores import Scores
 from advloop.evaluation.views import VIEWS, Drawn, RealSet, image_statistics
 from advloop.models.denoiser import build_unet
 from advloop.models.discriminator import Discriminator
@@ -53,21 +52,21 @@ def judge() -> Judge:
         real_set(features, 0, groups),
         real_set(features, 1, groups),
         count=6,
+        latents=test,
         nearest=nearest_training(test, train, 6),
     )
     views = reals.views(params, 0, CPU)
     criterion = noise_criterion(diffusion_params(), "fp32", CPU)
-    return Judge(criterion, codec, features, train, test, reals, views, params, seed=0)
+    return Judge(criterion, codec, features, train, reals, views, params, seed=0)
 
 
 def sampled(judge: Judge, sampling_seed: int = 0, split: str = "test") -> Drawn:
     return sample_model(build_unet(CONFIG, seed=0), judge, split, sampling_seed)[0]
 
 
-def evaluate(judge: Judge, discriminator=None) -> tuple[Scores, Samples]:
-    return evaluate_model(
-        "base", build_unet(CONFIG, seed=0), judge, lambda jobs: jobs, discriminator
-    )
+def evaluate(judge: Judge, discriminator=None, **chosen) -> Evaluated:
+    unet = build_unet(CONFIG, seed=0)
+    return evaluate_model("base", unet, judge, lambda jobs: jobs, discriminator, **chosen)
 
 
 def test_samples_follow_from_the_seeds_and_not_from_the_batch(judge):
@@ -95,7 +94,8 @@ def test_samples_are_decoded_in_fp32_like_the_floor(judge, monkeypatch):
 
 
 def test_a_model_has_every_score_by_sampling_seed(judge):
-    scores, samples = evaluate(judge)
+    found = evaluate(judge)
+    scores, samples = found.scores, found.samples
     assert (scores.model, samples.viability) == ("base", None)
     by_seed = {score.name for score in scores.scores if len(score.values) == 3}
     views = {"pixels", "layout", "kid_encoder", "critic_gap", "image_critic_gap"}
@@ -104,15 +104,37 @@ def test_a_model_has_every_score_by_sampling_seed(judge):
         *("critic_accuracy", "critic_auc", "image_critic_auc", "memorisation_ratio"),
     }
     single = {score.name for score in scores.scores if len(score.values) == 1}
-    assert single == {"test_noise_loss", "critic_accuracy_null_se", "critic_auc_null_se"}
+    nulls = {"critic_accuracy_null_se", "critic_auc_null_se"}
+    assert single == {"test_noise_loss", "network_calls"} | nulls
+    assert scores.get("network_calls").mean == 3
     assert torch.equal(samples.drawn.latents, sampled(judge).latents)
 
 
 def test_views_are_known_without_each_group_of_the_test_images(judge):
-    scores, _ = evaluate(judge)
+    scores = evaluate(judge).scores
     for view in VIEWS:
         assert len(scores.get(view.name).without) == 3
         assert scores.get(view.name, "tune").without == ()
+
+
+def test_a_model_that_tune_does_not_judge_is_not_sampled_for_it(judge):
+    found = evaluate(judge, splits=("test",))
+    assert {score.split for score in found.scores.scores} == {"test"}
+    assert set(found.images) == {"test"}
+    assert found.scores.get("pixels") == evaluate(judge).scores.get("pixels")
+
+
+def test_images_are_those_of_the_first_sampling_seed_of_each_split(judge):
+    for split, images in evaluate(judge).images.items():
+        assert np.array_equal(images, sampled(judge, 0, split).images)
+
+
+def test_the_base_model_may_take_more_steps_than_the_rounds_models(judge):
+    params = evaluate_params(base_num_inference_steps=7)
+    assert params.of_base().num_inference_steps == 7
+    found = evaluate(replace(judge, params=params.of_base())).scores
+    assert found.get("network_calls").mean == 7
+    assert found.get("pixels") != evaluate(judge).scores.get("pixels")
 
 
 def test_samples_compared_with_tune_are_not_those_that_are_reported(judge):
@@ -123,20 +145,21 @@ def test_samples_compared_with_tune_are_not_those_that_are_reported(judge):
 
 
 def test_memorisation_ratio_is_zero_if_samples_are_training_latents(judge, monkeypatch):
-    assert evaluate(judge)[0].get("memorisation_ratio").mean > 0.1
+    assert evaluate(judge).scores.get("memorisation_ratio").mean > 0.1
 
     def copies(*_):
         images = np.random.default_rng(0).integers(256, size=(6, 32, 32, 3), dtype=np.uint8)
         return Drawn(images, judge.train_latents[:6], judge.features(images)), None
 
     monkeypatch.setattr(model, "sample_model", copies)
-    assert evaluate(judge)[0].get("memorisation_ratio").mean == 0
+    assert evaluate(judge).scores.get("memorisation_ratio").mean == 0
 
 
 def test_viability_is_the_mean_sigmoid_of_the_samples_logits(judge):
     torch.manual_seed(0)
     discriminator = Discriminator(4, [8], 0.3).eval()
-    scores, samples = evaluate(judge, discriminator)
+    found = evaluate(judge, discriminator)
+    scores, samples = found.scores, found.samples
     latents = [sampled(judge, index).latents for index in range(3)]
     with torch.no_grad():
         expected = [discriminator(x).sigmoid() for x in latents]
@@ -155,10 +178,11 @@ def test_samples_of_classes_are_judged_as_such(judge):
     unet = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
     discriminator = Discriminator(4, [8], 0.0, num_classes=2)
     torch.nn.init.normal_(discriminator.class_vectors.weight)
-    scores, samples = evaluate_model("iter_0", unet, conditional, lambda x: x, discriminator.eval())
+    found = evaluate_model("iter_0", unet, conditional, lambda x: x, discriminator.eval())
+    scores, samples = found.scores, found.samples
     assert samples.labels.bincount().tolist() == [3, 3]
     assert len(scores.get("class_kid").values) == 3
     with torch.no_grad():
         expected = discriminator(samples.drawn.latents, labels=samples.labels).sigmoid()
     torch.testing.assert_close(samples.viability, expected)
-    assert evaluate(judge)[0].find("class_kid") is None
+    assert evaluate(judge).scores.find("class_kid") is None

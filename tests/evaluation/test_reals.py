@@ -11,6 +11,7 @@ from advloop.evaluation.reals import Reals, load_reals, nearest_training, save_r
 from advloop.evaluation.views import RealSet
 
 GROUPS = ["a", "a", "a", "b", "b", "b", "c", "c"]
+LATENTS = torch.arange(8.0).reshape(8, 1, 1, 1)
 
 
 def some_set(seed: int, labels: torch.Tensor | None = None) -> RealSet:
@@ -22,12 +23,17 @@ def some_set(seed: int, labels: torch.Tensor | None = None) -> RealSet:
     return RealSet(images, features, GROUPS, latents, pixels, labels)
 
 
+def some_reals(labels: torch.Tensor | None = None) -> Reals:
+    return Reals(some_set(0, labels), some_set(1), count=6, latents=LATENTS, nearest=1.5)
+
+
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 1] * 4)])
 def test_reals_come_back_as_they_were_written(tmp_path, labels):
-    reals = Reals(some_set(0, labels), some_set(1), count=6, nearest=1.5)
+    reals = some_reals(labels)
     save_reals(tmp_path / "reals.pt", reals)
     again = load_reals(tmp_path / "reals.pt")
     assert (again.count, again.nearest) == (6, 1.5)
+    assert torch.equal(again.latents, reals.latents)
     for ours, theirs in ((again.test, reals.test), (again.tune, reals.tune)):
         assert np.array_equal(ours.images, theirs.images)
         assert ours.groups == theirs.groups
@@ -45,13 +51,14 @@ def test_reals_come_back_as_they_were_written(tmp_path, labels):
         ("images", torch.zeros(8, 4, 4, 3), "its images of test are not"),
         ("groups", [1] * 8, "its groups of test have no names"),
         ("labels", torch.zeros(7, dtype=torch.int64), "its labels of test are not"),
+        ("latents", LATENTS[:7], "its latents are not (N, C, H, W) float32 of 8 images"),
     ],
 )
 def test_damaged_reals_are_refused_in_one_line(tmp_path, name, value, says):
     path = tmp_path / "reals.pt"
-    save_reals(path, Reals(some_set(0), some_set(1), count=6, nearest=1.5))
+    save_reals(path, some_reals())
     content = torch.load(path, weights_only=True)
-    content["test"][name] = value
+    (content if name == "latents" else content["test"])[name] = value
     torch.save(content, path)
     with pytest.raises(UserError, match=r"reals\.pt: not a set of evaluation reals") as caught:
         load_reals(path)

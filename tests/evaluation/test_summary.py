@@ -11,7 +11,17 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import REPO
-from small_results import GAP, SMALLEST, TITLES, a_run, results, scores, some_params, write_run
+from small_results import (
+    GAP,
+    SMALLEST,
+    TITLES,
+    a_run,
+    a_run_of_few_steps,
+    results,
+    scores,
+    some_params,
+    write_run,
+)
 
 from advloop.evaluation import metrics
 from advloop.evaluation.results import AUTOENCODER, VIEWS, read_results
@@ -56,6 +66,24 @@ def test_table_of_rounds_has_its_columns_and_a_line_a_model():
     assert {row["critic_gap_floor"] for row in rows} == {""}  # not measured here
     assert [row["viability_score"] for row in rows] == ["", "0.25", "0.75"]
     assert text.endswith("0.75\n")
+
+
+def test_base_model_with_few_steps_has_its_row_beside_the_base_model_and_is_never_handed_on(
+    tmp_path,
+):
+    """It is written, read and tabulated, though no tune image has judged it."""
+    written = a_run_of_few_steps()
+    read = read_results(*write_run(tmp_path, written), SMALLEST)
+    assert read.base_few == written.base_few
+    found = summary(read)["held_out"]
+    assert found["base_few_steps"]["kid_lite0"] == 60.0
+    assert found["final"] == summary(a_run())["held_out"]["final"]
+    lines = markdown_table(read).splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:6]] == [
+        "| base model",
+        "| base model, few steps",
+    ]
+    assert rounds_csv(read) == rounds_csv(a_run())
 
 
 def test_markdown_table_has_a_line_a_model_with_intervals_where_they_are():

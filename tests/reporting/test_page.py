@@ -8,7 +8,16 @@ from html.parser import HTMLParser
 
 import pytest
 from chromium import chromium, program
-from small_results import SMALLEST, TITLES, a_run, results, scores, some_params, write_run
+from small_results import (
+    SMALLEST,
+    TITLES,
+    a_run,
+    a_run_of_few_steps,
+    results,
+    scores,
+    some_params,
+    write_run,
+)
 
 from advloop.core.errors import UserError
 from advloop.evaluation.results import VIEWS, read_results
@@ -301,3 +310,16 @@ def test_browser_obeys_the_policy_that_lets_no_script_run(browser, tmp_path, tex
     browser.open(path, 1200)
     assert browser.evaluate("document.title") != "ran"
     assert len(browser.of("Log.entryAdded")) == 2  # both were refused, and said so
+
+
+def test_base_model_with_few_steps_stands_beside_the_base_model_in_figures_and_pictures(tmp_path):
+    with_few, without = (
+        Reader(page_of(tmp_path / "few", a_run_of_few_steps())),
+        Reader(page_of(tmp_path / "run")),
+    )
+    title = "base model, few steps"
+    assert title not in without.texts["th"]
+    heads = with_few.texts["th"]
+    assert heads[heads.index(title) - 1] == "base model"
+    assert len(with_few.all("img")) == len(without.all("img")) + 1
+    assert any("60.00" in cell for cell in with_few.texts["td"])

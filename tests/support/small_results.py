@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.core.rounds import BASE, BASE_FEW, EVALUATION, Round
 from advloop.data.pictures import save_png
 from advloop.evaluation.exam_report import (
     EXAM,
@@ -105,6 +106,11 @@ def a_run() -> Results:
     )
 
 
+def a_run_of_few_steps() -> Results:
+    """The same rounds, whose base model is worse with as few steps as theirs."""
+    return replace(a_run(), base_few=scores(BASE_FEW, 60.0))
+
+
 def _picture(height: int, width: int) -> Image.Image:
     stream = np.random.default_rng(width)
     return Image.fromarray(stream.integers(256, size=(height, width, 3), dtype=np.uint8))
@@ -129,6 +135,9 @@ def write_run(root: Path, run: Results) -> tuple[Path, Path, list[Round]]:
     for one, folder in zip(run.models, folders, strict=True):
         write_gallery(folder, judged=one.model != BASE)
         write_scores(folder / FILE, one)
+    if run.base_few:
+        write_gallery(base / EVALUATION / BASE_FEW, judged=False)
+        write_scores(base / EVALUATION / BASE_FEW / FILE, run.base_few)
     for one in rounds:
         found = run.training[one.name]
         for path, start in ((one.discriminator_metrics, "disc_"), (one.metrics, "diffusion_")):

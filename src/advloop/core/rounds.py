@@ -15,6 +15,7 @@ from advloop.core.errors import UserError
 
 EXP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 BASE = "base"  # the model that round 0 starts from
+BASE_FEW = "base_few_steps"  # the same with as few sampling steps as the rounds' models
 EVALUATION = "evaluation"  # the folder of a model's scores and pictures
 # Files of a model's training; a round's preview grids are SAMPLES/epoch_{eee}_samples.png.
 CHECKPOINT, LATEST = "checkpoint_best.pt", "checkpoint_latest.pt"

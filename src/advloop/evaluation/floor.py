@@ -58,6 +58,10 @@ class Sources:
     def stream(self, *key: str) -> torch.Generator:
         return generator(self.seed, "evaluate_reals", *key)
 
+    def rows(self, split: str, count: int | None = None) -> npt.NDArray[np.int64]:
+        """Which images (N,) of the data set ``images`` draws."""
+        return draw_rows(self.dataset, split, self.stream(split), count)
+
     def images(self, split: str, count: int | None = None) -> Images:
         return draw_images(self.dataset, split, self.augmentation, self.stream(split), count)
 
@@ -65,7 +69,7 @@ class Sources:
         """The classes (N,) of what ``images`` draws, or None."""
         if self.classes is None:
             return None
-        chosen = draw_rows(self.dataset, split, self.stream(split), count)
+        chosen = self.rows(split, count)
         return self.classes.to_labels([self.dataset.classes[row] for row in chosen], self.data)
 
     def check(self) -> None:
@@ -95,20 +99,22 @@ def make_reals(sources: Sources) -> Reals:
     the training images allow for one set a sampling seed.
     """
     sources.check()
-    params, device = sources.params, sources.device
-    test = sources.test.unflatten(0, (-1, len(sources.dataset.rows("test"))))
+    params, of_test = sources.params, sources.dataset.rows("test")
+    drawn = sources.rows("test", params.num_reals)
+    latents = sources.test[torch.from_numpy(np.searchsorted(of_test, drawn))]
     available = len(sources.dataset.rows("train")) // params.num_seeds
     return Reals(
         test=_real_set(sources, "test"),
         tune=_real_set(sources, "tune"),
         count=min(params.num_samples, available),
-        nearest=nearest_training(test[0].to(device), sources.train, params.batch_size),
+        latents=latents,
+        nearest=nearest_training(latents.to(sources.device), sources.train, params.batch_size),
     )
 
 
 def _real_set(sources: Sources, split: str) -> RealSet:
-    rows = draw_rows(sources.dataset, split, sources.stream(split))
-    images = sources.images(split)
+    count = sources.params.num_reals
+    rows, images = sources.rows(split, count), sources.images(split, count)
     originals = sources.dataset.images[rows]
     variants = [augment_images(originals, k) for k in range(VARIANTS[sources.augmentation])]
     size = sources.params.batch_size
@@ -119,7 +125,7 @@ def _real_set(sources: Sources, split: str) -> RealSet:
         [sources.dataset.groups[row] for row in rows],
         torch.stack(latents),
         torch.stack([image_statistics(one, sources.device) for one in variants]),
-        sources.labels(split),
+        sources.labels(split, count),
     )
 
 
@@ -143,7 +149,7 @@ def measure_reals(
     """The scores of the floor and of the bound."""
     params, dataset, count = sources.params, sources.dataset, reals.count
     wanted = count * params.num_seeds
-    rows = draw_rows(dataset, "train", sources.stream("train"), wanted)
+    rows = sources.rows("train", wanted)
     images, labels = sources.images("train", wanted), sources.labels("train", wanted)
     clean, bound = [], []
     for index in progress(range(params.num_seeds)):

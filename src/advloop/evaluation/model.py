@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ Images = npt.NDArray[np.uint8]
 MEMORISATION = Metric("memorisation_ratio", "memorisation ratio")
 NOISE_LOSS = Metric("test_noise_loss", "noise loss", better="lower")
 VIABILITY = Metric("viability_score", "viability", listed="table")
+CALLS = Metric("network_calls", "network calls a sample", better="lower", listed="table")
 PURPOSE = {"test": "evaluate", "tune": "select"}  # of the samples compared with each split
 Job = tuple[str, int]  # split, sampling seed
 
@@ -52,19 +53,26 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """samples: of the first sampling seed. images: (N, S, S, 3) of that seed, by split."""
+
+    scores: Scores
+    samples: Samples
+    images: Mapping[str, Images]
+
+
+@dataclass(frozen=True)
 class Judge:
     """What every model of a run is measured with.
 
-    train_latents: (M, C, H, W), with augmentation. test_latents: (N, C, H, W), without. views: by
-    split. classes: samples get the classes of the test images, in the same shares; None if
-    unconditional.
+    train_latents: (M, C, H, W), with augmentation. views: by split. classes: samples get the
+    classes of the test images, in the same shares; None if unconditional.
     """
 
     criterion: Criterion
     codec: Codec
     features: Features
     train_latents: torch.Tensor
-    test_latents: torch.Tensor
     reals: Reals
     views: Mapping[str, Views]
     params: EvaluateParams
@@ -144,27 +152,31 @@ def evaluate_model(
     judge: Judge,
     progress: Callable[[Iterable[Job]], Iterable[Job]],
     discriminator: nn.Module | None = None,
-) -> tuple[Scores, Samples]:
-    """The held-out scores of one model, and the samples of its first sampling seed.
+    splits: Sequence[str] = ("test", "tune"),
+) -> Evaluated:
+    """The held-out scores of one model, and some of its samples.
 
+    splits: without ``tune``, `select` cannot hand the model on.
     memorisation_ratio: the median distance of samples to the nearest training latent, over that
     of the evaluation-only reals; far below 1, samples copy training images. viability_score:
     mean sigmoid(D) of the samples, by the round's discriminator. class_kid: with classes only.
     """
     reals, params, network = judge.reals, judge.params, judge.features.name
     seeds = range(params.num_seeds)
-    jobs = progress([(split, k) for split in PURPOSE for k in seeds])
+    jobs = progress([(split, k) for split in splits for k in seeds])
     sampled: list[Samples] = []
-    views: dict[str, list[Values]] = {split: [] for split in PURPOSE}
+    images: dict[str, Images] = {}
+    views: dict[str, list[Values]] = {split: [] for split in splits}
     for split, k in jobs:
         drawn, own = sample_model(denoiser, judge, split, k)
+        images.setdefault(split, drawn.images)
         # What tune selects needs no interval over groups.
         views[split].append(judge.views[split](drawn, k, jackknife=split == "test"))
         if split == "test":
             nearest = nearest_rows(drawn.latents, judge.train_latents, params.batch_size)
             sampled.append(Samples(drawn, own, *nearest))
     measured = [one.drawn.features for one in sampled]
-    scores = view_scores(views["test"], network) + view_scores(views["tune"], network, "tune")
+    scores = [score for split in splits for score in view_scores(views[split], network, split)]
     scores += measure(measured, reals.test.features, network)
     labels = [one.labels for one in sampled if one.labels is not None]
     if reals.test.labels is not None and labels:
@@ -172,14 +184,19 @@ def evaluate_model(
         scores += measure_classes(measured, labels, *of_test, network)
     ratios = [float(one.distances.median()) / reals.nearest for one in sampled]
     scores += score_all({MEMORISATION: ratios})
-    test = judge.test_latents
-    known = None if judge.classes is None else judge.classes.labels["test"][: len(test)]
-    losses = held_out(judge.criterion, denoiser, test, judge.seed, params.batch_size, labels=known)
-    scores += score_all({NOISE_LOSS: [losses["noise_loss"]]})
+    losses = held_out(
+        judge.criterion,
+        denoiser,
+        reals.latents,
+        judge.seed,
+        params.batch_size,
+        labels=reals.test.labels,
+    )
+    scores += score_all({NOISE_LOSS: [losses["noise_loss"]], CALLS: [params.num_inference_steps]})
     if discriminator is not None:
         size = params.batch_size
         judged = [viability(discriminator, s.drawn.latents, s.labels, size) for s in sampled]
         scores += score_all({VIABILITY: [float(found.mean()) for found in judged]})
         sampled[0] = replace(sampled[0], viability=judged[0])
     scores += null_errors(len(reals.test.groups), reals.count)
-    return Scores(name, tuple(scores)), sampled[0]
+    return Evaluated(Scores(name, tuple(scores)), sampled[0], images)

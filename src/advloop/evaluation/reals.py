@@ -23,13 +23,14 @@ COPY = 1e-3  # two latents are the same below this distance over sqrt(D)
 class Reals:
     """test: what scores are reported against; tune: what selects. They share no group.
 
-    count: how many images every measured set has. nearest: the median distance of the test
-    latents to the nearest training latent.
+    count: how many images every measured set has. latents: (N, C, H, W) of the images of test
+    without augmentation. nearest: their median distance to the nearest training latent.
     """
 
     test: RealSet
     tune: RealSet
     count: int
+    latents: torch.Tensor
     nearest: float
 
     def views(self, params: EvaluateParams, seed: int, device: torch.device) -> dict[str, Views]:
@@ -56,6 +57,7 @@ def nearest_training(latents: torch.Tensor, train: torch.Tensor, batch_size: int
 
 def save_reals(path: Path, reals: Reals) -> None:
     content: dict[str, Any] = {"count": reals.count, "nearest": reals.nearest}
+    content["latents"] = reals.latents
     save_torch(path, content | {"test": _content(reals.test), "tune": _content(reals.tune)})
 
 
@@ -79,7 +81,11 @@ def load_reals(path: Path) -> Reals:
         if not isinstance(content["count"], int) or content["count"] < 1:
             raise ValueError(f"count={content['count']} must be a whole number of images")
         test, tune = (_build(content[split], split) for split in ("test", "tune"))
-        return Reals(test, tune, content["count"], content["nearest"])
+        latents = content["latents"]
+        wanted = (torch.float32, 4, len(test.images))
+        if (latents.dtype, latents.ndim, len(latents)) != wanted:
+            raise ValueError(f"its latents are not (N, C, H, W) float32 of {wanted[2]} images")
+        return Reals(test, tune, content["count"], latents, content["nearest"])
 
     return load_model(path, "set of evaluation reals", build)
 

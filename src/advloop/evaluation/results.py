@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.core.rounds import BASE, BASE_FEW, EVALUATION, Round
 from advloop.evaluation.exam_report import EXAM, Report, read_report
 from advloop.evaluation.scores import (
     FILE,
@@ -25,7 +25,8 @@ VIEWS = ("pixels", "layout", "kid", GAP, "image_critic_gap")  # lower is better 
 class Results:
     """reals: the floor, real images against others. autoencoder: the bound, reconstructions.
 
-    models: the base model, then each round's. exam: of the views, with this base model. training:
+    models: the base model, then each round's. base_few: the base model with as few sampling steps
+    as the rounds', if it has more. exam: of the views, with this base model. training:
     by round, the metrics of train_disc (``disc_``) and train_diffusion (``diffusion_``). smallest:
     evaluate.smallest_change, a share of the way from the base model to the bound.
     """
@@ -36,6 +37,7 @@ class Results:
     exam: Report
     training: Mapping[str, Mapping[str, float]]
     smallest: float
+    base_few: Scores | None = None
 
     @property
     def base(self) -> Scores:
@@ -43,8 +45,10 @@ class Results:
 
     @property
     def all(self) -> tuple[Scores, ...]:
-        """Floor and bound, then the models."""
-        return (self.reals, self.autoencoder, *self.models)
+        """Floor and bound, then the models, the base model also with few steps."""
+        base, *others = self.models
+        few = () if self.base_few is None else (self.base_few,)
+        return (self.reals, self.autoencoder, base, *few, *others)
 
     def model(self, name: str) -> Scores:
         return next(scores for scores in self.models if scores.model == name)
@@ -67,7 +71,7 @@ def read_results(reals: Path, base: Path, rounds: Sequence[Round], smallest: flo
         }
         for one in rounds
     }
-    first = _read_model(base / EVALUATION / FILE, BASE)
+    first, few = _read_model(base / EVALUATION / FILE, BASE), base / EVALUATION / BASE_FEW / FILE
     return Results(
         _read(reals / f"{REALS}.json", REALS),
         _read(reals / f"{AUTOENCODER}.json", AUTOENCODER),
@@ -75,6 +79,7 @@ def read_results(reals: Path, base: Path, rounds: Sequence[Round], smallest: flo
         _read_exam(reals / EXAM),
         training,
         smallest,
+        _read(few, BASE_FEW) if few.exists() else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advloop.core.rounds import BASE
+from advloop.core.rounds import BASE, BASE_FEW
 from advloop.evaluation.agreement import rounds, select
 from advloop.evaluation.exam_report import GARBAGE
 from advloop.evaluation.results import (
@@ -20,6 +20,7 @@ TITLES = {
     REALS: "real against real (floor)",
     AUTOENCODER: "real through the autoencoder (bound)",
     BASE: "base model",
+    BASE_FEW: "base model, few steps",
 }
 ACCURACY = "disc_val_accuracy"
 VIABILITY = "viability_score"

@@ -117,6 +117,7 @@ def _check_steps(params: Params, sections: Sections) -> None:
     for key, steps in (
         ("generate.num_inference_steps", sections.generate.num_inference_steps),
         ("evaluate.num_inference_steps", sections.evaluate.num_inference_steps),
+        ("evaluate.base_num_inference_steps", sections.evaluate.base_num_inference_steps),
         ("train_diffusion.preview_steps", sections.train_diffusion.preview_steps),
     ):
         if steps > limit:

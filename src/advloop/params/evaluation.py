@@ -19,13 +19,19 @@ class EvaluateParams(Section):
     feature_size: Annotated[int, Field(ge=MIN_SIZE, le=512)]  # pixels a side for lite0 and dinov2
     feature_weights: str | None  # local folder of dinov2, file of inception, or None
     num_samples: Annotated[int, Field(ge=MIN_IMAGES)]  # for each sampling seed
+    num_reals: Annotated[int, Field(ge=MIN_IMAGES)] | None  # of each split at most; None: all
     num_seeds: Annotated[int, Field(ge=3)]  # sampling seeds, and initialisations of the critics
-    num_inference_steps: PositiveInt
+    num_inference_steps: PositiveInt  # of the rounds' models
+    base_num_inference_steps: PositiveInt  # of the base model, which they are compared with
     batch_size: PositiveInt
     critic_widths: list[PositiveInt]  # hidden layers of a fresh critic; [] is linear
     critic_epochs: PositiveInt  # one full batch each
     critic_learning_rate: PositiveFloat
     smallest_change: Annotated[float, Field(gt=0, le=1)]  # worth naming, see docs/metrics.md
+
+    def of_base(self) -> EvaluateParams:
+        """The parameters with the base model's steps in place of the rounds'."""
+        return self.model_copy(update={"num_inference_steps": self.base_num_inference_steps})
 
     def weights_problem(self) -> str | None:
         """Why ``feature_weights`` is wrong for ``features``, or None."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, EVALUATION, Round
+from advloop.core.rounds import BASE, BASE_FEW, EVALUATION, Round
 from advloop.evaluation.agreement import Finding
 from advloop.evaluation.gallery import FACTS, read_facts
 from advloop.evaluation.results import VIEWS, Results
@@ -49,6 +49,9 @@ def page(
     """
     verdict = conclude(results)
     folders = {BASE: base / EVALUATION, **{one.name: one.evaluation for one in rounds}}
+    drawn = dict(folders)
+    if results.base_few:
+        drawn[BASE_FEW] = base / EVALUATION / BASE_FEW
     facts = {name: read_facts(folder) for name, folder in folders.items()}
     judged = {name: f.viability for name, f in facts.items() if f.viability}
     for one in rounds:
@@ -61,7 +64,7 @@ def page(
         "report.html",
         run=_run(params),
         verdict=_verdict(verdict),
-        strips=pictures.comparison(reals, folders, verdict),
+        strips=pictures.comparison(reals, drawn, verdict),
         exam=_exam(results),
         metrics=_metrics(results, verdict.selected),
         rounds=_rounds(verdict),
@@ -69,7 +72,7 @@ def page(
         curves=_curves(rounds, params["train_disc"]["loss"]),
         samples=[
             pictures.reals(reals),
-            *(pictures.samples(folder, name) for name, folder in folders.items()),
+            *(pictures.samples(folder, name) for name, folder in drawn.items()),
         ],
         neighbours=[
             pictures.neighbours(folder, name, facts[name].neighbours)
@@ -143,7 +146,8 @@ def _exam(results: Results) -> dict[str, Any]:
 
 def _metrics(results: Results, selected: str) -> dict[str, Any]:
     # The models come first, because a phone shows only the first columns.
-    columns = (*results.models, results.reals, results.autoencoder)
+    floor, bound, *models = results.all
+    columns = (*models, floor, bound)
     scores = [score for score in names(results.all) if score.metric.listed != "file"]
     rows = [(score.title, *(cell(one, score) for one in columns)) for score in scores]
     rows.append(("D accuracy", *(accuracy(results, one.model) for one in columns)))

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE
+from advloop.core.rounds import BASE, BASE_FEW
 from advloop.data.pictures import load_png
 from advloop.evaluation.gallery import NEIGHBOURS, SAMPLES, STRIP, VIABILITY, Neighbour, Viability
 from advloop.evaluation.summary import TITLES
@@ -20,7 +20,7 @@ from advloop.reporting.verdict import Verdict
 
 GAP = 6  # white pixels between two rows
 WIDTH = 1000  # pixels that a row of images has at least
-LABEL, LABEL_SIZE = 140, 20  # pixels: width of the column of labels, height of a letter
+LABEL, LABEL_SIZE = 220, 20  # pixels: width of the column of labels, height of a letter
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,13 @@ def picture(path: Path) -> Picture:
 
 
 def comparison(reals: Path, folders: Mapping[str, Path], verdict: Verdict) -> dict[str, Any]:
-    """Strips of real images, the base model and the model that the verdict compares with it."""
+    """Strips of real images, the base model and the model that the verdict compares with it.
+
+    The base model also with few steps, if ``folders`` has it.
+    """
     strips = {"real images": reals, TITLES[BASE]: folders[BASE]}
+    if BASE_FEW in folders:
+        strips[TITLES[BASE_FEW]] = folders[BASE_FEW]
     strips[verdict.compared] = folders[verdict.compared]
     drawn = samples_picture(strips)
     file = io.BytesIO()
