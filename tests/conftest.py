@@ -34,7 +34,7 @@ TINY = {
     "scale": "tiny",
     "num_iterations": 2,
     "precision": "fp32",
-    "data": {"image_size": 16},
+    "data": {"image_size": 16, "tiles": 1, "max_flat": 1.0},
     "autoencoder": {
         "pretrained": None,
         "latent_channels": 4,
@@ -80,6 +80,7 @@ TINY = {
         "num_samples": 6,
         "num_seeds": 3,
         "num_inference_steps": 2,
+        "base_num_inference_steps": 2,
         "batch_size": 4,
     },
 }

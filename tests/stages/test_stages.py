@@ -23,7 +23,6 @@ from advloop.evaluation.scores import read_scores
 from advloop.models.autoencoder import build_autoencoder
 from advloop.models.denoiser import load_checkpoint
 from advloop.params.data import AutoencoderParams
-from advloop.params.loader import Params
 
 pytestmark = pytest.mark.xdist_group("stages")  # one worker: the full shapes are made once
 
@@ -40,7 +39,7 @@ train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
 train_diffusion.epochs=1 train_diffusion.samples_per_epoch=2 train_diffusion.batch_size=2
 train_diffusion.num_preview_samples=1 train_diffusion.preview_steps=1
 evaluate.feature_size=32 evaluate.num_samples=6 evaluate.num_inference_steps=1
-evaluate.batch_size=3
+evaluate.base_num_inference_steps=2 evaluate.batch_size=3
 """
 
 Reads = dict[str, set[str]]
@@ -101,7 +100,7 @@ def test_each_stage_reads_its_own_sets_of_reals_alone(reads: Reads):
     assert reads["encode"] == {"train", "val", "train.pt", "val.pt"}
     assert reads["train_diffusion"] == {"train.pt", "val.pt", "fake_latents.pt"}
     assert reads["evaluate_base"] == {"train", "tune", "test", "train.pt", "test.pt"}
-    assert reads["evaluate"] == {"test.pt", "train.pt"}  # train: memorisation
+    assert reads["evaluate"] == {"train.pt"}  # memorisation; its reals are those of evaluate_base
 
 
 def test_trained_models_can_be_imported_by_the_same_stages(
@@ -158,8 +157,8 @@ def test_unet_has_base_64_and_depth_4_in_every_checkpoint(full: Path):
 
 
 def test_autoencoder_of_full_width_takes_a_gradient_through_16_channels_of_32_by_32():
-    full = Params.load(REPO / "conf/scale/full.yaml")
-    model = build_autoencoder(full.section("autoencoder", AutoencoderParams))
+    full = OmegaConf.load(REPO / "conf/scale/full.yaml").autoencoder
+    model = build_autoencoder(AutoencoderParams(**OmegaConf.to_container(full)))
     pixels = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = model.encode(pixels)
     assert list(latents.shape) == [1, *SHAPE]
@@ -193,5 +192,8 @@ def test_evaluation_writes_scores_of_floor_bound_base_and_round(full: Path):
     assert exam.figures == sorted(VIEWS)
     assert {row.case for row in exam.rows} == {"decoded noise", *GARBAGE, *CORRUPTIONS}
     table = OmegaConf.load(full / "metrics.json")
-    assert set(table.held_out) == {"reals", "autoencoder", "base", "iter_0", "final"}
+    base_rows = {"base", "base_few_steps"}
+    assert set(table.held_out) == {"reals", "autoencoder", "iter_0", "final"} | base_rows
+    steps = {name: table.held_out[name].network_calls for name in ("iter_0", *base_rows)}
+    assert steps == {"iter_0": 1, "base_few_steps": 1, "base": 2}
     assert {"disc_val_accuracy", "diffusion_val_loss"} <= set(table.training.iter_0)
