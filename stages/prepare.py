@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from _runtime.arguments import load_params, parse_args
+from _runtime.caches import in_cache
 from _runtime.errors import run_stage
 
 from advloop.data.dataset import SPLITS
-from advloop.data.listing import list_items
+from advloop.data.findings import findings
+from advloop.data.listing import describe_groups, describe_unused, list_items
+from advloop.data.manifests import Item
 from advloop.data.prepare import prepare
 from advloop.data.sources import open_source
 from advloop.data.splits import class_lines
+from advloop.data.values import describe_range
 from advloop.infra.progress import bar, say
 from advloop.params.data import DataParams
 
@@ -21,21 +26,33 @@ from advloop.params.data import DataParams
 def main() -> None:
     args = parse_args(__doc__, out=Path)
     data = load_params("prepare").section("data", DataParams)
-    source = open_source(Path(data.source))
+    source = open_source(Path(data.source), in_cache)
     items = list_items(source, data.classes)
 
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
 
-    (kept, skipped, flat), splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
-    counts, kind = Counter(splits), "images" if data.tiles == 1 else "tiles"
+    def progress(items: Iterable[Item]) -> Iterable[Item]:  # for values, then for pixels
+        return bar("prepare")(items)
+
+    written, splits = prepare(source, items, data, args.out, progress, on_skip)
+    kept, flat, kind = written.items, written.flat, "images" if data.tiles == 1 else "tiles"
+    counts = Counter(splits)
     print(
         f"{len(kept)} {kind} of {len({item.group for item in kept})} groups: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-        + (f"; {len(skipped)} of {len(items)} skipped" if skipped else "")
+        + (f"; {len(written.skipped)} of {len(items)} skipped" if written.skipped else "")
         + (f"; {flat} {kind} left out, flatter than data.max_flat={data.max_flat:g}" * (flat > 0))
     )
-    for line in class_lines(kept, splits):
+    lines = [
+        *class_lines(kept, splits),
+        *describe_groups(source, items),
+        *describe_unused(source, items),
+        *(f"images {note}: {count}" for note, count in sorted(written.notes.items())),
+        *([describe_range(written.values)] if written.values else []),
+        *(f"warning: {line}" for line in findings(written.looks, kept, splits)),
+    ]
+    for line in lines:
         print(line)
 
 

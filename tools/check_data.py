@@ -6,27 +6,31 @@ Reads section `data` of params.yaml and changes nothing.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages"))
+
+from _runtime.caches import in_cache
 
 from advloop.core.errors import UserError, printable
 from advloop.data.dataset import SPLITS
-from advloop.data.images import FORMATS, open_image
-from advloop.data.listing import Item, find_manifest, list_items
-from advloop.data.prepare import name_of, split_items
+from advloop.data.findings import Look, findings, look_at, require_differences
+from advloop.data.images import FORMATS, make_square, open_image
+from advloop.data.listing import describe_groups, describe_unused, list_items, some_names
+from advloop.data.manifests import Item, find_manifest
+from advloop.data.prepare import name_of, see_values, split_items
 from advloop.data.sources import Source, open_source
 from advloop.data.splits import class_lines
+from advloop.data.values import SIXTEEN_BITS, ValueRange, choose_range, describe_range, record_of
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
 
@@ -41,7 +45,7 @@ def main() -> None:
     try:
         params = Params.load().section("data", DataParams)
         params = params.model_copy(update={"source": args.source or params.source})
-        for line in check_source(open_source(Path(params.source)), params, args.seconds):
+        for line in check_source(open_source(Path(params.source), in_cache), params, args.seconds):
             print(line, flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -53,7 +57,8 @@ class Opened:
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # width, height; upright
     kinds: Counter[str] = field(default_factory=Counter)  # formats, and grey or transparent
-    digests: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, Look] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
     bad: dict[str, str] = field(default_factory=dict)  # why it cannot be used, in one line
 
 
@@ -64,13 +69,37 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     run would stop.
     """
     items = list_items(source, params.classes)
-    yield from _describe_files(source, items, params)
-    opened = open_images(source, items, seconds)
+    yield from _describe_files(source, items)
+    looked: list[Item] = []
+
+    def first_half(items: Iterable[Item]) -> Iterator[Item]:
+        end = time.monotonic() + seconds / 2
+        for item in items:
+            looked.append(item)
+            yield item
+            if time.monotonic() > end:
+                return
+
+    order = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
+    seen = see_values(source, order, first_half)
+    complete = len(looked) == len(items)
+    values = None
+    try:
+        values = choose_range(seen, params.value_range, source.name)
+    except UserError as error:
+        if complete:
+            raise
+        yield f"judging by the {len(looked)} images that were looked at: {error}"
+    opened = open_images(source, looked, params, values or SIXTEEN_BITS, seconds / 2)
     count = len(opened.sizes) + len(opened.bad)
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(opened.kinds.items()))
     yield f"opened: {count} of {len(items)}" + (f" ({kinds})" if kinds else "")
     if count < len(items):
         yield f"  not opened within {seconds:g} s: {len(items) - count}; more seconds open more"
+    if values:
+        of_those = "" if complete else " (of those looked at)"
+        yield describe_range(record_of(seen, values, params.value_range)) + of_those
+    yield from (f"images {note}: {number}" for note, number in sorted(opened.notes.items()))
     yield from _describe_sizes(opened, params)
     for problem in list(opened.bad.values())[:MOST_NAMES]:
         yield f"{'skipped' if params.on_error == 'skip' else 'stops the run'}: {problem}"
@@ -80,8 +109,14 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     if not kept:
         raise UserError(f"{source.name}: none of {len(items)} images is readable; mend some")
     splits = split_items(kept, params)
-    yield from _describe_splits(kept, splits, opened)
+    yield _describe_splits(kept, splits)
     yield from map(printable, class_lines(kept, splits))
+    pairs = [(i, split) for i, split in zip(kept, splits, strict=True) if i.file in opened.looks]
+    looks = [opened.looks[item.file] for item, _ in pairs]
+    if len(looks) == len(kept):
+        require_differences(looks, source.name)
+    found = findings(looks, [item for item, _ in pairs], [split for _, split in pairs])
+    yield from (f"warning: {line}" for line in found)
     if opened.bad and params.on_error == "stop":
         raise UserError(
             f"{source.name}: {len(opened.bad)} images cannot be used; mend or remove them, or set "
@@ -89,20 +124,23 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
         )
 
 
-def open_images(source: Source, items: Sequence[Item], seconds: float) -> Opened:
-    """Decode images in random order until the seconds are over."""
+def open_images(
+    source: Source, items: Sequence[Item], params: DataParams, values: ValueRange, seconds: float
+) -> Opened:
+    """Decode images until the seconds are over."""
     opened, end = Opened(), time.monotonic() + seconds
-    for index in np.random.default_rng(0).permutation(len(items)):
-        item = items[index]
+    side = params.tiles * params.image_size
+    for item in items:
         try:
-            name = name_of(source, item)
+            name, notes = name_of(source, item), set[str]()
             content = source.read(item.file)
-            image = open_image(content, name)
+            image = open_image(content, name, values, notes.add)
         except UserError as error:
             opened.bad[item.file] = str(error)
         else:
             opened.sizes[item.file] = image.size
-            opened.digests[item.file] = hashlib.sha256(content).hexdigest()
+            opened.looks[item.file] = look_at(make_square(image, side, params.resize))
+            opened.notes.update(notes)
             with Image.open(io.BytesIO(content), formats=sorted(set(FORMATS.values()))) as raw:
                 clear = raw.mode.endswith(("A", "a")) or "transparency" in raw.info
                 grey = raw.mode in ("1", "L", "LA", "La", "F") or raw.mode.startswith("I")
@@ -112,20 +150,16 @@ def open_images(source: Source, items: Sequence[Item], seconds: float) -> Opened
     return opened
 
 
-def _describe_files(source: Source, items: Sequence[Item], params: DataParams) -> Iterator[str]:
+def _describe_files(source: Source, items: Sequence[Item]) -> Iterator[str]:
     """Images and groups, folders that the split may divide, and files that are not used."""
-    files = source.files()
-    manifest = find_manifest(files)
+    manifest = find_manifest(source)
     groups = len({item.group for item in items})
     by = f"as {manifest} says" if manifest else "by sub-folder"
     yield f"{printable(source.name)}: {len(items)} images in {groups} groups, {by}"
+    yield from (f"  {line}" for line in describe_groups(source, items))
     if not manifest:
-        yield from _describe_folders(items, below_class=params.classes == "folders")
-    if other := sorted({*files} - {item.file for item in items} - {manifest}):
-        images = sum(PurePosixPath(file).suffix.lower() in FORMATS for file in other)
-        why = f"no image of {', '.join(FORMATS)}"
-        why = f"{images} of them images that {manifest} does not name" if images else why
-        yield f"not used: {len(other)} files ({why}): {_names(other)}"
+        yield from _describe_folders(items, below_class=items[0].class_name is not None)
+    yield from describe_unused(source, items)
 
 
 def _describe_folders(items: Sequence[Item], *, below_class: bool) -> Iterator[str]:
@@ -139,7 +173,8 @@ def _describe_folders(items: Sequence[Item], *, below_class: bool) -> Iterator[s
     if divided:
         yield (
             f"  each folder that holds images is a group: {len(divided)} folders hold several, "
-            f"which may end up in different splits; a manifest.csv joins them: {_names(divided)}"
+            "which may end up in different splits; a manifest.csv joins them: "
+            f"{some_names(divided)}"
         )
 
 
@@ -165,35 +200,18 @@ def _describe_sizes(opened: Opened, params: DataParams) -> Iterator[str]:
     side = max if params.resize == "pad" else min  # the side that has to reach the size
     small = [file for file, s in sorted(opened.sizes.items()) if side(s) < size]
     if small:
-        yield f"  {len(small)} are too small for {size} pixels and enlarged: {_names(small)}"
+        yield f"  {len(small)} are too small for {size} pixels and enlarged: {some_names(small)}"
 
 
-def _describe_splits(items: Sequence[Item], splits: Sequence[str], opened: Opened) -> Iterator[str]:
-    """Images and groups of each split, and copies of an image that are in two of them."""
+def _describe_splits(items: Sequence[Item], splits: Sequence[str]) -> str:
+    """Images and groups of each split."""
     counts = Counter(splits)
     groups = {
         name: len({i.group for i, s in zip(items, splits, strict=True) if s == name})
         for name in SPLITS
     }
     parts = (f"{name} {counts[name]} of {groups[name]} groups" for name in SPLITS)
-    yield f"used: {len(items)} images: {', '.join(parts)}"
-    first: dict[str, tuple[str, str]] = {}
-    leaks = []
-    for item, split in zip(items, splits, strict=True):
-        if digest := opened.digests.get(item.file):
-            file, before = first.setdefault(digest, (item.file, split))
-            if before != split:
-                leaks.append(f"{item.file} ({split}) = {file} ({before})")
-    if leaks:
-        yield (
-            f"warning: {len(leaks)} images are copies of one in another split, so that evaluation "
-            f"sees training images; put them in one group: {_names(leaks)}"
-        )
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(map(printable, names[:MOST_NAMES])) + more
+    return f"used: {len(items)} images: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

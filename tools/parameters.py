@@ -34,6 +34,7 @@ NAMES = {
     "str": "text",
     "bool": "true, false",
     "list[int]": "list of whole numbers",
+    "list[float]": "list of numbers",
 }
 
 

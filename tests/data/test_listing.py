@@ -8,7 +8,8 @@ import pytest
 from bad_files import put
 from refusal import refusal
 
-from advloop.data.listing import Item, list_items
+from advloop.data.listing import describe_unused, list_items
+from advloop.data.manifests import Item
 from advloop.data.sources import open_source
 
 MANIFESTS = {"csv": "manifest.csv", "json": "index.json"}
@@ -102,6 +103,28 @@ def test_index_groups_by_map_of_a_wad(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "null",
+        '"text"',
+        "[]",
+        "[1]",
+        "{",
+        "[" * 100_000,
+        '{"images": [{"file_name": "a.png"}], "categories": []}',
+        '[{"file": "a.png", "label": 3}]',
+        b"\xff\xfe",
+    ],
+    ids=lambda content: str(content)[:20],
+)
+def test_index_of_somebody_else_is_a_file_that_is_not_used(tmp_path, content):
+    source = fill(tmp_path, "a/1.png", "b/2.png", json=content)
+    items = list_items(source)
+    assert [item.group for item in items] == ["a", "b"]
+    assert describe_unused(source, items)[0].endswith(": index.json")
+
+
+@pytest.mark.parametrize(
     ("kind", "content", "classes", "says"),
     [  # more in bad_source.py
         ("csv", "file,group\n,g\n", "none", "file is empty"),
@@ -113,12 +136,11 @@ def test_index_groups_by_map_of_a_wad(tmp_path):
         ("csv", "file,group,class\na.png,g,\n", "manifest", "class of a.png is ''"),
         ("csv", 'file,group,class\na.png,g,"a\nb"\n', "manifest", "class of a.png is 'a\\nb'"),
         ("csv", "file,group,class\na.png,g,x\n", "manifest", "all images are of class x"),
-        ("json", "null", "none", "not a list of"),
-        ("json", '"text"', "none", "not a list of"),
-        ("json", "[1]", "none", "not a list of"),
         ("json", '[{"wad": "w", "map": "m"}]', "none", "not a list of"),
+        ("json", '{"wad": "w", "map": "m"}', "none", "not a list of"),
+        ("json", '[{"file": "a.png", "wad": "w", "map": "m"}, 1]', "none", "not a list of"),
+        ("json", '[{"file": "a.png", "wad": "w", "map": "m"', "none", "not a list of"),
         ("json", '[{"file": 1, "wad": "w", "map": "m"}]', "none", "file is empty"),
-        ("json", "[]", "none", "holds no image"),
     ],
     ids=lambda value: value[:30],
 )

@@ -12,17 +12,18 @@ from refusal import refusal
 from small_params import DATA
 
 from advloop.data.dataset import load_dataset
-from advloop.data.listing import Item
+from advloop.data.manifests import Item
 from advloop.data.prepare import prepare
 from advloop.data.splits import assign_splits
 
 SIZE = 8
 GOOD = encoded(Image.new("RGB", (SIZE, SIZE), "red"))
+OTHER = encoded(Image.new("RGB", (SIZE, SIZE), "blue"))
 BAD = "042/007.png"
 
 
 class Fake:
-    """A source without a disk: red images, but for the ``bad`` ones."""
+    """A source without a disk: red images, some blue ones, and the ``bad`` ones."""
 
     name = "fake"
 
@@ -32,7 +33,7 @@ class Fake:
         self.bad = bad
 
     def read(self, file):
-        return GOOD[:45] if self.bad(file) else GOOD
+        return GOOD[:45] if self.bad(file) else OTHER if file.endswith("7.png") else GOOD
 
 
 def run(source, on_error, folder):
@@ -51,22 +52,22 @@ def test_array_is_the_one_that_numpy_saves_whatever_is_left_out(tmp_path):
         np.save(tmp_path / "expected.npy", np.array(images))
         expected = (tmp_path / "expected.npy").read_bytes()
         assert (tmp_path / on_error / "images.npy").read_bytes() == expected
-        assert (images == (255, 0, 0)).all()
+        assert {tuple(map(int, image[0, 0])) for image in images} == {(255, 0, 0), (0, 0, 255)}
 
 
-def test_one_bad_image_in_ten_thousand_stops_the_run_by_name(tmp_path):
-    message = refusal(run, Fake(100, 100, BAD.__eq__), "stop", tmp_path)
+def test_one_bad_image_in_a_thousand_stops_the_run_by_name(tmp_path):
+    message = refusal(run, Fake(50, 20, BAD.__eq__), "stop", tmp_path)
     assert message.startswith(f"fake: {BAD}: not a readable image")
     assert message.endswith("replace or remove it, or set data.on_error=skip")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_bad_image_in_ten_thousand_is_left_out_named_and_counted(tmp_path):
-    source = Fake(100, 100, BAD.__eq__)
+def test_one_bad_image_in_a_thousand_is_left_out_named_and_counted(tmp_path):
+    source = Fake(50, 20, BAD.__eq__)
     (said,) = run(source, "skip", tmp_path)
     assert said.startswith(f"fake: {BAD}: not a readable image")
     record = json.loads((tmp_path / "skipped.json").read_text())
-    assert record == {"count": 1, "of": 10_000, "images": {BAD: said}}
+    assert record == {"count": 1, "of": 1000, "images": {BAD: said}}
     dataset = load_dataset(tmp_path)
     kept = [item for item in source.items if item.file != BAD]
     assert dataset.files == [item.file for item in kept]
@@ -113,7 +114,7 @@ class Squares:
     def read(self, file):
         image = Image.new("RGB", (16, 16), "white")
         image.paste((int(file[:3]), 0, 0), (8, 0, 16, 8))  # above right: flat, of its group
-        image.paste((0, 255, 0), (0, 8, 8, 12))  # below left: half green
+        image.paste((0, 255, int(file[:3])), (0, 8, 8, 12))  # below left: half green, of its group
         return encoded(image)
 
 
@@ -132,7 +133,7 @@ def test_an_image_becomes_its_tiles_row_by_row_in_its_own_group_and_split(tmp_pa
     assert dataset.files[4:8] == [f"000/001.png#{r},{c}" for r in (1, 2) for c in (1, 2)]
     group = dataset.groups.index("007")
     corners = dataset.images[group : group + 4, 0, 0].tolist()
-    assert corners == [[255] * 3, [7, 0, 0], [0, 255, 0], [255] * 3]
+    assert corners == [[255] * 3, [7, 0, 0], [0, 255, 7], [255] * 3]
     assert len(set(zip(dataset.groups, splits, strict=True))) == 10
 
 
@@ -142,6 +143,15 @@ def test_tiles_flatter_than_max_flat_are_left_out_and_counted(tmp_path):
     assert {file.split("#")[1] for file in dataset.files} == {"2,1"}
     whole, _, _ = tiled(tmp_path / "whole", tiles=1, max_flat=0.7)
     assert (len(whole.items), whole.flat) == (80, 0)
+
+
+def test_a_source_of_one_image_is_refused_whatever_made_its_pixels_the_same(tmp_path):
+    source = Fake(10, 8)
+    for content in (GOOD, encoded(Image.new("L", (30, 40), 0), "JPEG")):
+        source.read = lambda _, content=content: content
+        message = refusal(run, source, "skip", tmp_path)
+        assert message.startswith("fake: all 80 prepared images are the same")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_source_of_flat_images_alone_is_one_line_that_says_what_to_raise(tmp_path):

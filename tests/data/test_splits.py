@@ -9,7 +9,8 @@ import pytest
 from conftest import REPO
 from refusal import refusal
 
-from advloop.data.listing import Item, list_items
+from advloop.data.listing import list_items
+from advloop.data.manifests import Item
 from advloop.data.sources import open_source
 from advloop.data.splits import MIN_GROUPS, assign_splits, class_lines
 
@@ -129,7 +130,10 @@ TWO_SPLITS = [*make_items(6, g2="train"), Item("g2/other.png", "g2", "test")]
 @pytest.mark.parametrize(
     ("items", "says"),
     [
-        (make_items(1), ["1 group(s)", "g0", "at least 5"]),
+        (
+            make_items(1, 90),
+            ["1 group(s)", "g0", "at least 5", "a sub-folder is one group, however"],
+        ),
         (make_items(MIN_GROUPS - 1), ["4 group(s)", "g0", "at least 5"]),
         (make_items(MIN_GROUPS, 1), ["tune split has 1 image(s)", "data.test_fraction=0.2"]),
         (make_items(8, g3="tune", g4="test"), ["test split has 1 group(s)", "needs 2"]),

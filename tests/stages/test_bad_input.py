@@ -76,6 +76,13 @@ def clear_palette() -> bytes:
     return encoded(image, transparency=0)
 
 
+def two_values(top: int) -> Image.Image:
+    """A 16-bit image, white below."""
+    image = flat("I;16", 65535)
+    image.paste(top, (0, 0, 24, 12))
+    return image
+
+
 ANIMATED = encoded(flat("RGB", RED), "GIF", save_all=True, append_images=[flat("RGB", BLUE)])
 CMYK = encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=95)
 
@@ -85,8 +92,8 @@ CMYK = encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=95)
     [
         ("more/1.png", encoded(flat("RGB", RED, 1)), RED, RED),
         ("more/1.jpg", CMYK, RED, RED),
-        ("more/1.png", encoded(flat("I;16", 32896)), (128, 128, 128), (128, 128, 128)),
-        ("more/1.tif", encoded(flat("I;16", 65535), "TIFF"), WHITE, WHITE),
+        ("more/1.png", encoded(two_values(32896)), (128, 128, 128), WHITE),
+        ("more/1.tif", encoded(two_values(0), "TIFF"), (0, 0, 0), WHITE),
         ("more/1.png", clear_palette(), WHITE, BLUE),
         ("more/1.gif", ANIMATED, RED, RED),
         ("more/1.jpg", encoded(flat("RGB", BLUE)), BLUE, BLUE),
@@ -131,6 +138,7 @@ def test_unusual_image_is_prepared(
         put("images/index.json", index(split=None, width=3)),
         both(put("images.zip", packed({})), param("data.source", "images.zip")),
         both(put("images.ZIP", packed({".a.png": b"?"})), param("data.source", "images.ZIP")),
+        put("images/index.json", '{"images": []}'),
         put("images/__MACOSX/1.png", "hidden"),
         put("images/notes.txt", SMALL),
     ],
@@ -141,6 +149,7 @@ def test_unusual_image_is_prepared(
         "quoted commas",
         "index",
         "index with more keys",
+        "index of somebody else",
         "archive",
         "archive with hidden members",
         "what an operating system leaves behind",

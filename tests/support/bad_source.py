@@ -111,13 +111,15 @@ def archive(name: str, content: bytes | Plant, *says: str) -> Bad:
 
 
 SMALL = encoded(Image.new("RGB", (8, 8), "red"))
-GOOD = dict.fromkeys(FILES, SMALL)
+GOOD = {file: encoded(Image.new("RGB", (8, 8), (3 * k, 200, 0))) for k, file in enumerate(FILES)}
 
 
 def packed(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """An archive of good images, and of these members."""
     return zipped(GOOD | members, method)
 
+
+DEEP = [encoded(Image.new("F", (8, 8), value), "TIFF") for value in (-1, 7)]
 
 CONFIG = [
     value("train_disc.learnig_rate", 1e-3, "did you mean train_disc.learning_rate"),
@@ -133,6 +135,9 @@ CONFIG = [
     value("train_disc.weight_decay", 10**400, "must be"),
     value("data.resize", "cut", "data.resize=cut must be one of crop, pad, stretch"),
     value("diffusion.beta_start", 0.01, "diffusion.beta_start=0.01 has no meaning in squaredcos"),
+    value("data.value_range", [4095, 0], "0.0] must be [black, white], black lower"),
+    value("data.value_range", [0], "[0.0] must be [black, white]"),
+    value("data.value_range", 255, "data.value_range=255 must be"),
     value("data.on_error", "ignore", "data.on_error=ignore must be one of stop, skip"),
     value("data.image_size", 18, "data.image_size=18 must be a multiple of the factor 4"),
     value("data.source", "no/such", "data.source=no/such does not exist"),
@@ -185,6 +190,8 @@ IMAGES = [
     image("linked folder", link("images/more", "group_01"), "images/more", "link", "copy"),
     image("named pipe", pipe(VICTIM), VICTIM, "not a regular file"),
     image("600 MiB", large(VICTIM, 600 * 2**20), VICTIM, "512 MiB"),
+    image("float of -1", put("images/1.tif", DEEP[0]), "images: 1.tif holds -1", "value_range"),
+    image("all of 7", put("images/1.tif", DEEP[1]), "images: all values", "(1.tif)", "value_range"),
     image("name not UTF-8", put(b"images/\xff.png", SMALL), "images: \\udcff.png", "rename it"),
     image("two-line name", put("images/a\nb.png", b"?"), "images: a\\nb.png", "rename it"),
 ]
@@ -205,10 +212,10 @@ MANIFESTS = [
     manifest("header alone", "file,group\n", "holds no image"),
     manifest("NUL", rows("a\0.png"), "a\\x00.png, which is not there"),
     manifest("line break in a group", rows(more='x.png,"g\nh"\n'), "group g\\nh", "rename"),
-    listed("not JSON", "{", "not a list of"),
-    listed("nested too deep", "[" * 100_000, "not a list of"),
-    listed("no list", '{"a": 1}', "not a list of"),
-    listed("key missing", '[{"file": "a.png"}]', "not a list of", "map"),
+    listed("cut off", index()[:-9], "not a list of"),
+    listed("nested too deep", index() + "[" * 100_000, "not a list of"),
+    listed("no list", '{"wad": 1, "map": 1}', "not a list of"),
+    listed("key missing", index().replace("file", "path", 1), "not a list of", "file"),
     listed("path with ..", index(file="../a.png"), "../a.png, which is not there"),
     listed("unknown split", index(split="dev"), "split=dev", "train, val, tune or test"),
     listed("half a character", index(map="\ud800"), "\\ud800", "rename"),
@@ -217,6 +224,9 @@ ARCHIVES = [
     archive("no archive", b"PK?", "not a readable zip archive", "replace"),
     archive("truncated", cut("images.zip"), "not a readable zip archive"),
     archive("encrypted", encrypted(packed({"1.png": SMALL})), "1.png", "encrypted"),
+    archive("Windows path with ..", packed({"..\\a.png": SMALL}), "..\\a.png", "points outside"),
+    archive("drive letter", packed({"C:\\a.png": SMALL}), "C:\\a.png", "points outside"),
+    archive("one group in two cases", packed({"GROUP_01/a.png": SMALL}), "group_01", "one name"),
     archive("member with ..", packed({"../a.png": SMALL}), "../a.png", "points outside"),
     archive("absolute member", packed({"/etc/a.png": SMALL}), "/etc/a.png", "points outside"),
     archive(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 
+import numpy as np
 import pytest
 from bad_files import encoded, put
 from conftest import REPO, write_images
@@ -13,9 +14,11 @@ from refusal import refusal
 from small_params import DATA
 
 from advloop.data.dataset import SPLITS, load_dataset
-from advloop.data.listing import list_items
+from advloop.data.findings import findings
+from advloop.data.listing import describe_unused, list_items
 from advloop.data.prepare import prepare
 from advloop.data.sources import open_source
+from advloop.data.values import describe_range
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
 from check_data import check_source
@@ -112,7 +115,7 @@ def test_manifest_that_leaves_images_out_is_named(images):
     put("manifest.csv", "\n".join(["file,group", *rows]))(images)
     lines = check(images, test_fraction=0.4)
     assert lines[0].endswith("50 images in 10 groups, as manifest.csv says")
-    assert "10 files (10 of them images that manifest.csv does not name)" in line(lines, "not used")
+    assert "10 .png (images that manifest.csv does not name: 10)" in line(lines, "not used")
 
 
 def test_classes_are_counted_by_split_and_one_that_cannot_be_measured_is_named(images):
@@ -130,9 +133,35 @@ def test_copy_of_an_image_in_another_split_is_named(images):
     assert "copies" not in "".join(check(images))
     for group in range(10):
         put(f"group_{group:02d}/copy.png", SMALL)(images)
-    warning = line(check(images), "warning")
-    assert "images are copies of one in another split" in warning
+    (warning,) = [one for one in check(images) if "copies of one in another split" in one]
+    assert warning.startswith("warning: ")
     assert re.search(r"group_\d\d/copy\.png \(\w+\) = group_00/copy\.png \(\w+\)", warning)
+
+
+def test_values_of_more_than_8_bits_notes_and_warnings_are_those_of_the_stage(images):
+    ramp = (np.arange(576).reshape(24, 24) * 7).astype(np.uint16)
+    put("group_01/0.png", encoded(Image.fromarray(ramp)))(images)
+    put("group_01/1.png", encoded(Image.new("RGB", (24, 24)), icc_profile=b"?"))(images)
+    put("group_02/old.heic", "?")(images)
+    lines, source = check(images), open_source(images)
+    items = list_items(source)
+    written, splits = prepare(source, items, DATA, images.parent / "made", iter, print)
+    assert line(lines, "images of more than 8 bits: 1") == describe_range(written.values)
+    (note,) = written.notes
+    assert line(lines, "images with a colour profile") == f"images {note}: 1"
+    found = [one.removeprefix("warning: ") for one in lines if one.startswith("warning: ")]
+    assert found == findings(written.looks, items, splits)
+    assert [line(lines, "not used")] == describe_unused(source, items)
+
+
+def test_range_without_sense_is_an_error_if_all_images_were_looked_at(images):
+    for k in range(6):
+        put(f"group_01/{k}.tif", encoded(Image.new("F", (24, 24), -1), "TIFF"))(images)
+        put(f"group_02/{k}.tif", encoded(Image.new("F", (24, 24), 3), "TIFF"))(images)
+    _, message = refused_check(images)
+    assert "group_01/0.tif holds -1" in message
+    lines = check(images, seconds=0, value_range=[0, 9])
+    assert "no image has more than 8 bits" in line(lines, "judging by the 1 images")
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from advloop.core.errors import UserError
+from advloop.data.metadata import DAMAGED, IGNORED, Note, upright, without_metadata
+from advloop.data.profiles import to_srgb
+from advloop.data.values import SIXTEEN_BITS, ValueRange, has_values, to_grey
 
 FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".bmp": "BMP",
     ".gif": "GIF",
@@ -23,30 +29,43 @@ FORMATS = {
     ".tiff": "TIFF",
 }
 MAX_PIXELS = 89_478_485  # Pillow's own limit; a 20,000×20,000 bomb is four times this
-# All that Pillow is known to raise for damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error)
 RGB = npt.NDArray[np.uint8]
 
 
-def decode_image(content: bytes, name: str, size: int, resize: str = "crop") -> RGB:
-    """An image file as a square (size, size, 3) uint8, upright.
+def ignore(_: str) -> None:
+    """Take no notes."""
+
+
+def decode_image(
+    content: bytes,
+    name: str,
+    size: int,
+    resize: str = "crop",
+    values: ValueRange = SIXTEEN_BITS,
+    note: Note = ignore,
+) -> RGB:
+    """``open_image`` as a square (size, size, 3) uint8, with its errors."""
+    return make_square(open_image(content, name, values, note), size, resize)
+
+
+def make_square(image: Image.Image, size: int, resize: str) -> RGB:
+    """An RGB image as a square (size, size, 3) uint8.
 
     resize: crop keeps the middle square, pad centres the whole image on white, stretch changes
     the proportions. Shrinking averages areas, so that flat colours stay flat and thin lines fade
-    evenly. Raises UserError that starts with ``name``.
+    evenly.
     """
-    upright = open_image(content, name)
     if resize == "crop":
-        square = ImageOps.fit(upright, (size, size), method=_method(min(upright.size), size))
+        square = ImageOps.fit(image, (size, size), method=_method(min(image.size), size))
     elif resize == "pad":
-        longest = max(upright.size)
-        width, height = (max(1, round(side * size / longest)) for side in upright.size)
+        longest = max(image.size)
+        width, height = (max(1, round(side * size / longest)) for side in image.size)
         square = Image.new("RGB", (size, size), "white")
-        small = upright.resize((width, height), _method(longest, size))
+        small = image.resize((width, height), _method(longest, size))
         square.paste(small, ((size - width) // 2, (size - height) // 2))
     else:  # one axis may shrink while the other grows
-        narrow = upright.resize((size, upright.height), _method(upright.width, size))
-        square = narrow.resize((size, size), _method(upright.height, size))
+        narrow = image.resize((size, image.height), _method(image.width, size))
+        square = narrow.resize((size, size), _method(image.height, size))
     return np.asarray(square, dtype=np.uint8)
 
 
@@ -67,8 +86,49 @@ def flat_share(image: RGB) -> float:
     return float(counts.max() / counts.sum())
 
 
-def open_image(content: bytes, name: str) -> Image.Image:
-    """An image file as RGB, upright. Raises UserError that starts with ``name``."""
+class Pixels(NamedTuple):
+    """An image file as Pillow reads it, upright.
+
+    wide: it has 16 bits a channel of colour, of which Pillow keeps the upper 8.
+    """
+
+    image: Image.Image
+    wide: bool
+
+
+def open_image(
+    content: bytes, name: str, values: ValueRange = SIXTEEN_BITS, note: Note = ignore
+) -> Image.Image:
+    """An image file as RGB (sRGB), upright. Raises UserError that starts with ``name``.
+
+    values: become black to white in images of more than 8 bits.
+    """
+    pixels = read_pixels(content, name, note)
+    try:
+        return _as_rgb(pixels.image, values, note)
+    except DAMAGED as error:
+        raise _unreadable(name, error) from None
+
+
+def read_pixels(
+    content: bytes, name: str, note: Note = ignore, *, only_deep: bool = False
+) -> Pixels:
+    """An image file in its own mode. Raises UserError that starts with ``name``.
+
+    only_deep: leave the pixels of an image of 8 bits unread, which is much faster.
+    """
+    try:
+        return _load(content, name, note, only_deep)
+    except DAMAGED as error:
+        for rest in without_metadata(content):
+            with contextlib.suppress(*DAMAGED):
+                pixels = _load(rest, name, note, only_deep)
+                note(IGNORED)
+                return pixels
+        raise _unreadable(name, error, content) from None
+
+
+def _load(content: bytes, name: str, note: Note, only_deep: bool) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -78,30 +138,41 @@ def open_image(content: bytes, name: str) -> Image.Image:
                         f"{name}: {image.width}×{image.height} pixels exceed the limit of "
                         f"{MAX_PIXELS:,}; scale it down or remove it"
                     )
+                wide = ";16" in str(image.tile[:1]) and not has_values(image)  # in the file
+                if only_deep and not wide and not has_values(image):
+                    return Pixels(image, wide)
                 image.load()
-                return _as_rgb(ImageOps.exif_transpose(image))
-    except UserError:
-        raise
+                return Pixels(upright(image, note), wide)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too many pixels; scale it down or remove it") from None
-    except UnidentifiedImageError:  # its own text only shows an object's address
+
+
+def _unreadable(name: str, error: Exception, content: bytes = b"") -> UserError:
+    if isinstance(error, UnidentifiedImageError):  # its own text only shows an object's address
         kinds = ", ".join(dict.fromkeys(FORMATS.values()))
-        raise UserError(
-            f"{name}: not a readable image (none of {kinds}); replace or remove it"
-        ) from None
-    except DAMAGED as error:
+        if content.startswith((b"II*\0", b"MM\0*")):
+            reason = "a TIFF of a layout that Pillow does not know, as floats of several channels"
+        else:
+            reason = f"none of {kinds}"
+    else:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name}: not a readable image ({reason}); replace or remove it") from None
+    return UserError(f"{name}: not a readable image ({reason}); replace or remove it")
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, with transparency over white and 16-bit grey scaled to 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.asarray(image, dtype=np.float64)
-        sixteen = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
-        top = 65535.0 if sixteen else 255.0
-        image = Image.fromarray((pixels * (255 / top)).clip(0, 255).astype(np.uint8))
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+def _as_rgb(image: Image.Image, values: ValueRange, note: Note) -> Image.Image:
+    """Any mode as RGB: transparency over white, values in their range, colours in sRGB."""
+    profile = image.info.get("icc_profile")
+    if has_values(image):
+        image = to_grey(image, values)
+    clear = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    alpha = image.convert("RGBA").getchannel("A") if clear and profile else None
+    if profile:
+        kind = {"1": "L", "LA": "L", "La": "L"}.get(image.mode, image.mode)
+        opaque = image.convert(kind if kind in ("L", "CMYK") else "RGB")
+        image = to_srgb(opaque, profile, note)
+        if alpha:
+            image.putalpha(alpha)
+    if clear:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")

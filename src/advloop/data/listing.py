@@ -1,76 +1,51 @@
 """The images of a source with their groups, splits and classes.
 
 They come from a manifest if the source has one: ``manifest.csv`` (columns file, group and,
-optionally, split and class), or the embedded archive's ``index.json``. Otherwise the folder that
-holds an image is its group, and an image outside any folder is a group of its own.
+optionally, split and class), or the embedded archive's ``index.json``; see ``manifests``. Otherwise
+the folder that holds an image is its group, and an image outside any folder is a group of its own.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
 
-from advloop.core.errors import UNPRINTABLE, UserError
-from advloop.data.dataset import SPLITS
+from advloop.core.errors import UserError, printable
 from advloop.data.images import FORMATS
+from advloop.data.manifests import Item, find_manifest, read_manifest
+from advloop.data.names import compose, fold, resembling
 from advloop.data.sources import Source
 
-
-@dataclass(frozen=True)
-class Item:
-    """One image: its path inside the source and its group.
-
-    split: as the source gives it, or None. class_name: None if images have no classes.
-    """
-
-    file: str
-    group: str
-    split: str | None = None
-    class_name: str | None = None
-
-
-def find_manifest(files: Sequence[str]) -> str | None:
-    """The file that lists the images, or None if folder names decide."""
-    return next((name for name in ("manifest.csv", "index.json") if name in files), None)
+MOST_NAMES = 5  # in one line
 
 
 def list_items(source: Source, classes: str = "none") -> list[Item]:
     """Every image of the source, sorted by file.
 
     classes: none, folders or manifest, as ``DataParams.classes``. Raises UserError if there is no
-    image, and if any row of a manifest is wrong: ``data.on_error=skip`` covers images alone.
+    image, if any row of a manifest is wrong (``data.on_error=skip`` covers images alone), and if
+    two groups have nearly one name.
     """
-    files, with_class = source.files(), classes == "manifest"
-    manifest = find_manifest(files)
+    files = source.files()
+    manifest = find_manifest(source)
     path = source.name if manifest is None else f"{source.name}/{manifest}"
-    if manifest == "manifest.csv":
-        items = _read_csv(path, source.read(manifest), with_class)
-    elif manifest == "index.json":
-        items = _read_index(path, source.read(manifest), with_class)
-    elif with_class:
+    if manifest:
+        items = _find_files(path, read_manifest(source, manifest, classes == "manifest"), files)
+    elif classes == "manifest":
         raise UserError(f"{path}: data.classes=manifest, but there is no manifest.csv; add it")
     else:
-        images = [f for f in files if PurePosixPath(f).suffix.lower() in FORMATS]
-        items = [Item(f, _folder_group(f, classes == "folders")) for f in images]
+        items = _from_folders(path, files, classes == "folders")
     if not items:
-        raise UserError(f"{path}: holds no image ({', '.join(FORMATS)}); add some")
-    known = set(files)
-    for item in items:
-        if item.file not in known:
-            raise UserError(
-                f"{path}: names {item.file}, which is not there; correct or remove the row"
-            )
+        others = f", only {_kinds(files)}" if files and manifest is None else ""
+        raise UserError(f"{path}: holds no image ({', '.join(FORMATS)}){others}; add some")
     file, count = Counter(item.file for item in items).most_common(1)[0]
     if count > 1:
         raise UserError(f"{path}: holds {file} twice; keep one")
     if classes == "folders":
         items = [replace(item, class_name=_folder_class(path, item.file)) for item in items]
+    _check_groups(path, items, apart=classes == "folders")
     names = {str(item.class_name) for item in items}
     if classes != "none" and len(names) < 2:
         raise UserError(
@@ -80,14 +55,40 @@ def list_items(source: Source, classes: str = "none") -> list[Item]:
     return sorted(items, key=lambda item: item.file)
 
 
-def _folder_group(file: str, below_class: bool) -> str:
-    """The folder of a file, or the file itself if it is in none.
+def _find_files(path: str, rows: Sequence[Item], files: Sequence[str]) -> list[Item]:
+    """Rows of a manifest with the names that the files have; UserError if one is not there."""
+    known = {compose(file): file for file in files} | {file: file for file in files}
+    absent = [row.file for row in rows if row.file not in known and compose(row.file) not in known]
+    if absent:
+        name = absent[0]
+        shown = name if name == name.strip() else repr(name)
+        more = f" (nor are {len(absent) - 1} more)" if len(absent) > 1 else ""
+        meant = resembling(name, files)
+        hint = f"; did you mean {meant}? Correct" if meant else "; correct"
+        raise UserError(f"{path}: names {shown}, which is not there{more}{hint} or remove the row")
+    return [replace(row, file=known.get(row.file) or known[compose(row.file)]) for row in rows]
+
+
+def _is_image(file: str) -> bool:
+    return PurePosixPath(file).suffix.lower() in FORMATS
+
+
+def _from_folders(path: str, files: Sequence[str], below_class: bool) -> list[Item]:
+    """The images, each in the group of its folder, or in its own if it is in no folder.
 
     below_class: the first folder is the class. It is no group, because a group is in one split
     only and every split needs every class.
     """
-    parents = PurePosixPath(file).parts[:-1]
-    return "/".join(parents) if len(parents) > below_class else file
+    items = []
+    for file in filter(_is_image, files):
+        if "\\" in file:
+            raise UserError(
+                f"{path}: {file} has a backslash in its name, as if an archive made on Windows had "
+                "been unpacked without its folders; use the archive itself, or unpack it again"
+            )
+        parents = PurePosixPath(file).parts[:-1]
+        items.append(Item(file, "/".join(parents) if len(parents) > below_class else file))
+    return items
 
 
 def _folder_class(path: str, file: str) -> str:
@@ -100,53 +101,58 @@ def _folder_class(path: str, file: str) -> str:
     return first
 
 
-def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
-    items = []
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        columns = rows.fieldnames or []
-        for column in ("file", "group", *["class"] * with_class):
-            if column not in columns:
-                raise UserError(f"{path}: column {column} is missing; add it to the first line")
-        for row in rows:
-            items.append(_make_item(path, {**row, "split": row.get("split") or None}, with_class))
-            if any(row.get(None, ())):  # cells beyond the last column
-                raise UserError(
-                    f"{path}: the row of {row['file']} has more cells than columns; quote names "
-                    "that hold a comma"
-                )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a UTF-8 CSV file ({error}); save it as one") from None
-    return items
+def _check_groups(path: str, items: Sequence[Item], *, apart: bool) -> None:
+    """UserError if two groups look like one, which different splits would share.
+
+    apart: groups of different classes are different, however alike.
+    """
+    first: dict[tuple[str | None, str], str] = {}
+    for group, name in sorted(
+        {(i.group, i.class_name if apart else None) for i in items if i.group != i.file},
+        key=lambda pair: pair[0],
+    ):
+        other = first.setdefault((name, fold(group)), group)
+        if other != group:
+            show = ascii if compose(other) == compose(group) else repr
+            raise UserError(
+                f"{path}: the groups {show(other)} and {show(group)} differ in letter case, blanks "
+                "or the form of Unicode alone; give them one name, or names that differ more"
+            )
 
 
-def _read_index(path: str, content: bytes, with_class: bool) -> list[Item]:
-    try:
-        rows: list[dict[str, Any]] = json.loads(content)
-        return [
-            _make_item(path, {**row, "group": f"{row['wad']}_{row['map']}"}, with_class)
-            for row in rows
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not a list of {{file, wad, map, split}} ({error}); correct it"
-        ) from None
+def describe_groups(source: Source, items: Sequence[Item]) -> list[str]:
+    """A line about images whose folder says nothing of what belongs together, if there are any."""
+    alone = [item for item in items if item.group == item.file]
+    if find_manifest(source) or not alone:
+        return []
+    where = "sub-folder of their class" if items[0].class_name else "sub-folder"
+    return [
+        f"images in no {where}: {len(alone)} of {len(items)}; each is a group of its own, so that "
+        "two of one thing may be in train and in test; sub-folders or a manifest.csv join them"
+    ]
 
 
-def _make_item(path: str, row: Mapping[str, object], with_class: bool) -> Item:
-    """The item of a manifest's row; UserError if a value is missing or cannot be used."""
-    file, group, split, name = row["file"], row["group"], row.get("split"), row.get("class")
-    if not isinstance(file, str) or not file:
-        raise UserError(f"{path}: file is empty; name an image")
-    if not isinstance(group, str) or not group:
-        raise UserError(f"{path}: group of {file} is empty; name one")
-    if UNPRINTABLE.search(group):
-        raise UserError(f"{path}: group {group} holds a control character; rename it")
-    if split is not None and split not in SPLITS:
-        raise UserError(
-            f"{path}: split={split} of {file} must be train, val, tune or test; correct it"
-        )
-    if with_class and (not isinstance(name, str) or not name or UNPRINTABLE.search(name)):
-        raise UserError(f"{path}: class of {file} is {name!r}; name one, or set data.classes=none")
-    given = str(split) if split is not None else None
-    return Item(file, group, given, str(name) if with_class else None)
+def describe_unused(source: Source, items: Sequence[Item]) -> list[str]:
+    """A line that says how many files of which kinds are not used, if there are any."""
+    manifest = find_manifest(source)
+    used = {manifest, *(item.file for item in items)}
+    if not (other := [file for file in source.files() if file not in used]):
+        return []
+    images = sum(map(_is_image, other))
+    why = f"{', '.join(dict.fromkeys(FORMATS.values()))} are read"
+    why = f"images that {manifest} does not name: {images}" if images else why
+    return [f"not used: {_kinds(other)} ({why}): {some_names(other)}"]
+
+
+def _kinds(files: Collection[str]) -> str:
+    """How many files have which ending, the most frequent first."""
+    counts = Counter(PurePosixPath(file).suffix.lower() or "without an ending" for file in files)
+    kinds = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    more = f" and {len(kinds) - MOST_NAMES} other kinds" if len(kinds) > MOST_NAMES else ""
+    return printable(", ".join(f"{count} {kind}" for kind, count in kinds[:MOST_NAMES])) + more
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(map(printable, names[:MOST_NAMES])) + more

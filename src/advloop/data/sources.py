@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
 
 from advloop.core.errors import UserError
+from advloop.data.names import clean
 
 MAX_FILE_BYTES = 512 * 2**20
 # zipfile unpacks these piece by piece; with any other method it holds the whole result in memory.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+UTF8_NAME = 0x800  # the flag of a member whose name is UTF-8, not code page 437
 
 
 class Source(Protocol):
@@ -32,10 +35,13 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path) -> Source:
-    """The source at ``path``; UserError if there is none."""
+def open_source(path: Path, trusted: Callable[[Path], bool] = lambda _: False) -> Source:
+    """The source at ``path``; UserError if there is none.
+
+    trusted: whether a file outside the folder, to which a link in it leads, may be read.
+    """
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, trusted)
     if path.suffix.lower() == ".zip" and path.is_file():
         return ArchiveSource(path)
     raise UserError(
@@ -50,14 +56,19 @@ def _hidden(file: str) -> bool:
 
 
 class FolderSource:
-    """A directory tree. Links to files inside it are followed; all others are refused."""
+    """A directory tree. Links to files inside it or ``trusted`` are followed, others refused."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.name = root, str(root)
+    def __init__(self, root: Path, trusted: Callable[[Path], bool]) -> None:
+        self.root, self.name, self.trusted = root, str(root), trusted
+        self._files: list[str] | None = None
 
     def files(self) -> list[str]:
         """See ``Source``. Links and pipes are listed too, and judged by ``read``."""
+        if self._files is None:
+            self._files = self._find()
+        return self._files
 
+    def _find(self) -> list[str]:
         def refuse(error: OSError) -> NoReturn:  # os.walk would leave the folder out
             raise UserError(
                 f"{error.filename}: cannot be read ({error.strerror}); fix or remove it"
@@ -83,9 +94,12 @@ class FolderSource:
     def read(self, file: str) -> bytes:
         path = self.root / file
         try:
-            if not path.resolve().is_relative_to(self.root.resolve()):
+            target = path.resolve()
+            inside = target.is_relative_to(self.root.resolve())
+            if not inside and not (path.is_symlink() and self.trusted(target)):
                 raise UserError(
-                    f"{path}: points outside {self.root}; copy the file into the folder"
+                    f"{path}: points outside {self.root}, and not into DVC's cache; copy the file "
+                    "into the folder"
                 )
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -101,7 +115,8 @@ class FolderSource:
 class ArchiveSource:
     """A zip archive, whose members are read and never extracted.
 
-    If all members lie in one top folder, paths start below it.
+    Paths are those that a system with ``/`` would have packed. If all members lie in one top
+    folder, they start below it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,22 +125,33 @@ class ArchiveSource:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # a damaged directory can fail in any way
             raise UserError(f"{path}: not a readable zip archive ({error}); replace it") from None
-        for name in self._zip.namelist():
-            if name.startswith("/") or ".." in PurePosixPath(name).parts:
-                raise UserError(f"{path}: {name} points outside the archive; repack it")
-        names = [n for n in self._zip.namelist() if not n.endswith("/") and not _hidden(n)]
-        tops = {PurePosixPath(n).parts[0] for n in names}
-        single = len(tops) == 1 and all("/" in n for n in names)
-        self._prefix = f"{tops.pop()}/" if single else ""
-        self._names = sorted(n.removeprefix(self._prefix) for n in names)
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in self._zip.infolist():
+            written = _written_name(info)
+            name = clean(written)
+            if name is None:
+                raise UserError(f"{path}: {written} points outside the archive; repack it")
+            if written.endswith(("/", "\\")) or _hidden(name):
+                continue
+            if name in members:
+                raise UserError(f"{path}: holds {name} twice, as {written}; keep one")
+            members[name] = info
+        tops = {PurePosixPath(name).parts[0] for name in members}
+        single = len(tops) == 1 and all("/" in name for name in members)
+        prefix = f"{tops.pop()}/" if single else ""
+        found = {name.removeprefix(prefix): info for name, info in members.items()}
+        self._members = dict(sorted(found.items()))
 
     def files(self) -> list[str]:
-        return self._names
+        return list(self._members)
 
     def read(self, file: str) -> bytes:
-        member = self._prefix + file
         try:
-            info = self._zip.getinfo(member)
+            info = self._members[file]
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise UserError(
+                    f"{self.path}: {file} is a link, which is not followed; pack the file itself"
+                )
             if info.file_size > MAX_FILE_BYTES:
                 raise UserError(f"{self.path}: {file} is larger than 512 MiB; remove it")
             if info.compress_type not in METHODS:
@@ -140,3 +166,13 @@ class ArchiveSource:
         except Exception as error:  # a damaged member can fail in any way
             reason = str(error) or type(error).__name__
             raise UserError(f"{self.path}: {file} cannot be read ({reason}); replace it") from None
+
+
+def _written_name(info: zipfile.ZipInfo) -> str:
+    """A member's name as it was packed; macOS writes UTF-8 without saying so."""
+    if info.flag_bits & UTF8_NAME:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from advloop.core.errors import UserError
 from advloop.data.dataset import SPLITS
-from advloop.data.listing import Item
+from advloop.data.manifests import Item
 from advloop.params.evaluation import MIN_IMAGES
 
 MIN_GROUPS = 5
@@ -39,9 +40,12 @@ def assign_splits(
     """
     sizes = Counter(item.group for item in items)
     if len(sizes) < MIN_GROUPS:
+        by_folder = all(PurePosixPath(i.file).parent.as_posix() == i.group for i in items)
+        why = "a sub-folder is one group, however many images it holds: " if by_folder else ""
         raise UserError(
             f"data.source: {len(sizes)} group(s) of images ({', '.join(sorted(sizes)[:5])}), "
-            f"at least {MIN_GROUPS} are needed to split by group; use sub-folders or a manifest.csv"
+            f"at least {MIN_GROUPS} are needed to split by group; {why}use more sub-folders, put "
+            "unrelated images outside of any, or add a manifest.csv"
         )
     split: dict[str, str] = {}
     for item in items:

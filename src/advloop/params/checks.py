@@ -69,6 +69,9 @@ def check_params(params: Params) -> None:
 def _check_source(params: Params, sections: Sections) -> None:
     if not sections.data.source.strip():  # which would be the project's own folder
         raise params.fail("data.source", "", "must name a folder or an archive")
+    values = sections.data.value_range
+    if values is not None and (len(values) != 2 or values[0] >= values[1]):
+        raise params.fail("data.value_range", values, "must be [black, white], black lower")
 
 
 def _check_latents(params: Params, sections: Sections) -> None:

@@ -16,6 +16,7 @@ class DataParams(Section):
     image_size: Annotated[int, Field(ge=8, le=4096)]  # pixels a side of the squares
     tiles: Annotated[int, Field(ge=1, le=64)]  # each way: every image is cut into tiles^2 squares
     max_flat: Annotated[float, Field(gt=0, le=1)]  # share of one colour; flatter ones are left out
+    value_range: list[float] | None = None  # black, white above 8 bits; None: from all images
     val_fraction: Annotated[float, Field(ge=0.01, le=0.5)]  # of the images that are not test
     test_fraction: Annotated[float, Field(ge=0.01, le=0.5)]  # of all, if the source has no split
     tune_fraction: Annotated[float, Field(ge=0.01, le=0.9)]  # of the test images: to choose models

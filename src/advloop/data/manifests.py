@@ -1,0 +1,105 @@
+"""The files that list a source's images: ``manifest.csv``, or the embedded archive's index."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advloop.core.errors import UNPRINTABLE, UserError
+from advloop.data.dataset import SPLITS
+from advloop.data.sources import Source
+
+CSV, INDEX = "manifest.csv", "index.json"
+INDEX_KEYS = (b'"wad"', b'"map"')  # of the embedded archive's index, and hardly of another one
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its path inside the source and its group.
+
+    split: as the source gives it, or None. class_name: None if images have no classes.
+    """
+
+    file: str
+    group: str
+    split: str | None = None
+    class_name: str | None = None
+
+
+def find_manifest(source: Source) -> str | None:
+    """The file that lists the images, or None if folder names decide.
+
+    Any other file is called ``index.json``, too. UserError if ``manifest.csv`` is spelt otherwise.
+    """
+    files = source.files()
+    if CSV in files:
+        return CSV
+    if other := next((file for file in files if file.casefold() == CSV), None):
+        raise UserError(f"{source.name}/{other}: is read as {CSV} alone; rename it")
+    if INDEX in files:
+        content = source.read(INDEX)
+        if all(key in content for key in INDEX_KEYS):
+            return INDEX
+    return None
+
+
+def read_manifest(source: Source, manifest: str, with_class: bool) -> list[Item]:
+    """The rows of the file that ``find_manifest`` found, in order, or UserError."""
+    path, content = f"{source.name}/{manifest}", source.read(manifest)
+    return (_read_csv if manifest == CSV else _read_index)(path, content, with_class)
+
+
+def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
+    items = []
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        columns = rows.fieldnames or []
+        for column in ("file", "group", *["class"] * with_class):
+            if column not in columns:
+                raise UserError(f"{path}: column {column} is missing; add it to the first line")
+        for row in rows:
+            items.append(_make_item(path, {**row, "split": row.get("split") or None}, with_class))
+            if any(row.get(None, ())):  # cells beyond the last column
+                raise UserError(
+                    f"{path}: the row of {row['file']} has more cells than columns; quote names "
+                    "that hold a comma"
+                )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a UTF-8 CSV file ({error}); save it as one") from None
+    return items
+
+
+def _read_index(path: str, content: bytes, with_class: bool) -> list[Item]:
+    try:
+        rows: list[dict[str, Any]] = json.loads(content)
+        return [
+            _make_item(path, {**row, "group": f"{row['wad']}_{row['map']}"}, with_class)
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not a list of {{file, wad, map, split}} ({error}); correct or rename it"
+        ) from None
+
+
+def _make_item(path: str, row: Mapping[str, object], with_class: bool) -> Item:
+    """The item of a manifest's row; UserError if a value is missing or cannot be used."""
+    file, group, split, name = row["file"], row["group"], row.get("split"), row.get("class")
+    if not isinstance(file, str) or not file:
+        raise UserError(f"{path}: file is empty; name an image")
+    if not isinstance(group, str) or not group:
+        raise UserError(f"{path}: group of {file} is empty; name one")
+    if UNPRINTABLE.search(group):
+        raise UserError(f"{path}: group {group} holds a control character; rename it")
+    if split is not None and split not in SPLITS:
+        raise UserError(
+            f"{path}: split={split} of {file} must be train, val, tune or test; correct it"
+        )
+    if with_class and (not isinstance(name, str) or not name or UNPRINTABLE.search(name)):
+        raise UserError(f"{path}: class of {file} is {name!r}; name one, or set data.classes=none")
+    given = str(split) if split is not None else None
+    return Item(file, group, given, str(name) if with_class else None)
