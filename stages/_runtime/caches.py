@@ -24,7 +24,7 @@ def in_cache(path: Path) -> bool:
 
 @cache
 def _cache_folder() -> Path | None:
-    """The cache of the project around the working directory; None outside of one, or without DVC."""
+    """The cache of the project around the working folder; None outside of one, or without DVC."""
     try:
         from dvc.exceptions import DvcException  # a second, for the few who have such links
         from dvc.repo import Repo
