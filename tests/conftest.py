@@ -218,6 +218,8 @@ def make_project(folder: Path, iterations: int = 2) -> Path:
     tiny = OmegaConf.to_yaml(OmegaConf.merge(demo, TINY, {"num_iterations": iterations}))
     (project / "conf/scale/tiny.yaml").write_text(f"# @package _global_\n{tiny}")
     _replace(project / "conf/config.yaml", "- scale: demo", "- scale: tiny")
+    # The default objective sets the lengths of trainings and samplers, which are tiny here.
+    _replace(project / "conf/config.yaml", "- objective: adversarial", "- objective: ddo")
     _replace(project / "conf/config.yaml", "source: data/freedoom_plans.zip", "source: images")
     write_images(project / "images", 24, GROUPS, IMAGES_PER_GROUP)
     new_repository(project)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import REPO
+from hydra import compose, initialize_config_dir
 from objective_files import objective_params
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 from small_params import DATA, UNET
 
@@ -31,9 +33,16 @@ SHAPES = {  # a known geometry, so that the refusals do not depend on the commit
 }
 
 
+@cache
+def plain() -> DictConfig:
+    """The demo with an objective that sets nothing but itself."""
+    with initialize_config_dir(str(REPO / "conf"), version_base=None):
+        return compose("config", overrides=["objective=ddo"])
+
+
 def write(folder: Path, changes: dict[str, Any], drop: str | None = None) -> Path:
-    """The committed params.yaml with dotted ``changes``, written into ``folder``."""
-    content = OmegaConf.load(REPO / "params.yaml")
+    """``plain`` with dotted ``changes``, written into ``folder``."""
+    content = OmegaConf.create(OmegaConf.to_container(plain(), resolve=True))
     for key, value in {**SHAPES, **changes}.items():
         OmegaConf.update(content, key, value, merge=False, force_add=True)
     if drop:
