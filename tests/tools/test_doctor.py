@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import fcntl
+import getpass
+import io
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -18,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import REPO, commit, new_repository
+from conftest import REPO, command, commit, git, must, new_repository
 
-from checkup import machine, project, report, storage
+from checkup import machine, project, report, storage, surroundings
 from hydra_plugins import advloop_derived
 
 DOCTOR = sorted([REPO / "tools/doctor.py", *(REPO / "tools/checkup").glob("*.py")])
@@ -35,6 +39,7 @@ class Patient:
         patch.setenv("PATH", str(self.bin))
         for name in ("ADVLOOP_DEVICE", "CUDA_VISIBLE_DEVICES"):
             patch.delenv(name, raising=False)
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         free = Usage(10**12, 0, 10**12)
         patch.setattr(shutil, "disk_usage", lambda _: free)
         patch.setattr(storage, "SECONDS", 0.5)
@@ -143,6 +148,54 @@ def locked_rwlock(p: Patient, pid: int) -> None:
     p.write(".dvc/tmp/rwlock", json.dumps(infos))
 
 
+def nameless(p: Patient, **variables: str) -> None:
+    """A user id that no passwd file lists, as in many containers."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    p.patch.setattr(pwd, "getpwuid", unknown)
+    for name in (*surroundings.NAMES, "HOME"):
+        p.patch.delenv(name, raising=False)
+    for name, value in variables.items():
+        p.patch.setenv(name, value)
+
+
+def printing(p: Patient, encoding: str) -> None:
+    p.patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+
+
+def two_gpus(p: Patient, shared: float) -> None:
+    p.write("dev/nvidia0", "")
+    p.write("dev/nvidia1", "")
+    p.patch.setattr(surroundings, "DEVICES", p.root / "dev")
+    p.patch.setattr(shutil, "disk_usage", lambda _: Usage(shared, 0, 0))
+
+
+def two_sides(p: Patient, *names: str) -> None:
+    """A merge of two branches that changed the same lines of these files."""
+    for branch in ("theirs", "main"):
+        p.git("switch", "--quiet", *(["--create"] if branch == "theirs" else []), branch)
+        for name in names:
+            p.write(name, f"# {branch}\n")
+        p.git("add", *names)
+        p.git("commit", "--quiet", "--message", branch)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        p.git("merge", "theirs")
+
+
+def link(p: Patient, name: str) -> None:
+    """In place of this folder, a link to one on another disk."""
+    path, target = p.root / name, p.root.parent / "big"
+    if path.is_dir():
+        path.rename(target)
+    else:
+        target.mkdir()
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(target)
+
+
+MARKED = "stages:\n<<<<<<< HEAD\n  a: 1\n=======\n  a: 2\n>>>>>>> other\n"
 CASES = [
     Case("old", "python", lambda p: p.program(".venv/bin/python", "echo 3.10.4"), "wrong",
          ("3.10.4", "Python 3.11 to 3.13"), "rm -rf .venv && make setup"),
@@ -173,6 +226,45 @@ CASES = [
          ("1 files are gone, uv.lock first",), "git restore ."),
     Case("no branch", "git", lambda p: p.git("switch", "--quiet", "--detach"), "warning",
          ("is on no branch",), "git switch main"),
+    Case("without a name", "user", nameless, "wrong",
+         ("has no name here", "getpwuid"), "export USER=me"),
+    Case("no home", "folders", nameless, "wrong", ("no home folder",), "export HOME=/A/FOLDER"),
+    Case("read-only home", "folders", lambda p: p.patch.setenv("HOME", "/proc"), "warning",
+         ("the home folder /proc cannot be written",), "export HOME=/A/FOLDER"),
+    Case("home that is not there", "folders", lambda p: p.patch.setenv("HOME", "/proc/no"),
+         "warning", ("the home folder /proc/no cannot be written",), "export HOME=/A/FOLDER"),
+    Case("read-only /var", "folders", lambda p: p.patch.setattr(surroundings, "SITE_CACHE",
+         "/proc/dvc"), "wrong", ("DVC keeps its index in /proc/dvc, which",),
+         "export DVC_SITE_CACHE_DIR=/A/FOLDER"),
+    Case("nameless committer", "identity", lambda p: p.git("config", "--unset", "user.name"),
+         "warning", ("git has no user.name", "--temp"), "git config user.name YOU && git config"),
+    Case("committer without an address", "identity", lambda p: p.git(
+         "config", "--unset", "user.email"), "warning", ("git has no user.email",), "user.email"),
+    Case("ascii", "locale", lambda p: printing(p, "ascii"), "warning",
+         ("ascii has no ±",), "export PYTHONUTF8=1"),
+    Case("cp1252", "locale", lambda p: printing(p, "cp1252"), "warning",
+         ("cp1252 has no ±",), "export PYTHONUTF8=1"),
+    Case("small", "shm", lambda p: two_gpus(p, 64e6), "warning",
+         ("has 0.1 GB, too little for 2 GPUs",), "docker run --shm-size=1g"),
+    Case("of what is made", "merge", lambda p: two_sides(p, "dvc.lock", "reports/metrics.json"),
+         "wrong", ("have changed dvc.lock, reports/metrics.json",),
+         "git checkout --ours dvc.lock reports && make params && dvc repro && git add --all"),
+    Case("of a source", "merge", lambda p: two_sides(p, "dvc.lock", "conf/config.yaml"), "wrong",
+         ("have changed conf/config.yaml",), "by hand"),
+    Case("marks", "merge", lambda p: p.write("dvc.lock", MARKED), "wrong",
+         ("marks of a merge stand in dvc.lock",), "git restore --source="),
+    Case("marks", "dvc.lock", lambda p: p.write("dvc.lock", MARKED), "wrong",
+         ("marks of a merge",), "`merge`"),
+    Case("of Windows", "lines", lambda p: p.write("conf/config.yaml", "a: 1\r\nb: 2\r\n"),
+         "wrong", ("CR LF in conf/config.yaml",), "sed -i"),
+    Case("of two kinds", "lines", lambda p: p.write("params.yaml", "a: 1\r\nb: 2\n"), "wrong",
+         ("CR LF in params.yaml",), "sed -i"),
+    Case("outputs", "links", lambda p: link(p, "outputs"), "wrong",
+         ("outputs is a link to ", "/big, and DVC"), "rm outputs && dvc cache dir --local"),
+    Case("a folder of outputs", "links", lambda p: p.write("outputs/a/b", "") and link(
+         p, "outputs/a/rounds"), "wrong", ("outputs/a/rounds is a link",), "rm outputs/a/rounds"),
+    Case("conf", "links", lambda p: link(p, "conf"), "warning", ("conf is a link",),
+         "rm conf && git restore conf"),
     Case("missing", "make", lambda p: p.remove("make"), "wrong",
          ("is not installed",), "sudo apt-get install make"),
     Case("full", "disk", lambda p: p.patch.setattr(
@@ -246,6 +338,33 @@ def test_broken_situation_is_one_line_with_what_mends_it(patient: Patient, case:
     assert found, line
     assert all(word in found[1] for word in case.says), line
     assert case.mend in found[2]
+
+
+def test_remedy_of_windows_line_ends_keeps_edits_and_new_files(patient: Patient) -> None:
+    shutil.copyfile(REPO / ".gitattributes", patient.root / ".gitattributes")
+    patient.write("name with a blank.yaml", "a: 1\n")
+    commit(patient.root, "Attributes")
+    for name in ("conf/config.yaml", "name with a blank.yaml", "uv.lock"):
+        path = patient.root / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with (patient.root / "params.yaml").open("a") as file:
+        file.write("# mine\n")
+    patient.write("new.csv", "1\r\n")
+    line = patient.line("lines")
+    assert "conf/config.yaml, name with a blank.yaml, uv.lock" in line
+    patient.patch.setenv("PATH", os.defpath)
+    must(command(patient.root, "bash", "-c", line.partition(" -> ")[2]))
+    assert patient.line("lines").startswith("ok ")
+    assert git(patient.root, "status", "--porcelain") == " M params.yaml\n?? new.csv\n"
+
+
+def test_nameless_user_with_the_remedy_has_a_name_and_folders(
+    patient: Patient, tmp_path: Path
+) -> None:
+    nameless(patient, USER="me", HOME=str(tmp_path))
+    assert patient.line("user") == "ok       user          me (USER)"
+    assert patient.line("folders").startswith(f"ok       folders       {tmp_path}, ")
+    assert getpass.getuser() == "me"  # as DVC asks
 
 
 def test_checkout_where_all_is_well_passes(

@@ -88,6 +88,8 @@ def params(root: Path) -> Finding:
 def lock(root: Path) -> Finding:
     """dvc.lock is whole: DVC rewrites it after every stage, and its last byte is a newline."""
     path = root / "dvc.lock"
+    if "\n<<<<<<< " in read(path):
+        return wrong("holds the marks of a merge", "do what the line `merge` says")
     if path.exists() and not read(path).endswith("\n"):
         return wrong("DVC was killed while it wrote dvc.lock", "git restore dvc.lock && dvc repro")
     return ok("whole" if path.exists() else "none yet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from checkup import machine, project, storage
+from checkup import checkout, machine, project, storage, surroundings
 from checkup.finding import Finding, warning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,8 +13,16 @@ CHECKS: Mapping[str, Callable[[Path], Finding]] = {
     "python": machine.python,
     "git": machine.git,
     "make": machine.make,
+    "user": surroundings.user,
+    "folders": surroundings.folders,
+    "identity": surroundings.identity,
+    "locale": surroundings.locale,
+    "shm": surroundings.shm,
     "disk": machine.disk,
     "packages": project.packages,
+    "merge": checkout.merge,
+    "lines": checkout.lines,
+    "links": checkout.links,
     "params.yaml": project.params,
     "dvc.lock": project.lock,
     "remote": storage.remote,
