@@ -16,6 +16,7 @@ from advloop.params.checks import check_params
 from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
 from hydra_plugins.advloop_derived import CONF, derive
+from hydra_plugins.conf_files import strays
 
 PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
 NAMED = 8  # values to name where params.yaml differs from conf/
@@ -122,6 +123,8 @@ def main() -> None:
         print(
             f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:NAMED])}{more}"
         )
+    for name in strays(CONF):
+        print(f"conf/{name}: not used, because no defaults list of conf/ names it; remove it")
     with atomic_path(args.out) as temporary:
         temporary.write_text("params.yaml follows from conf/\n")
 

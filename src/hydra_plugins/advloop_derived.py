@@ -6,27 +6,18 @@ own process: import nothing heavy.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name
+from hydra_plugins.conf_files import conf_digest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ROUNDS = Path("outputs/rounds")
 BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
 DATA = "outputs/data"
-
-
-def conf_digest(folder: Path = CONF) -> str:
-    """Digest of every YAML file under conf/, by relative path and content."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.yaml")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def _count(name: str, value: Any) -> int:
@@ -104,11 +95,15 @@ def derive(
             "noise_loss": chart(metrics, "noise_loss", "val_noise_loss"),
             "loss": chart(metrics, "loss", "val_loss"),
         },
-        "conf_digest": conf_digest(),
+        "conf_digest": conf_digest(CONF),
     }
 
 
 def _resolve(*args: Any) -> DictConfig:
+    here, project = Path.cwd(), CONF.parent
+    if project in here.parents:  # DVC would compose into a params.yaml of this folder
+        name = here.relative_to(project).as_posix()
+        raise ValueError(f"{name}/ is not the project's folder; cd {project}, and run it there")
     return OmegaConf.create(derive(*args))
 
 

@@ -22,7 +22,8 @@ from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
-from hydra_plugins.advloop_derived import conf_digest, derive
+from hydra_plugins.advloop_derived import derive
+from hydra_plugins.conf_files import conf_digest, strays
 
 CONF = REPO / "conf"
 SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
@@ -187,8 +188,45 @@ def test_digest_changes_with_content_name_and_number_of_conf_files(tmp_path):
     assert conf_digest(conf) == original
     (conf / "scale/demo.yaml").rename(conf / "scale/other.yaml")
     renamed = conf_digest(conf)
-    (conf / "extra.yaml").write_text("")
+    (conf / "scale/extra.yaml").write_text("")
     assert len({original, commented, renamed, conf_digest(conf)}) == 4
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "extra.yaml", "config.yml", "scale/demo.yml"])
+def test_file_that_hydra_never_reads_is_named_and_changes_no_digest(workspace, capsys, name):
+    (workspace.conf / name).write_text("seed: 1\n")
+    check_config.main()
+    assert f"conf/{name}: not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", ["extra", "/extra", "optional extra", "extra@_here_  # why"])
+def test_file_beside_config_counts_where_a_defaults_list_names_it(tmp_path, entry):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "scale/mine.yaml").write_text(f"defaults:\n  - {entry}\n")
+    before = conf_digest(conf)
+    (conf / "extra.yaml").write_text("seed: 1\n")
+    assert conf_digest(conf) != before
+    assert strays(conf) == []
+
+
+@pytest.mark.parametrize("name", [".config.yaml.swp", "._config.yaml", "scale/.demo.yaml"])
+def test_files_of_editors_and_line_ends_change_no_digest(tmp_path, name):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / name).write_text("seed: 1\n")
+    config = conf / "config.yaml"
+    config.write_bytes(config.read_bytes().replace(b"\n", b"\r\n"))
+    assert conf_digest(conf) == conf_digest(CONF)
+    assert strays(conf) == []
+
+
+def test_composing_from_a_subfolder_is_refused_before_it_writes_there(tmp_path, monkeypatch):
+    for place in ("conf", "src/advloop"):
+        monkeypatch.chdir(REPO / place)
+        with pytest.raises(Exception, match=f"{place}/ is not the project's folder; cd {REPO},"):
+            compose(tmp_path / "params.yaml", "num_iterations=4")
+    assert not (tmp_path / "params.yaml").exists()
 
 
 # --- Stage check_config ---
@@ -205,7 +243,7 @@ class Workspace:
         patch.chdir(root)
         patch.setattr("sys.argv", ["check_config.py", "--out", str(self.out)])
         patch.setattr(check_config, "CONF", self.conf)
-        patch.setattr(advloop_derived, "conf_digest", lambda: conf_digest(self.conf))
+        patch.setattr(advloop_derived, "CONF", self.conf)
 
     def edit(self, changes: dict[str, Any]) -> None:
         content = OmegaConf.load(self.params)

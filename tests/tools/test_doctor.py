@@ -25,9 +25,9 @@ import pytest
 from conftest import REPO, command, commit, git, must, new_repository
 
 from checkup import machine, project, report, storage, surroundings
-from hydra_plugins import advloop_derived
 
-DOCTOR = sorted([REPO / "tools/doctor.py", *(REPO / "tools/checkup").glob("*.py")])
+DOCTOR = [REPO / "tools/doctor.py", *sorted((REPO / "tools/checkup").glob("*.py"))]
+DOCTOR.append(REPO / "src/hydra_plugins/conf_files.py")
 Usage = namedtuple("Usage", "total used free")  # what shutil.disk_usage returns
 
 
@@ -288,6 +288,8 @@ CASES = [
          ("is missing",), "make params"),
     Case("stale", "params.yaml", lambda p: p.write("conf/config.yaml", "seed: 3\n"), "wrong",
          ("older than conf/",), "make params"),
+    Case("stray", "params.yaml", lambda p: p.write("conf/params.yaml", "a: 1\n"), "warning",
+         ("conf/params.yaml is not used",), "rm conf/params.yaml"),
     Case("emptied", "dvc.lock", lambda p: p.write("dvc.lock", ""), "wrong",
          ("DVC was killed while it wrote",), "git restore dvc.lock && dvc repro"),
     Case("cut short", "dvc.lock", lambda p: p.write("dvc.lock", "schema: '2.0'\nstages:\n  pre"),
@@ -466,10 +468,6 @@ def test_run_is_as_large_as_the_outputs_of_the_lock(patient: Patient) -> None:
     assert machine._run_bytes(REPO) > 10**8
 
 
-def test_digest_is_the_one_that_params_yaml_holds() -> None:
-    assert project.conf_digest(REPO / "conf") == advloop_derived.conf_digest()
-
-
 def test_versions_of_python_are_those_of_pyproject() -> None:
     asked = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["requires-python"]
     (low, high), (_, above) = machine.OLDEST, machine.NEWEST
@@ -484,7 +482,9 @@ def test_doctor_is_python_3_8_and_standard_library(path: Path) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             top = name.split(".")[0]
-            assert top in {"checkup", "__future__"} or top in sys.stdlib_module_names, name
+            assert (
+                top in {"checkup", "hydra_plugins", "__future__"} or top in sys.stdlib_module_names
+            ), name
 
 
 def make_doctor(project: Path) -> subprocess.CompletedProcess[str]:
@@ -499,7 +499,9 @@ def make_doctor(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_make_doctor_runs_without_any_installed_package(tmp_path: Path) -> None:
-    shutil.copytree(REPO / "tools", tmp_path / "tools")
+    for name in ("tools", "src/hydra_plugins", "conf"):
+        shutil.copytree(REPO / name, tmp_path / name)
+    shutil.copyfile(REPO / "params.yaml", tmp_path / "params.yaml")
     shutil.copyfile(REPO / "Makefile", tmp_path / "Makefile")
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin/python3"
@@ -512,4 +514,5 @@ def test_make_doctor_runs_without_any_installed_package(tmp_path: Path) -> None:
     done = make_doctor(tmp_path)
     assert done.returncode > 0
     assert "Traceback" not in done.stderr
+    assert re.search("^ok +params.yaml +scale=demo", done.stdout, re.M)
     assert len(done.stdout.splitlines()) == len(report.CHECKS) + 1
