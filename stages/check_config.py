@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def check_paths(params: Params) -> None:
         if not found and Path(f"{path}.dvc").is_file():
             raise UserError(
                 f"{params.path}: {key}={path} is not here, but DVC has it; `dvc pull {path}.dvc`"
+            )
+        if (
+            not found
+            and (project := os.environ.get("DVC_ROOT"))
+            and (Path(project) / path).exists()
+        ):
+            raise UserError(
+                f"{params.path}: {key}={path} is not in this copy of the project, which has only "
+                f"what git or DVC tracks; `dvc add {path}` and `git add {path}.dvc .gitignore`, or "
+                f"`dvc exp run … --copy-paths {path}`"
             )
         if not found:
             raise params.fail(key, path, "does not exist")

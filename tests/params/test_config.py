@@ -334,6 +334,50 @@ def test_check_config_refuses_a_path_that_leads_nowhere(workspace, key, source):
     assert f"{key}=no/such does not exist" in workspace.refusal()
 
 
+@pytest.mark.parametrize("key", ["data.source", "autoencoder.pretrained", "base.pretrained"])
+def test_path_that_a_temporary_copy_lacks_is_said_to_be_untracked(
+    workspace, tmp_path, monkeypatch, key
+):
+    project = tmp_path / "theirs"
+    (project / "mine").mkdir(parents=True)
+    source = {"autoencoder.pretrained": "autoencoder", "base.pretrained": "base"}.get(key)
+    workspace.edit({key: "mine"} | ({f"derived.{source}_source": "mine"} if source else {}))
+    assert f"{key}=mine does not exist" in workspace.refusal()
+    monkeypatch.setenv("DVC_ROOT", str(project))  # as `--temp` and `--queue` set it
+    message = workspace.refusal()
+    assert f"{key}=mine is not in this copy of the project" in message
+    for way in (
+        "`dvc add mine` and `git add mine.dvc .gitignore`",
+        "`dvc exp run … --copy-paths mine`",
+    ):
+        assert way in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["objective.name=seed"],
+            "but the values are those of ddo; choose an objective as a whole, with",
+        ),
+        (["objective=none", "objective.name=x0"], "those of none;"),
+        (["objective=seed", "objective.name=neon"], "those of seed;"),
+        (["objective=neon", "objective.name=none"], "those of neon;"),
+        (["objective.name=ddo_weighted"], "must be one of ddo, neon, none, seed, x0; set it"),
+        (["objective.beta=0"], "objective.beta=0 must be greater than 0"),
+        (["+objective.betta=1"], "did you mean objective.beta?"),
+    ],
+)
+def test_objective_named_without_its_values_is_refused_with_the_way_to_choose_it(
+    workspace, overrides, said
+):
+    compose(workspace.params, *overrides)
+    message = workspace.refusal()
+    assert said in message
+    if "those of" in said:
+        assert f"`dvc exp run -S objective={overrides[-1].partition('=')[2]}`" in message
+
+
 def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace):
     check_config.main()
     cached = workspace.out.with_name("cached")

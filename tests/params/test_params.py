@@ -180,6 +180,7 @@ def test_bad_value_is_refused_with_its_rule_and_the_commands_that_set_it(
     text = "null" if value is None else str(value)
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     fix = f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
+    fix = fix.replace("objective.name=", "objective=")  # chosen as a whole
     assert refusal(write(tmp_path, {key: value})) == f"{key}={text} {problem}; {fix}"
 
 
