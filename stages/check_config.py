@@ -8,6 +8,7 @@ from typing import Any
 
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
+
 from omegaconf import OmegaConf
 
 from advloop.core.errors import UserError

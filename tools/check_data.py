@@ -27,6 +27,7 @@ from advloop.data.listing import Item, find_manifest, list_items
 from advloop.data.prepare import name_of, split_items
 from advloop.data.sources import Source, open_source
 from advloop.data.splits import class_lines
+from advloop.infra.output import print_safely
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
 
@@ -34,6 +35,7 @@ MOST_NAMES = 5  # in one line
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", help="default: data.source of params.yaml")
     parser.add_argument("--seconds", type=float, default=1.0, help="for opening images; default 1")

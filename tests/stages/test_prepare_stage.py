@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from _runtime.errors import run_stage
+
+import pytest
 from bad_files import encoded, put
 from conftest import REPO
 from omegaconf import OmegaConf

@@ -14,10 +14,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from _runtime.errors import run_stage
+
 import pytest
 import torch
 import yaml
-from _runtime.errors import run_stage
 from conftest import REPO, make_project, snapshot
 from diffusers import AutoencoderKL
 from hydra import compose, initialize_config_dir

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 
 from checkup import checkout, machine, project, storage, surroundings
@@ -48,6 +50,8 @@ def line(name: str, finding: Finding) -> str:
 
 def main(root: Path = ROOT) -> int:
     """Print a line for each check, and return how many found something wrong."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path in a terminal of ASCII
     counts = {"ok": 0, "warning": 0, "wrong": 0}
     for name, check in CHECKS.items():
         finding = checked(check, root)
