@@ -9,6 +9,7 @@ from pathlib import Path
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
+from advloop.core.errors import counted
 from advloop.data.dataset import SPLITS
 from advloop.data.listing import list_items
 from advloop.data.prepare import prepare
@@ -28,12 +29,13 @@ def main() -> None:
         say(f"skipped: {problem}", sys.stderr)
 
     (kept, skipped, flat), splits = prepare(source, items, data, args.out, bar("prepare"), on_skip)
-    counts, kind = Counter(splits), "images" if data.tiles == 1 else "tiles"
+    counts, kind = Counter(splits), "image" if data.tiles == 1 else "tile"
     print(
-        f"{len(kept)} {kind} of {len({item.group for item in kept})} groups: "
+        f"{counted(len(kept), kind)} of {counted(len({item.group for item in kept}), 'group')}: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
         + (f"; {len(skipped)} of {len(items)} skipped" if skipped else "")
-        + (f"; {flat} {kind} left out, flatter than data.max_flat={data.max_flat:g}" * (flat > 0))
+        + f"; {counted(flat, kind)} left out, flatter than data.max_flat={data.max_flat:g}"
+        * (flat > 0)
     )
     for line in class_lines(kept, splits):
         print(line)

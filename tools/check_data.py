@@ -20,7 +20,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from advloop.core.errors import UserError, printable
+from advloop.core.errors import UserError, counted, printable
 from advloop.data.dataset import SPLITS
 from advloop.data.images import FORMATS, open_image
 from advloop.data.listing import Item, find_manifest, list_items
@@ -120,14 +120,15 @@ def _describe_files(source: Source, items: Sequence[Item], params: DataParams) -
     manifest = find_manifest(files)
     groups = len({item.group for item in items})
     by = f"as {manifest} says" if manifest else "by sub-folder"
-    yield f"{printable(source.name)}: {len(items)} images in {groups} groups, {by}"
+    what = f"{counted(len(items), 'image')} in {counted(groups, 'group')}"
+    yield f"{printable(source.name)}: {what}, {by}"
     if not manifest:
         yield from _describe_folders(items, below_class=params.classes == "folders")
     if other := sorted({*files} - {item.file for item in items} - {manifest}):
         images = sum(PurePosixPath(file).suffix.lower() in FORMATS for file in other)
         why = f"no image of {', '.join(FORMATS)}"
         why = f"{images} of them images that {manifest} does not name" if images else why
-        yield f"not used: {len(other)} files ({why}): {_names(other)}"
+        yield f"not used: {counted(len(other), 'file')} ({why}): {_names(other)}"
 
 
 def _describe_folders(items: Sequence[Item], *, below_class: bool) -> Iterator[str]:
@@ -177,8 +178,8 @@ def _describe_splits(items: Sequence[Item], splits: Sequence[str], opened: Opene
         name: len({i.group for i, s in zip(items, splits, strict=True) if s == name})
         for name in SPLITS
     }
-    parts = (f"{name} {counts[name]} of {groups[name]} groups" for name in SPLITS)
-    yield f"used: {len(items)} images: {', '.join(parts)}"
+    parts = (f"{name} {counts[name]} of {counted(groups[name], 'group')}" for name in SPLITS)
+    yield f"used: {counted(len(items), 'image')}: {', '.join(parts)}"
     first: dict[str, tuple[str, str]] = {}
     leaks = []
     for item, split in zip(items, splits, strict=True):

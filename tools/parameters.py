@@ -19,6 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+import hydra_plugins.advloop_derived  # noqa: F401  # the resolvers of conf/
 from advloop.core.errors import UserError
 from advloop.infra.output import print_safely
 from advloop.objectives import recipe_of

@@ -1,4 +1,5 @@
-"""The ``derived`` resolver: what dvc.yaml's templates need and YAML cannot compute.
+"""The resolvers of conf/. ``derived`` is what dvc.yaml's templates need and YAML cannot compute;
+``source_name`` names a run by its data.
 
 Hydra imports every module of the ``hydra_plugins`` namespace, here inside DVC's
 own process: import nothing heavy.
@@ -6,6 +7,7 @@ own process: import nothing heavy.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,17 @@ from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name
 from hydra_plugins.conf_files import conf_digest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+EMBEDDED = {"data/freedoom_plans.zip": "plans"}  # and what a run on it is called
 ROUNDS = Path("outputs/rounds")
 BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
 DATA = "outputs/data"
+
+
+def source_name(source: Any) -> str:
+    """What a run on ``data.source`` is called if nobody names it: a plain file name."""
+    text = str(source)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).stem).lstrip(".-")[:64]
+    return EMBEDDED.get(text) or stem or "run"
 
 
 def _count(name: str, value: Any) -> int:
@@ -107,4 +117,5 @@ def _resolve(*args: Any) -> DictConfig:
     return OmegaConf.create(derive(*args))
 
 
+OmegaConf.register_new_resolver("source_name", source_name, replace=True)
 OmegaConf.register_new_resolver("derived", _resolve, replace=True)

@@ -12,7 +12,7 @@ import _runtime
 import pytest
 from conftest import REPO
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 
 STAGES = sorted((REPO / "stages").glob("*.py"))
 
@@ -32,6 +32,10 @@ def test_message_is_one_line_that_can_be_printed(quoted: str, escaped: str):
     assert message == f"{escaped}: not found"
     assert len(message.splitlines()) == 1
     message.encode()
+
+
+def test_one_thing_is_singular():
+    assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import check_config
 from advloop.core.errors import UserError
+from advloop.core.rounds import check_exp_name
 from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
@@ -22,7 +23,7 @@ from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
-from hydra_plugins.advloop_derived import derive
+from hydra_plugins.advloop_derived import derive, source_name
 from hydra_plugins.conf_files import conf_digest, strays
 
 CONF = REPO / "conf"
@@ -134,6 +135,32 @@ def test_exp_name_that_is_no_plain_file_name_is_refused(name):
 @pytest.mark.parametrize("name", ["plans", "x" * 64, "A-b_c.9", "_a", "9"])
 def test_exp_name_that_is_a_plain_file_name_is_taken_and_moves_no_file_of_the_rounds(name):
     assert derived(name) == derived("other")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/freedoom_plans.zip", "plans"),
+        ("pictures", "pictures"),
+        ("../scans/my pictures (1).zip", "my_pictures_1_"),
+        ("/data/größe/", "gr_e"),
+        (".hidden", "hidden"),
+        ("x" * 90, "x" * 64),
+        ("图", "_"),
+        (".", "run"),
+        (2024, "2024"),
+    ],
+)
+def test_run_without_a_name_is_called_like_its_data(tmp_path, source, name):
+    assert source_name(source) == check_exp_name(name)
+    if isinstance(source, str):
+        params = compose(tmp_path / "params.yaml", f"data.source='{source}'")
+        assert params.at("exp_name") == name
+
+
+def test_name_that_the_user_gives_stays_whatever_the_data(tmp_path):
+    params = compose(tmp_path / "params.yaml", "data.source=pictures", "exp_name=mine")
+    assert params.at("exp_name") == "mine"
 
 
 @pytest.mark.parametrize("count", [0, -1, True, "2", 1.0, None])
