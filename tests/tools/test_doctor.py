@@ -269,13 +269,13 @@ CASES = [
          ("is not installed",), "sudo apt-get install make"),
     Case("full", "disk", lambda p: p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 10**8)), "wrong",
-         ("0.1 GB free", "a run writes 0."), "make clean, and `dvc gc --workspace`"),
+         ("0.1 GB free", "a run writes 0."), "dvc gc --all-branches --all-tags --all-experiments"),
     Case("too full to install", "disk", lambda p: p.remove(".venv") or p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 5 * 10**9)), "wrong",
-         ("5.0 GB free", "`make setup` installs 5.5 GB"), "make clean"),
+         ("5.0 GB free", "`make setup` installs 5.5 GB"), "dvc gc --all-branches"),
     Case("room for few", "disk", lambda p: p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 2 * machine._run_bytes(p.root))),
-         "warning", ("GB free",), "make clean"),
+         "warning", ("GB free",), "dvc gc --all-branches"),
     Case("not installed", "packages", lambda p: p.remove(".venv"), "warning",
          ("not installed yet",), "make setup"),
     Case("one missing", "packages", reinstalled(dvc=""), "wrong",
@@ -416,6 +416,17 @@ def test_gpu_that_nobody_wants_is_not_asked(patient: Patient, name: str, value: 
     patient.program(".venv/bin/python", "exit 1")
     patient.patch.setenv(name, value)
     assert patient.line("gpu").startswith("ok ")
+
+
+def test_git_on_no_branch_is_well_while_an_experiment_runs(patient: Patient) -> None:
+    patient.git("switch", "--quiet", "--detach")
+    sleep = shutil.which("sleep")
+    with subprocess.Popen(["dvc exp run", "60"], executable=sleep, cwd=patient.root) as process:
+        while not (line := patient.line("git")).endswith(f"`dvc exp run` ({process.pid}) works"):
+            assert process.poll() is None, line
+        process.kill()
+    assert line.startswith("ok ")
+    assert patient.line("git").startswith("warning ")
 
 
 @pytest.fixture
