@@ -64,7 +64,7 @@ def running_experiment(root: Path) -> int:
     """The process of a `dvc exp run` in this folder, or 0."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            here = os.path.samefile(str(folder / "cwd"), str(root))
+            here = (folder / "cwd").samefile(root)
         except OSError:  # it has ended, or is another user's
             continue
         if here and re.search(r"\bdvc exp run\b", read(folder / "cmdline").replace("\0", " ")):
