@@ -15,10 +15,10 @@ help: ## Show this list
 	.uv/bin/pip install --quiet uv
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --compile-bytecode --quiet
+	$(UV) sync --frozen --compile-bytecode --quiet $(SYNC)
 	touch $@
 
-setup: .venv/.ready ## Install everything into .venv
+setup: .venv/.ready ## Install everything into .venv (SYNC="options of uv sync")
 
 demo: setup ## Run the whole loop on the embedded floor plans (minutes on two cores)
 	dvc repro
