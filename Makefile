@@ -25,6 +25,7 @@ demo: setup ## Run the whole loop on the embedded floor plans (minutes on two co
 	@echo
 	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/published/samples/"
 	@python tools/timed_report.py
+	@python tools/committed_run.py
 
 repro: setup ## Run every stage that is not up to date with params.yaml
 	dvc repro
