@@ -31,8 +31,9 @@ def merge(root: Path) -> Finding:
         return wrong(text, "edit them by hand, git add them, and `make doctor` again")
     if made:
         text = f"both sides of a merge have changed {_listed(made)}"
-        mend = "git checkout --ours MADE && make params && dvc repro && git add --all && git commit"
-        return wrong(text, mend.replace("MADE", " ".join(sorted({m.split("/")[0] for m in made}))))
+        ours = " ".join(sorted({name.split("/")[0] for name in made}))
+        again = "make params && dvc repro && git add --all && git commit"
+        return wrong(text, f"git checkout --ours {ours} && {again}")
     found = _names(root, "grep", "-lzE", MARKS, "--", *MARKED)
     if found:
         text = f"the marks of a merge stand in {_listed(found)}"
