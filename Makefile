@@ -15,16 +15,17 @@ help: ## Show this list
 	.uv/bin/pip install --quiet uv
 
 .venv/.ready: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --compile-bytecode --quiet
+	$(UV) sync --frozen --compile-bytecode --quiet $(SYNC)
 	touch $@
 
-setup: .venv/.ready ## Install everything into .venv
+setup: .venv/.ready ## Install everything into .venv (SYNC="options of uv sync")
 
 demo: setup ## Run the whole loop on the embedded floor plans (minutes on two cores)
 	dvc repro
 	@echo
 	@echo "Metrics: reports/metrics.json   Pictures: reports/samples.png, outputs/published/samples/"
 	@python tools/timed_report.py
+	@python tools/committed_run.py
 
 repro: setup ## Run every stage that is not up to date with params.yaml
 	dvc repro

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
+
 from omegaconf import OmegaConf
 
 from advloop.core.errors import UserError
@@ -16,6 +18,7 @@ from advloop.params.checks import check_params
 from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
 from hydra_plugins.advloop_derived import CONF, derive
+from hydra_plugins.conf_files import strays
 
 PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
 NAMED = 8  # values to name where params.yaml differs from conf/
@@ -65,6 +68,16 @@ def check_paths(params: Params) -> None:
         if not found and Path(f"{path}.dvc").is_file():
             raise UserError(
                 f"{params.path}: {key}={path} is not here, but DVC has it; `dvc pull {path}.dvc`"
+            )
+        if (
+            not found
+            and (project := os.environ.get("DVC_ROOT"))
+            and (Path(project) / path).exists()
+        ):
+            raise UserError(
+                f"{params.path}: {key}={path} is not in this copy of the project, which has only "
+                f"what git or DVC tracks; `dvc add {path}` and `git add {path}.dvc .gitignore`, or "
+                f"`dvc exp run … --copy-paths {path}`"
             )
         if not found:
             raise params.fail(key, path, "does not exist")
@@ -122,6 +135,8 @@ def main() -> None:
         print(
             f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:NAMED])}{more}"
         )
+    for name in strays(CONF):
+        print(f"conf/{name}: not used, because no defaults list of conf/ names it; remove it")
     with atomic_path(args.out) as temporary:
         temporary.write_text("params.yaml follows from conf/\n")
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
+
+import torch
 
 from advloop.core.errors import UserError
 from advloop.core.random import batches

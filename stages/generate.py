@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from _runtime.arguments import load_params, parse_args
 from _runtime.processes import run_shared_stage
 from _runtime.snapshots import resumable
+
+import torch
 
 from advloop.core.device import autocast, deterministic, eval_mode, pick_device
 from advloop.core.distributed import map_across_processes

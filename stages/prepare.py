@@ -11,6 +11,7 @@ from _runtime.arguments import load_params, parse_args
 from _runtime.caches import in_cache
 from _runtime.errors import run_stage
 
+from advloop.core.errors import counted
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import findings
 from advloop.data.listing import describe_groups, describe_unused, list_items
@@ -36,13 +37,14 @@ def main() -> None:
         return bar("prepare")(items)
 
     written, splits = prepare(source, items, data, args.out, progress, on_skip)
-    kept, flat, kind = written.items, written.flat, "images" if data.tiles == 1 else "tiles"
+    kept, flat, kind = written.items, written.flat, "image" if data.tiles == 1 else "tile"
     counts = Counter(splits)
     print(
-        f"{len(kept)} {kind} of {len({item.group for item in kept})} groups: "
+        f"{counted(len(kept), kind)} of {counted(len({item.group for item in kept}), 'group')}: "
         + ", ".join(f"{counts[name]} {name}" for name in SPLITS)
         + (f"; {len(written.skipped)} of {len(items)} skipped" if written.skipped else "")
-        + (f"; {flat} {kind} left out, flatter than data.max_flat={data.max_flat:g}" * (flat > 0))
+        + f"; {counted(flat, kind)} left out, flatter than data.max_flat={data.max_flat:g}"
+        * (flat > 0)
     )
     lines = [
         *class_lines(kept, splits),

@@ -8,7 +8,7 @@ from pathlib import Path
 from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.core.files import copy_file
 from advloop.core.rounds import prune_rounds
 from advloop.params.run import read_exp_name, read_num_iterations
@@ -27,7 +27,7 @@ def main() -> None:
         shutil.rmtree(args.out)  # files of an earlier name, or of rounds that are gone
     for target, source in files.items():
         copy_file(source, args.out / target)
-    print(f"{args.out}: {len(files)} files of {len(rounds)} rounds")
+    print(f"{args.out}: {counted(len(files), 'file')} of {counted(len(rounds), 'round')}")
 
 
 if __name__ == "__main__":

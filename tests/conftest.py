@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-OWN = ("stages", "src", "conf", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
+OWN = (
+    "stages",
+    "src",
+    "conf",
+    "dvc.yaml",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+    ".gitattributes",
+)
 GROUPS, IMAGES_PER_GROUP = 10, 6
 
 # As small as each stage can be; every key must be one of conf/scale/demo.yaml.

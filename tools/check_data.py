@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages"))
 
 from _runtime.caches import in_cache
 
-from advloop.core.errors import UserError, printable
+from advloop.core.errors import UserError, counted, printable
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import Look, findings, look_at, require_differences
 from advloop.data.images import FORMATS, make_square, open_image
@@ -31,6 +31,7 @@ from advloop.data.prepare import name_of, see_values, split_items
 from advloop.data.sources import Source, open_source
 from advloop.data.splits import class_lines
 from advloop.data.values import SIXTEEN_BITS, ValueRange, choose_range, describe_range, record_of
+from advloop.infra.output import print_safely
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
 
@@ -38,6 +39,7 @@ MOST_NAMES = 5  # in one line
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", help="default: data.source of params.yaml")
     parser.add_argument("--seconds", type=float, default=1.0, help="for opening images; default 1")
@@ -155,7 +157,8 @@ def _describe_files(source: Source, items: Sequence[Item]) -> Iterator[str]:
     manifest = find_manifest(source)
     groups = len({item.group for item in items})
     by = f"as {manifest} says" if manifest else "by sub-folder"
-    yield f"{printable(source.name)}: {len(items)} images in {groups} groups, {by}"
+    what = f"{counted(len(items), 'image')} in {counted(groups, 'group')}"
+    yield f"{printable(source.name)}: {what}, {by}"
     yield from (f"  {line}" for line in describe_groups(source, items))
     if not manifest:
         yield from _describe_folders(items, below_class=items[0].class_name is not None)
@@ -210,8 +213,8 @@ def _describe_splits(items: Sequence[Item], splits: Sequence[str]) -> str:
         name: len({i.group for i, s in zip(items, splits, strict=True) if s == name})
         for name in SPLITS
     }
-    parts = (f"{name} {counts[name]} of {groups[name]} groups" for name in SPLITS)
-    return f"used: {len(items)} images: {', '.join(parts)}"
+    parts = (f"{name} {counts[name]} of {counted(groups[name], 'group')}" for name in SPLITS)
+    return f"used: {counted(len(items), 'image')}: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

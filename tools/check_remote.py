@@ -10,9 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from advloop.infra.output import print_safely
 
 
 def digest(storage: Any, oid: str) -> str:
@@ -66,6 +71,7 @@ def check(repo: Repo, name: str | None, mend: bool) -> int:
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--remote", help="its name; the default remote if not given")
     parser.add_argument("--mend", action="store_true", help="send the damaged and missing again")

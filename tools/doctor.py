@@ -11,6 +11,9 @@ if sys.version_info < (3, 8):  # noqa: UP036  # it runs before anything is insta
         "`make setup` brings one"
     )
 
+from pathlib import Path
+
 from checkup.report import main
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # hydra_plugins.conf_files
 sys.exit(main())

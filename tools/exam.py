@@ -34,6 +34,7 @@ from advloop.evaluation.neighbours import coverage, precision, recall
 from advloop.evaluation.reals import FILE, Reals, load_reals
 from advloop.evaluation.results import VIEWS
 from advloop.evaluation.views import Drawn, Views
+from advloop.infra.output import print_safely
 from advloop.models.autoencoder import load_codec
 from advloop.models.codec import Codec
 from advloop.models.denoiser import check_classes, load_checkpoint
@@ -52,6 +53,7 @@ MARKS = {SEES: "", BLIND: "blind: ", FOOLED: "**fooled**: "}
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="64,224", help="pixels for the features (%(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/exam.md")

@@ -19,7 +19,9 @@ import yaml
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+import hydra_plugins.advloop_derived  # noqa: F401  # the resolvers of conf/
 from advloop.core.errors import UserError
+from advloop.infra.output import print_safely
 from advloop.objectives import recipe_of
 from advloop.params.checks import SECTIONS
 from advloop.params.run import VALUES
@@ -225,6 +227,7 @@ def page(conf: Path) -> str:
 
 
 def main() -> None:
+    print_safely()
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         PAGE.write_text(page(REPO / "conf"))

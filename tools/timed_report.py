@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from advloop.core.errors import UserError
 from advloop.core.files import write_text
+from advloop.infra.output import print_safely
 from advloop.infra.timings import FOLDER, read_timings
 from advloop.params.loader import Params
 from advloop.params.run import read_num_iterations
@@ -49,6 +50,7 @@ def write_timed(project: Path) -> Path:
 
 
 if __name__ == "__main__":
+    print_safely()
     try:
         print(f"{write_timed(ROOT)}: the report, with times and hardware")
     except UserError as error:

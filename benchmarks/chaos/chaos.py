@@ -15,16 +15,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kills import DVC, KINDS, Attempt, Survival, survive, undisturbed
+from kills import DVC, KINDS, TORN, Attempt, Survival, survive, undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/chaos.md"
+
+
+def times(count: int) -> str:
+    return "1 time" if count == 1 else f"{count} times"
 
 
 def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str) -> str:
     """docs/chaos.md."""
     strikes = survival.strikes
     extra = survival.cpu_seconds - calm
+    refused = sum(one.refused for one in strikes)
+    torn = {name: sum(name in one.torn for one in strikes) for name in TORN}
     lines = [
         "# Kills survived",
         "",
@@ -35,11 +41,11 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
         f"- Undisturbed: {calm:.0f} s of CPU time. With all kills: "
         f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill, to "
         "start again and to repeat work.",
-        f"- {sum(one.refused for one in strikes)} times the next `dvc repro` met a stage that had "
+        f"- {times(refused)} the next `dvc repro` met a stage that had "
         "outlived its DVC, and stopped with a message instead of writing the same files.",
-        f"- {sum('dvc.lock' in one.torn for one in strikes)} times it found half a dvc.lock. After "
+        f"- {times(torn['dvc.lock'])} it found half a dvc.lock. After "
         "`git restore dvc.lock`, DVC took the finished stages from its run-cache.",
-        f"- {sum('.dvc/tmp/rwlock' in one.torn for one in strikes)} times it found half a file in "
+        f"- {times(torn['.dvc/tmp/rwlock'])} it found half a file in "
         "which DVC notes what it is using, and went on after `rm .dvc/tmp/rwlock`.",
         "",
         "| kind | kills | during |",

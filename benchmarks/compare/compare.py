@@ -23,6 +23,7 @@ import yaml
 import project
 from advloop.core.errors import UserError
 from advloop.core.files import write_json
+from advloop.infra.output import print_safely
 from cell_queue import enqueue, settle, start_worker, stop, wait
 from cells import arms_of, cell, objectives_of, order_of_cells, seeds_of
 from comparison import CONTROL, EQUAL_COMPUTE
@@ -81,6 +82,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--objectives", default=OBJECTIVES, help="with commas between them (default: %(default)s)"

@@ -22,6 +22,7 @@ import subjects
 import tables
 from advloop.core.device import pick_device
 from advloop.core.errors import UserError
+from advloop.infra.output import print_safely
 from shapes import ROOT, fast_precision
 
 PROCESSES = {"startup": processes.startup, "noop": processes.noop, "ranks": ranks.measure}
@@ -37,6 +38,7 @@ def chosen(names: str | None) -> list[str]:
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="LIST", help=f"comma-separated: {','.join(SUBJECTS)}")
     parser.add_argument("--shapes", default="demo,full", metavar="LIST", help="demo,full")

@@ -26,6 +26,7 @@ import gpu_kernels
 import gpu_speed
 import variants
 from advloop.core.device import pick_device
+from advloop.infra.output import print_safely
 from gpu_bench import Bench, as_in_a_stage
 from tables import machine_name
 
@@ -54,6 +55,7 @@ def parts(bench: Bench) -> dict[str, tuple[Part, float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json")
     parser.add_argument("--seconds", type=float, default=160.0, help="in which the last part ends")

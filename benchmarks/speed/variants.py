@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from advloop.core.device import autocast, pick_device
 from advloop.core.random import generator
+from advloop.infra.output import print_safely
 from advloop.models.denoiser import build_unet
 from race import Contender, of, race
 from shapes import fast_precision, shape_params, shape_unet, waiter
@@ -259,6 +260,7 @@ def rows(shape: str, batch: int, rounds: int, precision: str, device: torch.devi
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", default="demo,full", metavar="LIST", help="demo,full")
     parser.add_argument("--batch", type=int, default=32, help="latents a step")

@@ -21,6 +21,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from advloop.core.errors import UserError
+from advloop.infra.output import print_safely
 from advloop.infra.timings import FOLDER, read_timings
 from shapes import ROOT
 
@@ -54,6 +55,7 @@ def timed_stages() -> tuple[dict[str, list[float]], dict[int, float]]:
 
 
 def main() -> None:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--wall", type=float, help="seconds of a finished run, instead of a new one"

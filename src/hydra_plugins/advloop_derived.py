@@ -1,4 +1,5 @@
-"""The ``derived`` resolver: what dvc.yaml's templates need and YAML cannot compute.
+"""The resolvers of conf/. ``derived`` is what dvc.yaml's templates need and YAML cannot compute;
+``source_name`` names a run by its data.
 
 Hydra imports every module of the ``hydra_plugins`` namespace, here inside DVC's
 own process: import nothing heavy.
@@ -6,27 +7,27 @@ own process: import nothing heavy.
 
 from __future__ import annotations
 
-import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name
+from hydra_plugins.conf_files import conf_digest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+EMBEDDED = {"data/freedoom_plans.zip": "plans"}  # and what a run on it is called
 ROUNDS = Path("outputs/rounds")
 BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
 DATA = "outputs/data"
 
 
-def conf_digest(folder: Path = CONF) -> str:
-    """Digest of every YAML file under conf/, by relative path and content."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.yaml")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def source_name(source: Any) -> str:
+    """What a run on ``data.source`` is called if nobody names it: a plain file name."""
+    text = str(source)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).stem).lstrip(".-")[:64]
+    return EMBEDDED.get(text) or stem or "run"
 
 
 def _count(name: str, value: Any) -> int:
@@ -104,12 +105,17 @@ def derive(
             "noise_loss": chart(metrics, "noise_loss", "val_noise_loss"),
             "loss": chart(metrics, "loss", "val_loss"),
         },
-        "conf_digest": conf_digest(),
+        "conf_digest": conf_digest(CONF),
     }
 
 
 def _resolve(*args: Any) -> DictConfig:
+    here, project = Path.cwd(), CONF.parent
+    if project in here.parents:  # DVC would compose into a params.yaml of this folder
+        name = here.relative_to(project).as_posix()
+        raise ValueError(f"{name}/ is not the project's folder; cd {project}, and run it there")
     return OmegaConf.create(derive(*args))
 
 
+OmegaConf.register_new_resolver("source_name", source_name, replace=True)
 OmegaConf.register_new_resolver("derived", _resolve, replace=True)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
+from advloop.infra.output import print_safely
 from advloop.infra.timings import record
 from advloop.params.loader import Params
 
@@ -20,6 +21,7 @@ def run_stage(main: Callable[[], None], memory: str | None = None) -> NoReturn:
     memory: the parameter to lower if memory runs out. That too is one line then. SIGTERM and
     SIGINT end the stage without a traceback.
     """
+    print_safely()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from _runtime.errors import run_stage
+
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from advloop.core.distributed import join, leave

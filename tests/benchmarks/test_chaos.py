@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from kills import Course
+from chaos import report
+from kills import KINDS, Course, Strike, Survival
 
 
 def test_an_attempt_is_placed_by_its_first_stage_that_the_undisturbed_run_saw():
@@ -13,3 +14,15 @@ def test_an_attempt_is_placed_by_its_first_stage_that_the_undisturbed_run_saw():
     assert course.limit({"generate": 2.0}, 35.0) == 2.0 + 25.0
     assert course.limit({"encode": 1.0, "train_disc": 4.0}, 35.0) == 4.0 + 5.0
     assert course.limit({"encode": 1.0}, 35.0) == math.inf
+
+
+def test_page_has_a_row_for_each_of_the_six_kinds_and_counts_what_was_mended():
+    strikes = [Strike(kind, f"stage{k}") for k, kind in enumerate(KINDS)]
+    strikes[-1].torn.append("dvc.lock")
+    page = report(Survival(strikes, 90.0), 60.0, same=True, scale="demo", call="--kills 6 --seed 0")
+    rows = [line for line in page.splitlines() if line.startswith("| SIG")]
+    assert rows == [f"| {kind.name} | 1 | stage{k} |" for k, kind in enumerate(KINDS)]
+    assert len(rows) == 6
+    assert "identical to that of an undisturbed run" in page
+    assert "5.0 s more for each kill" in page
+    assert "1 time it found half a dvc.lock" in page

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from _runtime.processes import run_shared_stage
+
 import pandas as pd
 import psutil
 import pytest
 import torch
-from _runtime.processes import run_shared_stage
 from conftest import BIN, snapshot
 from objective_files import FILES
 from omegaconf import OmegaConf

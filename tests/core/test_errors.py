@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import ast
+import subprocess
+import sys
+from pathlib import Path
 
-from advloop.core.errors import UserError
+import _runtime
+
+import pytest
+from conftest import REPO
+
+from advloop.core.errors import UserError, counted
+
+STAGES = sorted((REPO / "stages").glob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -22,3 +32,42 @@ def test_message_is_one_line_that_can_be_printed(quoted: str, escaped: str):
     assert message == f"{escaped}: not found"
     assert len(message.splitlines()) == 1
     message.encode()
+
+
+def test_one_thing_is_singular():
+    assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)
+def test_stage_loads_what_explains_a_missing_package_before_any_package(stage: Path):
+    names = []
+    for node in ast.parse(stage.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name]
+    other = [name for name in names if name.split(".")[0] not in sys.stdlib_module_names]
+    assert other[0].startswith("_runtime")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("No module named 'torch'"), "No module named 'torch'"),
+        (ImportError("cannot import name 'TypeAdapter' from 'pydantic'"), "'TypeAdapter'"),
+    ],
+)
+def test_stage_in_another_python_says_so_in_one_line(capsys, error: ImportError, said: str):
+    _runtime.explain_import(type(error), error, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sys.executable} (Python 3.")
+    assert said in line
+    assert line.endswith("run `source .venv/bin/activate`, or `make setup` if there is no .venv")
+    assert sys.excepthook is _runtime.explain_import
+
+
+def test_python_without_the_packages_ends_a_stage_in_one_line():
+    program = [sys.executable, "-S", str(REPO / "stages/check_config.py")]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "is not the project's: No module named " in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from refusal import refusal
 from advloop.core.errors import UserError
 from advloop.diffusion.process import (
     add_noise,
+    alphas_cumprod_of,
     make_alphas_cumprod,
     midpoint_timesteps,
     predict_eps,
@@ -21,6 +23,7 @@ from advloop.diffusion.process import (
     trailing_timesteps,
     training_target,
 )
+from advloop.params.diffusion import BetaSchedule, DiffusionParams
 
 SCHEDULES = {
     "linear": {"beta_start": 1e-4, "beta_end": 0.02},
@@ -186,3 +189,13 @@ def test_an_alpha_bar_that_no_timestep_has_is_refused_by_its_parameter():
     message = refusal(timestep_limit, alphas_cumprod, 0.999, "generate.some")
     assert message.startswith("generate.some=0.999: ")
     assert message.endswith("at most 0.9721")
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 1000, 10_000])
+@pytest.mark.parametrize("schedule", get_args(BetaSchedule))
+def test_highest_alpha_bar_is_known_without_torch(schedule: BetaSchedule, steps: int):
+    params = DiffusionParams(
+        num_train_timesteps=steps, beta_schedule=schedule, prediction_type="v_prediction"
+    )
+    highest = float(alphas_cumprod_of(params).max())
+    assert params.max_alpha_bar() == pytest.approx(highest, rel=1e-6)

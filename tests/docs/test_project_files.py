@@ -7,7 +7,7 @@ import re
 import tomllib
 
 import yaml
-from conftest import REPO
+from conftest import REPO, commit, git, new_repository, snapshot
 
 MAKEFILE = (REPO / "Makefile").read_text()
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
@@ -66,3 +66,21 @@ def test_version_and_date_agree_in_every_file():
     citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
     assert (citation["version"], citation["date-released"]) == (version, date)
     assert citation["license"] == "MIT"
+
+
+def test_clone_of_git_for_windows_has_the_same_bytes(tmp_path):
+    project, files = (
+        tmp_path / "project",
+        {".gitattributes": (REPO / ".gitattributes").read_bytes()},
+    )
+    files |= dict.fromkeys(("run", ".dvc/config", "dvc.lock", "conf/a.yaml", "b.csv"), b"1\n2\n")
+    files["data/a.zip"] = b"PK\0\r\n\n\r\n"
+    for name, content in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_bytes(content)
+    new_repository(project)
+    commit(project, "Start")
+    windows = ("-c", "core.autocrlf=true")
+    git(project, *windows, "clone", "--quiet", str(project), str(tmp_path / "clone"))
+    found = snapshot(tmp_path / "clone")
+    assert {name: found[name] for name in files} == files

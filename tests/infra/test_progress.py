@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from _runtime.errors import run_stage
+
+import pytest
 from conftest import REPO
 
 from advloop.core.errors import UserError

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import check_config
 from advloop.core.errors import UserError
+from advloop.core.rounds import check_exp_name
 from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
@@ -22,7 +23,8 @@ from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
-from hydra_plugins.advloop_derived import conf_digest, derive
+from hydra_plugins.advloop_derived import derive, source_name
+from hydra_plugins.conf_files import conf_digest, strays
 
 CONF = REPO / "conf"
 SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
@@ -37,7 +39,7 @@ def compose(target: Path, *overrides: str) -> Params:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory) -> Params:
-    """With the reference's objective; others may set a few steps and short trainings of their own."""
+    """With the reference's objective; others may set samplers and trainings of their own."""
     return compose(tmp_path_factory.mktemp("full") / "params.yaml", "scale=full", "objective=seed")
 
 
@@ -137,6 +139,32 @@ def test_exp_name_that_is_a_plain_file_name_is_taken_and_moves_no_file_of_the_ro
     assert derived(name) == derived("other")
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/freedoom_plans.zip", "plans"),
+        ("pictures", "pictures"),
+        ("../scans/my pictures (1).zip", "my_pictures_1_"),
+        ("/data/größe/", "gr_e"),
+        (".hidden", "hidden"),
+        ("x" * 90, "x" * 64),
+        ("图", "_"),
+        (".", "run"),
+        (2024, "2024"),
+    ],
+)
+def test_run_without_a_name_is_called_like_its_data(tmp_path, source, name):
+    assert source_name(source) == check_exp_name(name)
+    if isinstance(source, str):
+        params = compose(tmp_path / "params.yaml", f"data.source='{source}'")
+        assert params.at("exp_name") == name
+
+
+def test_name_that_the_user_gives_stays_whatever_the_data(tmp_path):
+    params = compose(tmp_path / "params.yaml", "data.source=pictures", "exp_name=mine")
+    assert params.at("exp_name") == "mine"
+
+
 @pytest.mark.parametrize("count", [0, -1, True, "2", 1.0, None])
 def test_number_of_iterations_that_is_no_whole_number_of_at_least_one_is_refused(count):
     with pytest.raises(ValueError, match=f"num_iterations={count} must be a whole number"):
@@ -189,8 +217,45 @@ def test_digest_changes_with_content_name_and_number_of_conf_files(tmp_path):
     assert conf_digest(conf) == original
     (conf / "scale/demo.yaml").rename(conf / "scale/other.yaml")
     renamed = conf_digest(conf)
-    (conf / "extra.yaml").write_text("")
+    (conf / "scale/extra.yaml").write_text("")
     assert len({original, commented, renamed, conf_digest(conf)}) == 4
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "extra.yaml", "config.yml", "scale/demo.yml"])
+def test_file_that_hydra_never_reads_is_named_and_changes_no_digest(workspace, capsys, name):
+    (workspace.conf / name).write_text("seed: 1\n")
+    check_config.main()
+    assert f"conf/{name}: not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", ["extra", "/extra", "optional extra", "extra@_here_  # why"])
+def test_file_beside_config_counts_where_a_defaults_list_names_it(tmp_path, entry):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "scale/mine.yaml").write_text(f"defaults:\n  - {entry}\n")
+    before = conf_digest(conf)
+    (conf / "extra.yaml").write_text("seed: 1\n")
+    assert conf_digest(conf) != before
+    assert strays(conf) == []
+
+
+@pytest.mark.parametrize("name", [".config.yaml.swp", "._config.yaml", "scale/.demo.yaml"])
+def test_files_of_editors_and_line_ends_change_no_digest(tmp_path, name):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / name).write_text("seed: 1\n")
+    config = conf / "config.yaml"
+    config.write_bytes(config.read_bytes().replace(b"\n", b"\r\n"))
+    assert conf_digest(conf) == conf_digest(CONF)
+    assert strays(conf) == []
+
+
+def test_composing_from_a_subfolder_is_refused_before_it_writes_there(tmp_path, monkeypatch):
+    for place in ("conf", "src/advloop"):
+        monkeypatch.chdir(REPO / place)
+        with pytest.raises(Exception, match=f"{place}/ is not the project's folder; cd {REPO},"):
+            compose(tmp_path / "params.yaml", "num_iterations=4")
+    assert not (tmp_path / "params.yaml").exists()
 
 
 # --- Stage check_config ---
@@ -207,7 +272,7 @@ class Workspace:
         patch.chdir(root)
         patch.setattr("sys.argv", ["check_config.py", "--out", str(self.out)])
         patch.setattr(check_config, "CONF", self.conf)
-        patch.setattr(advloop_derived, "conf_digest", lambda: conf_digest(self.conf))
+        patch.setattr(advloop_derived, "CONF", self.conf)
 
     def edit(self, changes: dict[str, Any]) -> None:
         content = OmegaConf.load(self.params)
@@ -296,6 +361,50 @@ def test_check_config_refuses_a_path_that_leads_nowhere(workspace, key, source):
         workspace.edit({"evaluate.features": "dinov2"})
     workspace.edit({key: "no/such"} | ({f"derived.{source}": "no/such"} if source else {}))
     assert f"{key}=no/such does not exist" in workspace.refusal()
+
+
+@pytest.mark.parametrize("key", ["data.source", "autoencoder.pretrained", "base.pretrained"])
+def test_path_that_a_temporary_copy_lacks_is_said_to_be_untracked(
+    workspace, tmp_path, monkeypatch, key
+):
+    project = tmp_path / "theirs"
+    (project / "mine").mkdir(parents=True)
+    source = {"autoencoder.pretrained": "autoencoder", "base.pretrained": "base"}.get(key)
+    workspace.edit({key: "mine"} | ({f"derived.{source}_source": "mine"} if source else {}))
+    assert f"{key}=mine does not exist" in workspace.refusal()
+    monkeypatch.setenv("DVC_ROOT", str(project))  # as `--temp` and `--queue` set it
+    message = workspace.refusal()
+    assert f"{key}=mine is not in this copy of the project" in message
+    for way in (
+        "`dvc add mine` and `git add mine.dvc .gitignore`",
+        "`dvc exp run … --copy-paths mine`",
+    ):
+        assert way in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["objective.name=seed"],
+            "but the values are those of ddo; choose an objective as a whole, with",
+        ),
+        (["objective=none", "objective.name=x0"], "those of none;"),
+        (["objective=seed", "objective.name=neon"], "those of seed;"),
+        (["objective=neon", "objective.name=none"], "those of neon;"),
+        (["objective.name=ddo_weighted"], "must be one of ddo, neon, none, seed, x0; set it"),
+        (["objective.beta=0"], "objective.beta=0 must be greater than 0"),
+        (["+objective.betta=1"], "did you mean objective.beta?"),
+    ],
+)
+def test_objective_named_without_its_values_is_refused_with_the_way_to_choose_it(
+    workspace, overrides, said
+):
+    compose(workspace.params, *overrides)
+    message = workspace.refusal()
+    assert said in message
+    if "those of" in said:
+        assert f"`dvc exp run -S objective={overrides[-1].partition('=')[2]}`" in message
 
 
 def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace):

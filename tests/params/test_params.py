@@ -174,6 +174,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "must be finite and at least 0": {"objective.weight": [float("nan")]},
     "must be at least 1 and at most 1000": {"num_iterations": [0, -1, 1001]},
     "must be at least 0 and at most 2147483647": {"seed": [-1, 2**31]},
+    "must be at least 3": {"generate.num_samples": [2, 0, -1]},
     "must be at least 0 and at most 0.99999": {"base.ema_decay": [1.0]},
     "must be greater than 0.5 and at most 1": {"train_disc.stop_accuracy": [0.5, 1.01]},
     "must not be empty": {"unet.block_out_channels": [[]], "discriminator.channels": [[]]},
@@ -192,6 +193,7 @@ def test_bad_value_is_refused_with_its_rule_and_the_commands_that_set_it(
     text = "null" if value is None else str(value)
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     fix = f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
+    fix = fix.replace("objective.name=", "objective=")  # chosen as a whole
     assert refusal(write(tmp_path, {key: value})) == f"{key}={text} {problem}; {fix}"
 
 
@@ -252,6 +254,28 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "base.pretrained": None,
         "base.warmup_steps": 60,
     },
+    "generate.predicted_min_alpha_bar=0.6 leaves no timestep, the least noisy one has 0.4938": {
+        "diffusion.num_train_timesteps": 2,
+        "generate.num_inference_steps": 2,
+        "evaluate.num_inference_steps": 2,
+        "train_diffusion.preview_steps": 2,
+        "train_disc.predicted_fraction": 0.5,
+        "generate.predicted_min_alpha_bar": 0.6,
+    },
+    "train_disc.renoise_min_alpha_bar=0.9 leaves no timestep, the least noisy one has 0.8000": {
+        "discriminator.noise_conditioned": True,
+        "train_disc.renoise_min_alpha_bar": 0.9,
+        "diffusion.beta_schedule": "linear",
+        "diffusion.beta_start": 0.2,
+        "diffusion.beta_end": 0.2,
+    },
+    "objective.min_alpha_bar=0.95 leaves no timestep, the least noisy one has 0.9000": {
+        **X0,
+        "objective.min_alpha_bar": 0.95,
+        "diffusion.beta_schedule": "scaled_linear",
+        "diffusion.beta_start": 0.1,
+        "diffusion.beta_end": 0.1,
+    },
     "evaluate.feature_weights=null leaves evaluate.features=dinov2 without weights; name the "
     "folder that transformers' Dinov2Model.save_pretrained wrote; set it": {
         "evaluate.features": "dinov2"
@@ -311,6 +335,8 @@ ALLOWED: list[dict[str, Any]] = [
     ADVERSARIAL,
     {**ADVERSARIAL, "objective.gradient_steps": 8, "discriminator.statistics": True},
     {**ADVERSARIAL, "train_disc.loss": "bce", "discriminator.dropout": 0.3},
+    {"diffusion.beta_schedule": "linear", "diffusion.beta_start": 0.9, "diffusion.beta_end": 0.9},
+    {"generate.num_samples": 3},
     {**X0, "objective.min_alpha_bar": 0.9},
     {**X0, "objective.min_alpha_bar": 0.95},
     {**X0, "objective.min_alpha_bar": 0.3, "discriminator.noise_conditioned": False},

@@ -49,7 +49,7 @@ from kills import KINDS, Attempt, survive, undisturbed
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
 
-EXP, ITERATIONS, EPOCHS = "plans", (0, 1), (1, 2)
+EXP, ITERATIONS, EPOCHS = "images", (0, 1), (1, 2)
 LATENT = [4, 4, 4]
 TERMS = ("noise_loss", "ddo_loss")  # of the default objective
 SAMPLES = TINY["generate"]["num_samples"]  # type: ignore[index]  # a section

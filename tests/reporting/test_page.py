@@ -212,6 +212,8 @@ def test_names_of_images_and_of_the_run_are_text_and_never_markup(tmp_path, foun
     assert HOSTILE in again.texts["td"]
     assert f"{HOSTILE}: did the rounds help?" in again.texts["h1"]
     assert hostile.count(BEGIN) == 1
+    alone = Reader(page(a_run(), *folders, some_params(num_iterations=1)))
+    assert "plans: did the round help?" in alone.texts["h1"]
     assert "<script" not in hostile
 
 

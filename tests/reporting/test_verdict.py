@@ -20,15 +20,15 @@ def first(value=10.4, **more):
 @pytest.mark.parametrize(
     ("last", "selected", "kind", "headline"),
     [
-        (first(5), "iter_0", HELPED, "The rounds of this run helped (iter_0: pixels, layout, KID,"),
+        (first(5), "iter_0", HELPED, "The round of this run helped (iter_0: pixels, layout, KID,"),
         (
             first(kid=5, pixels=5),
             "iter_0",
             HELPED,
-            "The rounds of this run helped (iter_0: pixels and KID: better; layout, latent critics "
+            "The round of this run helped (iter_0: pixels and KID: better; layout, latent critics "
             "and image critics: no change shown).",
         ),
-        (first(20), "base", HURT, "The rounds of this run hurt (iter_0: "),
+        (first(20), "base", HURT, "The round of this run hurt (iter_0: "),
         (first(), "base", NO_CHANGE, "No change shown in this run: iter_0 may differ only by"),
         (first(LOOSE), "base", NO_CHANGE, "No change shown in this run"),
         (first(10), "base", NOTHING, "Nothing can be concluded. The changes of iter_0 are smaller"),
@@ -39,7 +39,7 @@ def first(value=10.4, **more):
             "Nothing can be concluded. The views do not agree about iter_0 (pixels and KID: better",
         ),
         (first(kid=5), "base", NOTHING, "Nothing can be concluded. The views do not agree"),
-        (first(20, tune=5), "iter_0", HURT, "The rounds of this run hurt (iter_0: "),
+        (first(20, tune=5), "iter_0", HURT, "The round of this run hurt (iter_0: "),
     ],
 )
 def test_headline_follows_from_what_the_views_say(last, selected, kind, headline):
@@ -49,6 +49,11 @@ def test_headline_follows_from_what_the_views_say(last, selected, kind, headline
     assert verdict.compared == "iter_0"  # base against itself would say nothing
     assert verdict.seeds == 3
     assert verdict.reasons == []
+
+
+def test_several_rounds_are_said_to_be_several():
+    verdict = conclude(results(BASE, first(8), scores("iter_1", 5)))
+    assert verdict.headline.startswith("The rounds of this run helped (iter_1: ")
 
 
 def test_nothing_is_concluded_if_too_few_views_pass_the_exam():

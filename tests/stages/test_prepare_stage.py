@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from _runtime import caches
 from _runtime.errors import run_stage
+
+import pytest
 from bad_files import encoded, put
 from conftest import REPO
 from dvc.repo import Repo

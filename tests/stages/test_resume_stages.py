@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _runtime import errors
+
 import pytest
 import torch
-from _runtime import errors
 from conftest import environment, snapshot
 from stage_runner import ROUND, START, arguments, run_stage
 from warm_python import CLIENT, warm_python

@@ -138,7 +138,7 @@ def test_publish_lays_out_the_tree_of_the_name_and_leaves_nothing_of_an_earlier_
         for name, path in PUBLISHED.items()
     }
     assert stages.made() == expected
-    assert set(snapshot(good_stages / "published")) == {name.format("plans") for name in PUBLISHED}
+    assert set(snapshot(good_stages / "published")) == {name.format("images") for name in PUBLISHED}
 
 
 @pytest.mark.parametrize("stage", ["select_model", "publish", "report"])

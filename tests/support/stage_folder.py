@@ -14,10 +14,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from _runtime.errors import run_stage
+
 import pytest
 import torch
 import yaml
-from _runtime.errors import run_stage
 from conftest import REPO, make_project, snapshot
 from diffusers import AutoencoderKL
 from hydra import compose, initialize_config_dir
@@ -98,8 +99,7 @@ class StageFolder:
         patch.chdir(root)
         patch.setenv("ADVLOOP_DEVICE", "cpu")
         patch.setattr(check_config, "CONF", root / "conf")
-        digest = advloop_derived.conf_digest
-        patch.setattr(advloop_derived, "conf_digest", lambda: digest(root / "conf"))
+        patch.setattr(advloop_derived, "CONF", root / "conf")
 
     def compose(self, *overrides: str) -> None:
         """params.yaml from conf/ and ``overrides``, as `dvc exp run -S` makes it."""

@@ -71,7 +71,8 @@ def test_check_counts_what_stage_prepare_uses_splits_and_skips(images):
     for split in SPLITS:
         rows = dataset.rows(split)
         groups = {dataset.groups[row] for row in rows}
-        assert f"{split} {len(rows)} of {len(groups)} groups" in counted
+        plural = "s" * (len(groups) > 1)
+        assert f"{split} {len(rows)} of {len(groups)} group{plural}" in counted
 
 
 def test_folder_whose_own_sub_folders_are_groups_is_named(images):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import fcntl
+import getpass
+import io
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -18,12 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import REPO, commit, new_repository
+from conftest import REPO, command, commit, git, must, new_repository
 
-from checkup import machine, project, report, storage
-from hydra_plugins import advloop_derived
+from checkup import machine, project, report, storage, surroundings
 
-DOCTOR = sorted([REPO / "tools/doctor.py", *(REPO / "tools/checkup").glob("*.py")])
+DOCTOR = [REPO / "tools/doctor.py", *sorted((REPO / "tools/checkup").glob("*.py"))]
+DOCTOR.append(REPO / "src/hydra_plugins/conf_files.py")
 Usage = namedtuple("Usage", "total used free")  # what shutil.disk_usage returns
 
 
@@ -35,6 +39,7 @@ class Patient:
         patch.setenv("PATH", str(self.bin))
         for name in ("ADVLOOP_DEVICE", "CUDA_VISIBLE_DEVICES"):
             patch.delenv(name, raising=False)
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         free = Usage(10**12, 0, 10**12)
         patch.setattr(shutil, "disk_usage", lambda _: free)
         patch.setattr(storage, "SECONDS", 0.5)
@@ -143,6 +148,54 @@ def locked_rwlock(p: Patient, pid: int) -> None:
     p.write(".dvc/tmp/rwlock", json.dumps(infos))
 
 
+def nameless(p: Patient, **variables: str) -> None:
+    """A user id that no passwd file lists, as in many containers."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    p.patch.setattr(pwd, "getpwuid", unknown)
+    for name in (*surroundings.NAMES, "HOME"):
+        p.patch.delenv(name, raising=False)
+    for name, value in variables.items():
+        p.patch.setenv(name, value)
+
+
+def printing(p: Patient, encoding: str) -> None:
+    p.patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+
+
+def two_gpus(p: Patient, shared: float) -> None:
+    p.write("dev/nvidia0", "")
+    p.write("dev/nvidia1", "")
+    p.patch.setattr(surroundings, "DEVICES", p.root / "dev")
+    p.patch.setattr(shutil, "disk_usage", lambda _: Usage(shared, 0, 0))
+
+
+def two_sides(p: Patient, *names: str) -> None:
+    """A merge of two branches that changed the same lines of these files."""
+    for branch in ("theirs", "main"):
+        p.git("switch", "--quiet", *(["--create"] if branch == "theirs" else []), branch)
+        for name in names:
+            p.write(name, f"# {branch}\n")
+        p.git("add", *names)
+        p.git("commit", "--quiet", "--message", branch)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        p.git("merge", "theirs")
+
+
+def link(p: Patient, name: str) -> None:
+    """In place of this folder, a link to one on another disk."""
+    path, target = p.root / name, p.root.parent / "big"
+    if path.is_dir():
+        path.rename(target)
+    else:
+        target.mkdir()
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(target)
+
+
+MARKED = "stages:\n<<<<<<< HEAD\n  a: 1\n=======\n  a: 2\n>>>>>>> other\n"
 CASES = [
     Case("old", "python", lambda p: p.program(".venv/bin/python", "echo 3.10.4"), "wrong",
          ("3.10.4", "Python 3.11 to 3.13"), "rm -rf .venv && make setup"),
@@ -173,17 +226,56 @@ CASES = [
          ("1 files are gone, uv.lock first",), "git restore ."),
     Case("no branch", "git", lambda p: p.git("switch", "--quiet", "--detach"), "warning",
          ("is on no branch",), "git switch main"),
+    Case("without a name", "user", nameless, "wrong",
+         ("has no name here", "getpwuid"), "export USER=me"),
+    Case("no home", "folders", nameless, "wrong", ("no home folder",), "export HOME=/A/FOLDER"),
+    Case("read-only home", "folders", lambda p: p.patch.setenv("HOME", "/proc"), "warning",
+         ("the home folder /proc cannot be written",), "export HOME=/A/FOLDER"),
+    Case("home that is not there", "folders", lambda p: p.patch.setenv("HOME", "/proc/no"),
+         "warning", ("the home folder /proc/no cannot be written",), "export HOME=/A/FOLDER"),
+    Case("read-only /var", "folders", lambda p: p.patch.setattr(surroundings, "SITE_CACHE",
+         "/proc/dvc"), "wrong", ("DVC keeps its index in /proc/dvc, which",),
+         "export DVC_SITE_CACHE_DIR=/A/FOLDER"),
+    Case("nameless committer", "identity", lambda p: p.git("config", "--unset", "user.name"),
+         "warning", ("git has no user.name", "--temp"), "git config user.name YOU && git config"),
+    Case("committer without an address", "identity", lambda p: p.git(
+         "config", "--unset", "user.email"), "warning", ("git has no user.email",), "user.email"),
+    Case("ascii", "locale", lambda p: printing(p, "ascii"), "warning",
+         ("ascii has no ±",), "export PYTHONUTF8=1"),
+    Case("cp1252", "locale", lambda p: printing(p, "cp1252"), "warning",
+         ("cp1252 has no ±",), "export PYTHONUTF8=1"),
+    Case("small", "shm", lambda p: two_gpus(p, 64e6), "warning",
+         ("has 0.1 GB, too little for 2 GPUs",), "docker run --shm-size=1g"),
+    Case("of what is made", "merge", lambda p: two_sides(p, "dvc.lock", "reports/metrics.json"),
+         "wrong", ("have changed dvc.lock, reports/metrics.json",),
+         "git checkout --ours dvc.lock reports && make params && dvc repro && git add --all"),
+    Case("of a source", "merge", lambda p: two_sides(p, "dvc.lock", "conf/config.yaml"), "wrong",
+         ("have changed conf/config.yaml",), "by hand"),
+    Case("marks", "merge", lambda p: p.write("dvc.lock", MARKED), "wrong",
+         ("marks of a merge stand in dvc.lock",), "git restore --source="),
+    Case("marks", "dvc.lock", lambda p: p.write("dvc.lock", MARKED), "wrong",
+         ("marks of a merge",), "`merge`"),
+    Case("of Windows", "lines", lambda p: p.write("conf/config.yaml", "a: 1\r\nb: 2\r\n"),
+         "wrong", ("CR LF in conf/config.yaml",), "sed -i"),
+    Case("of two kinds", "lines", lambda p: p.write("params.yaml", "a: 1\r\nb: 2\n"), "wrong",
+         ("CR LF in params.yaml",), "sed -i"),
+    Case("outputs", "links", lambda p: link(p, "outputs"), "wrong",
+         ("outputs is a link to ", "/big, and DVC"), "rm outputs && dvc cache dir --local"),
+    Case("a folder of outputs", "links", lambda p: p.write("outputs/a/b", "") and link(
+         p, "outputs/a/rounds"), "wrong", ("outputs/a/rounds is a link",), "rm outputs/a/rounds"),
+    Case("conf", "links", lambda p: link(p, "conf"), "warning", ("conf is a link",),
+         "rm conf && git restore conf"),
     Case("missing", "make", lambda p: p.remove("make"), "wrong",
          ("is not installed",), "sudo apt-get install make"),
     Case("full", "disk", lambda p: p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 10**8)), "wrong",
-         ("0.1 GB free", "a run writes 0."), "make clean, and `dvc gc --workspace`"),
+         ("0.1 GB free", "a run writes 0."), "dvc gc --all-branches --all-tags --all-experiments"),
     Case("too full to install", "disk", lambda p: p.remove(".venv") or p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 5 * 10**9)), "wrong",
-         ("5.0 GB free", "`make setup` installs 5.5 GB"), "make clean"),
+         ("5.0 GB free", "`make setup` installs 5.5 GB"), "dvc gc --all-branches"),
     Case("room for few", "disk", lambda p: p.patch.setattr(
          shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 2 * machine._run_bytes(p.root))),
-         "warning", ("GB free",), "make clean"),
+         "warning", ("GB free",), "dvc gc --all-branches"),
     Case("not installed", "packages", lambda p: p.remove(".venv"), "warning",
          ("not installed yet",), "make setup"),
     Case("one missing", "packages", reinstalled(dvc=""), "wrong",
@@ -196,6 +288,8 @@ CASES = [
          ("is missing",), "make params"),
     Case("stale", "params.yaml", lambda p: p.write("conf/config.yaml", "seed: 3\n"), "wrong",
          ("older than conf/",), "make params"),
+    Case("stray", "params.yaml", lambda p: p.write("conf/params.yaml", "a: 1\n"), "warning",
+         ("conf/params.yaml is not used",), "rm conf/params.yaml"),
     Case("emptied", "dvc.lock", lambda p: p.write("dvc.lock", ""), "wrong",
          ("DVC was killed while it wrote",), "git restore dvc.lock && dvc repro"),
     Case("cut short", "dvc.lock", lambda p: p.write("dvc.lock", "schema: '2.0'\nstages:\n  pre"),
@@ -248,6 +342,33 @@ def test_broken_situation_is_one_line_with_what_mends_it(patient: Patient, case:
     assert case.mend in found[2]
 
 
+def test_remedy_of_windows_line_ends_keeps_edits_and_new_files(patient: Patient) -> None:
+    shutil.copyfile(REPO / ".gitattributes", patient.root / ".gitattributes")
+    patient.write("name with a blank.yaml", "a: 1\n")
+    commit(patient.root, "Attributes")
+    for name in ("conf/config.yaml", "name with a blank.yaml", "uv.lock"):
+        path = patient.root / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with (patient.root / "params.yaml").open("a") as file:
+        file.write("# mine\n")
+    patient.write("new.csv", "1\r\n")
+    line = patient.line("lines")
+    assert "conf/config.yaml, name with a blank.yaml, uv.lock" in line
+    patient.patch.setenv("PATH", os.defpath)
+    must(command(patient.root, "bash", "-c", line.partition(" -> ")[2]))
+    assert patient.line("lines").startswith("ok ")
+    assert git(patient.root, "status", "--porcelain") == " M params.yaml\n?? new.csv\n"
+
+
+def test_nameless_user_with_the_remedy_has_a_name_and_folders(
+    patient: Patient, tmp_path: Path
+) -> None:
+    nameless(patient, USER="me", HOME=str(tmp_path))
+    assert patient.line("user") == "ok       user          me (USER)"
+    assert patient.line("folders").startswith(f"ok       folders       {tmp_path}, ")
+    assert getpass.getuser() == "me"  # as DVC asks
+
+
 def test_checkout_where_all_is_well_passes(
     patient: Patient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +416,17 @@ def test_gpu_that_nobody_wants_is_not_asked(patient: Patient, name: str, value: 
     patient.program(".venv/bin/python", "exit 1")
     patient.patch.setenv(name, value)
     assert patient.line("gpu").startswith("ok ")
+
+
+def test_git_on_no_branch_is_well_while_an_experiment_runs(patient: Patient) -> None:
+    patient.git("switch", "--quiet", "--detach")
+    sleep = shutil.which("sleep")
+    with subprocess.Popen(["dvc exp run", "60"], executable=sleep, cwd=patient.root) as process:
+        while not (line := patient.line("git")).endswith(f"`dvc exp run` ({process.pid}) works"):
+            assert process.poll() is None, line
+        process.kill()
+    assert line.startswith("ok ")
+    assert patient.line("git").startswith("warning ")
 
 
 @pytest.fixture
@@ -347,10 +479,6 @@ def test_run_is_as_large_as_the_outputs_of_the_lock(patient: Patient) -> None:
     assert machine._run_bytes(REPO) > 10**8
 
 
-def test_digest_is_the_one_that_params_yaml_holds() -> None:
-    assert project.conf_digest(REPO / "conf") == advloop_derived.conf_digest()
-
-
 def test_versions_of_python_are_those_of_pyproject() -> None:
     asked = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["requires-python"]
     (low, high), (_, above) = machine.OLDEST, machine.NEWEST
@@ -365,7 +493,9 @@ def test_doctor_is_python_3_8_and_standard_library(path: Path) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             top = name.split(".")[0]
-            assert top in {"checkup", "__future__"} or top in sys.stdlib_module_names, name
+            assert (
+                top in {"checkup", "hydra_plugins", "__future__"} or top in sys.stdlib_module_names
+            ), name
 
 
 def make_doctor(project: Path) -> subprocess.CompletedProcess[str]:
@@ -380,7 +510,9 @@ def make_doctor(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_make_doctor_runs_without_any_installed_package(tmp_path: Path) -> None:
-    shutil.copytree(REPO / "tools", tmp_path / "tools")
+    for name in ("tools", "src/hydra_plugins", "conf"):
+        shutil.copytree(REPO / name, tmp_path / name)
+    shutil.copyfile(REPO / "params.yaml", tmp_path / "params.yaml")
     shutil.copyfile(REPO / "Makefile", tmp_path / "Makefile")
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin/python3"
@@ -393,4 +525,5 @@ def test_make_doctor_runs_without_any_installed_package(tmp_path: Path) -> None:
     done = make_doctor(tmp_path)
     assert done.returncode > 0
     assert "Traceback" not in done.stderr
+    assert re.search("^ok +params.yaml +scale=demo", done.stdout, re.M)
     assert len(done.stdout.splitlines()) == len(report.CHECKS) + 1

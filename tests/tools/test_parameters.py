@@ -45,7 +45,7 @@ def test_page_has_a_row_for_every_value_of_params_yaml() -> None:
 
 def test_page_shows_the_values_of_both_scales() -> None:
     (row,) = re.findall(r"^\| `num_samples` \| `600` \|.*$", PAGE, re.M)
-    assert "| `5000` | whole number, at least 2 | fakes per round" in row
+    assert "| `5000` | whole number, at least 3 | fakes per round" in row
 
 
 def test_comment_goes_on_in_the_lines_below_it(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from refusal import refusal
 from small_discriminator import ALPHAS, PARAMS, numbered
 
 from advloop.data.classes import Classes
+from advloop.data.draws import VAL_SHARE
 from advloop.diffusion.process import add_noise
+from advloop.params.training import MIN_SAMPLES
 from advloop.training.discriminator_data import (
     KEPT,
     DiscData,
@@ -322,3 +324,12 @@ def test_inputs_are_the_same_rows_of_everything_that_the_data_has():
     assert torch.equal(inputs.latents, data.latents[[3, 0]])
     assert torch.equal(inputs.timesteps, data.timesteps[[3, 0]])
     assert inputs.labels.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("count", [MIN_SAMPLES, 4, 7, 20])
+@pytest.mark.parametrize(("train", "val"), [(2, 1), (100, 1), (3, 3), (1000, 250)])
+def test_fewest_samples_that_are_accepted_make_both_sides(count: int, train: int, val: int):
+    splits = ["train"] * min(train, count - min(val, round(count * VAL_SHARE)))
+    splits += ["val"] * min(val, round(count * VAL_SHARE))  # as draw_reals takes them
+    pairs = pair_rows(splits, count, seed=0, iteration=0)
+    assert all(len(rows) for side in pairs.values() for rows in side)

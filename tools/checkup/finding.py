@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,15 @@ def read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in the folder."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=str(folder)):
+            return True
+    except OSError:
+        return False
 
 
 def gigabytes(size: float) -> str:

@@ -60,6 +60,18 @@ def python(root: Path) -> Finding:
     return ok(f"{versions[fitting[0]]} ({fitting[0]})")
 
 
+def running_experiment(root: Path) -> int:
+    """The process of a `dvc exp run` in this folder, or 0."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            here = (folder / "cwd").samefile(root)
+        except OSError:  # it has ended, or is another user's
+            continue
+        if here and re.search(r"\bdvc exp run\b", read(folder / "cmdline").replace("\0", " ")):
+            return int(folder.name)
+    return 0
+
+
 def git(root: Path) -> Finding:
     """git is installed, and this folder is the top of a repository with a commit and a branch."""
     if not shutil.which("git"):
@@ -82,6 +94,8 @@ def git(root: Path) -> Finding:
         return wrong(f"{len(gone)} files are gone, {gone[0]} first", "git restore .")
     version = ask(root, "git", "--version").out.replace("git version", "").strip()
     if ask(root, "git", "symbolic-ref", "--quiet", "HEAD").status != 0:
+        if pid := running_experiment(root):
+            return ok(f"{version}; on no branch while `dvc exp run` ({pid}) works")
         branches = ask(root, "git", "branch", "--format=%(refname:short)").out.split("\n")
         names = [name for name in branches if name and " " not in name] or ["main"]
         home = "main" if "main" in names else names[0]
@@ -121,7 +135,7 @@ def disk(root: Path) -> Finding:
     if missing:
         what = f"`make setup` installs {gigabytes(missing)}, {what}"
     text = f"{gigabytes(free)} free; {what}"
-    mend = "make clean, and `dvc gc --workspace` to drop the results of other commits"
+    mend = "dvc gc --all-branches --all-tags --all-experiments; docs/machines.md"
     if free < needed:
         return wrong(text, mend)
     if free < needed + 2 * run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -62,23 +61,19 @@ def packages(root: Path) -> Finding:
     return ok(f"{named}; all {len(set(has) & set(versions))} as in uv.lock")
 
 
-def conf_digest(conf: Path) -> str:
-    """The digest in params.yaml, which hydra_plugins.advloop_derived computes with omegaconf."""
-    digest = hashlib.sha256()
-    for path in sorted(conf.rglob("*.yaml")):
-        digest.update(path.relative_to(conf).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
 def params(root: Path) -> Finding:
     """params.yaml exists and was composed from the present conf/."""
+    from hydra_plugins.conf_files import conf_digest, strays  # where doctor.py finds it
+
     text = read(root / "params.yaml")
     if not text:
         return wrong("params.yaml is missing or empty", "make params")
     found = re.search(r"^  conf_digest: '?(\w+)", text, re.M)
     if found is None or found.group(1) != conf_digest(root / "conf"):
         return wrong("params.yaml is older than conf/", "make params")
+    if extra := strays(root / "conf"):
+        text = f"conf/{extra[0]} is not used: no defaults list of conf/ names it"
+        return warning(text, f"rm conf/{extra[0]}")
     settings = [re.search(rf"^{key}: (\S+)", text, re.M) for key in ("scale", "num_iterations")]
     objective = re.search(r"^objective:\n  name: (\S+)", text, re.M)
     values = [found.group(1) if found else "?" for found in (*settings, objective)]
@@ -88,6 +83,8 @@ def params(root: Path) -> Finding:
 def lock(root: Path) -> Finding:
     """dvc.lock is whole: DVC rewrites it after every stage, and its last byte is a newline."""
     path = root / "dvc.lock"
+    if "\n<<<<<<< " in read(path):
+        return wrong("holds the marks of a merge", "do what the line `merge` says")
     if path.exists() and not read(path).endswith("\n"):
         return wrong("DVC was killed while it wrote dvc.lock", "git restore dvc.lock && dvc repro")
     return ok("whole" if path.exists() else "none yet")

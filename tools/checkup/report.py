@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 
-from checkup import machine, project, storage
+from checkup import checkout, machine, project, storage, surroundings
 from checkup.finding import Finding, warning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,8 +15,16 @@ CHECKS: Mapping[str, Callable[[Path], Finding]] = {
     "python": machine.python,
     "git": machine.git,
     "make": machine.make,
+    "user": surroundings.user,
+    "folders": surroundings.folders,
+    "identity": surroundings.identity,
+    "locale": surroundings.locale,
+    "shm": surroundings.shm,
     "disk": machine.disk,
     "packages": project.packages,
+    "merge": checkout.merge,
+    "lines": checkout.lines,
+    "links": checkout.links,
     "params.yaml": project.params,
     "dvc.lock": project.lock,
     "remote": storage.remote,
@@ -40,6 +50,8 @@ def line(name: str, finding: Finding) -> str:
 
 def main(root: Path = ROOT) -> int:
     """Print a line for each check, and return how many found something wrong."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path in a terminal of ASCII
     counts = {"ok": 0, "warning": 0, "wrong": 0}
     for name, check in CHECKS.items():
         finding = checked(check, root)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from checkup.finding import Finding, ask, ok, read, warning, wrong
+from checkup.finding import Finding, ask, ok, read, warning, writable, wrong
 
 SECONDS = 30  # a remote has to answer
 FICLONE = 0x40049409  # the Linux ioctl that copies a file by sharing its blocks
@@ -33,14 +33,6 @@ def _config(root: Path) -> configparser.ConfigParser:
     for name in ("config", "config.local"):
         parser.read_string(read(root / ".dvc" / name))
     return parser
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        with tempfile.NamedTemporaryFile(dir=str(folder)):
-            return True
-    except OSError:
-        return False
 
 
 def remote(root: Path) -> Finding:
@@ -71,11 +63,11 @@ def remote(root: Path) -> Finding:
 def _folder(name: str, folder: Path) -> Finding:
     mend = f"dvc remote modify --local {name} url /PATH/TO/FOLDER"
     if folder.is_dir():
-        if _writable(folder):
+        if writable(folder):
             return ok(f"{name} ({folder})")
         return wrong(f"{name} ({folder}) cannot be written", mend)
     above = next(place for place in folder.parents if place.exists())
-    if above.is_dir() and _writable(above):
+    if above.is_dir() and writable(above):
         return ok(f"{name} ({folder}), which the first `dvc push` creates")
     return wrong(f"{name} ({folder}) does not exist and cannot be created", mend)
 

@@ -1,4 +1,4 @@
-"""The one exception that is written for users."""
+"""What is written for users: the one exception, and how numbers are said."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def printable(text: str) -> str:
     """The text with every UNPRINTABLE character escaped."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 round``, ``2 rounds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class UserError(Exception):

@@ -13,8 +13,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import ValidationError
+
 from advloop.core.errors import UserError
 from advloop.params.loader import Params
+from advloop.params.section import Section
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +57,7 @@ class Recipe:
     hands_on: the epoch that the round hands on: the one with the lowest val_loss, or the last.
     """
 
-    params: type
+    params: type[Section]
     make: Callable[[Any], Objective]
     adaptive: Callable[[Any], Weighting] | None
     against_reference: bool
@@ -95,5 +98,28 @@ def read_objective(params: Params) -> Any:
         raise UserError(f"{params.path}: objective.name is missing; run `make params`")
     name, known = section["name"], objective_names()
     if not isinstance(name, str) or name not in known:
-        raise params.fail("objective.name", name, f"must be one of {', '.join(known)}")
-    return params.section("objective", recipe_of(name).params)
+        problem = f"must be one of {', '.join(known)}"
+        raise params.fail("objective.name", name, problem, option="objective")
+    cls = recipe_of(name).params
+    fitting = [other for other in known if _fits(other, section)]
+    if not fitting or name in fitting:
+        return params.section("objective", cls)
+    whole = (
+        f"the values are those of {fitting[0]}; choose an objective as a whole, with "
+        f"`dvc exp run -S objective={name}` or in the defaults of conf/config.yaml"
+    )
+    if set(section) != set(cls.model_fields):
+        raise UserError(f"{params.path}: objective.name={name}, but {whole}")
+    try:
+        return params.section("objective", cls)
+    except UserError as error:  # either the name or the value is not meant
+        raise UserError(f"{error}; or {whole}") from None
+
+
+def _fits(name: str, section: dict[str, Any]) -> bool:
+    """Whether the section's values are those of the objective ``name``."""
+    try:
+        recipe_of(name).params.model_validate({**section, "name": name})
+    except ValidationError:
+        return False
+    return True

@@ -63,6 +63,7 @@ def check_params(params: Params) -> None:
     _check_gate(params, sections)
     _check_pairs(params, sections)
     _check_play(params, sections)
+    _check_alpha_bars(params, sections)
     _check_features(params, sections)
 
 
@@ -226,6 +227,21 @@ def _check_play(params: Params, sections: Sections) -> None:
     if not fewest <= values["discriminator_steps"] <= most:
         problem = f"is not between its bounds {fewest} and {most}"
         raise params.fail("objective.discriminator_steps", values["discriminator_steps"], problem)
+
+
+def _check_alpha_bars(params: Params, sections: Sections) -> None:
+    """Those in use leave at least one timestep."""
+    bounds: dict[str, Any] = {"objective.min_alpha_bar": params.at("objective.min_alpha_bar")}
+    if sections.train_disc.predicted_fraction:
+        key = "generate.predicted_min_alpha_bar"
+        bounds[key] = sections.generate.predicted_min_alpha_bar
+    if sections.discriminator.noise_conditioned:
+        bounds["train_disc.renoise_min_alpha_bar"] = sections.train_disc.renoise_min_alpha_bar
+    most = sections.diffusion.max_alpha_bar()
+    for key, bound in bounds.items():
+        if isinstance(bound, int | float) and bound > most * (1 + 1e-6):  # float32 rounds
+            problem = f"leaves no timestep, the least noisy one has {most:.4f}"
+            raise params.fail(key, bound, f"{problem}; use less")
 
 
 def _check_features(params: Params, sections: Sections) -> None:

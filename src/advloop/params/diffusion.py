@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -32,6 +33,14 @@ class DiffusionParams(Section):
             start if self.beta_start is None else self.beta_start,
             end if self.beta_end is None else self.beta_end,
         )
+
+    def max_alpha_bar(self) -> float:
+        """alpha_bar of the first timestep, the least noisy one: 1 minus its beta."""
+        if betas := self.betas():
+            return 1 - betas[0]
+        edges = (0.008, 1 / self.num_train_timesteps + 0.008)  # Nichol & Dhariwal 2021, Eq. 17
+        start, first = (math.cos(edge / 1.008 * math.pi / 2) ** 2 for edge in edges)
+        return max(first / start, 0.001)  # the beta is capped at 0.999
 
     def loses_x0(self) -> bool:
         """Whether samples depend on a division by almost 0: epsilon and squaredcos_cap_v2.

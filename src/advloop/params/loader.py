@@ -32,13 +32,16 @@ class Params:
     def load(cls, path: Path = Path("params.yaml")) -> Params:
         return cls(read_mapping(path), path)
 
-    def fail(self, key: str, value: object, problem: str) -> UserError:
-        """The error that says what is wrong with a value, and how to set another."""
+    def fail(self, key: str, value: object, problem: str, option: str = "") -> UserError:
+        """The error that says what is wrong with a value, and how to set another.
+
+        option: what `-S` takes, if that is not ``key``.
+        """
         text = "null" if value is None else str(value)
         quoted = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
         return UserError(
             f"{self.path}: {key}={quoted} {problem}; "
-            f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
+            f"set it in conf/ and run `make params`, or `dvc exp run -S {option or key}=…`"
         )
 
     def value(self, name: str, kind: Any) -> Any:

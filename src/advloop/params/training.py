@@ -79,8 +79,11 @@ class TrainDiscParams(Section):
     r2_weight: NonNegativeFloat = 0.0  # as r1_weight, at the fakes; relativistic alone
 
 
+MIN_SAMPLES = 3  # of fewer, none would validate the discriminator: a fifth, rounded
+
+
 class GenerateParams(Section):
-    num_samples: Annotated[int, Field(ge=2)]
+    num_samples: Annotated[int, Field(ge=MIN_SAMPLES)]
     num_inference_steps: PositiveInt
     batch_size: PositiveInt
     predicted_min_alpha_bar: AlphaBar  # of one-step predictions

@@ -56,7 +56,8 @@ def conclude(results: Results) -> Verdict:
     selected = select(results)
     compared = results.models[-1].model if selected == BASE else selected
     found, each = compare(results, results.base, results.model(compared)), rounds(results)
-    kind, sentence = _verdict(found, compared)
+    what = "round" if len(results.models) == 2 else "rounds"  # beside the base model
+    kind, sentence = _verdict(found, compared, what)
     if reasons := obstacles(results):
         kind, sentence = NOTHING, "The views cannot judge this base model."
     headline = f"Nothing can be concluded. {sentence}" if kind == NOTHING else sentence
@@ -93,14 +94,14 @@ def _listed(texts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 
 
-def _verdict(found: Sequence[Finding], compared: str) -> tuple[str, str]:
+def _verdict(found: Sequence[Finding], compared: str, what: str) -> tuple[str, str]:
     """The kind of verdict, and its sentence."""
     by = by_says(found)
     parts = "; ".join(f"{_listed(titles)}: {says}" for says, titles in by.items())
     if agreed(found, BETTER):
-        return HELPED, f"The rounds of this run helped ({compared}: {parts})."
+        return HELPED, f"The {what} of this run helped ({compared}: {parts})."
     if agreed(found, WORSE):
-        return HURT, f"The rounds of this run hurt ({compared}: {parts})."
+        return HURT, f"The {what} of this run hurt ({compared}: {parts})."
     if set(by) == {UNCLEAR}:
         return NO_CHANGE, f"No change shown in this run: {compared} may differ only by chance."
     if set(by) <= {UNCLEAR, SMALL}:
