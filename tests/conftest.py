@@ -88,7 +88,6 @@ TINY = {
         "feature_size": 32,
         "num_samples": 6,
         "num_seeds": 3,
-        "num_inference_steps": 2,
         "base_num_inference_steps": 2,
         "batch_size": 4,
     },

@@ -98,18 +98,15 @@ def top_level() -> list[tuple[str, str]]:
 def scale_parameters(conf: Path) -> Iterator[Parameter]:
     """Parameters of conf/config.yaml and conf/scale/, with their values in demo and full."""
     files = [conf / "config.yaml", conf / "scale/demo.yaml", conf / "scale/full.yaml"]
-    config, demo, full = map(OmegaConf.load, files)
+    config, *scales = map(OmegaConf.load, files)
+    composed = [OmegaConf.merge(scale, config) for scale in scales]  # in the order of its defaults
     comment_of = {k: v for file in files[::-1] for k, v in comments(file).items() if v}
     known = [("", *row) for row in top_level()]
     known += [(section, *row) for section, cls in SECTIONS.items() for row in fields(cls)]
     for section, name, words in known:
         key = f"{section}.{name}".lstrip(".")
-        values = [OmegaConf.select(config, key, default=...), ...]
-        if values[0] is ...:
-            values = [OmegaConf.select(source, key) for source in (demo, full)]
-        else:
-            values[1] = values[0]
-        yield Parameter(section, name, words, tuple(values), comment_of.get(key, ""))
+        values = tuple(OmegaConf.select(source, key) for source in composed)
+        yield Parameter(section, name, words, values, comment_of.get(key, ""))
 
 
 def objective_files(conf: Path) -> list[Path]:

@@ -20,8 +20,10 @@ TITLES = {
     "reals": "real against real (floor)",
     "autoencoder": "real through the autoencoder (bound)",
     "base": "base model",
+    "base_few_steps": "base model, few steps",
 }
 COLUMNS = {  # a score's name in metrics.json: its title
+    "network_calls": "calls",
     "pixels": "pixels ↓",
     "layout": "layout ↓",
     "kid_lite0": "KID ↓",
@@ -31,8 +33,11 @@ COLUMNS = {  # a score's name in metrics.json: its title
 
 
 def cell(scores: Mapping[str, float], name: str) -> str:
-    """``mean ± half``; empty if it was not measured."""
-    return with_interval(scores[name], scores.get(f"{name}_ci95")) if name in scores else ""
+    """``mean ± half``, or a whole number; empty if it was not measured."""
+    if name not in scores:
+        return ""
+    mean, half = scores[name], scores.get(f"{name}_ci95")
+    return f"{mean:g}" if half is None and mean == int(mean) else with_interval(mean, half)
 
 
 def table(metrics: Mapping[str, Any]) -> str:
@@ -40,7 +45,8 @@ def table(metrics: Mapping[str, Any]) -> str:
     heads = ["model", *COLUMNS.values(), "D accuracy"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     rounds = sorted(metrics["training"], key=lambda name: int(name.removeprefix("iter_")))
-    for model in (*TITLES, *rounds):
+    known = [name for name in TITLES if name in metrics["held_out"]]
+    for model in (*known, *rounds):
         scores = metrics["held_out"][model]
         cells = [cell(scores, name) for name in COLUMNS]
         cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy"))

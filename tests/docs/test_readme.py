@@ -32,9 +32,20 @@ def test_table_leaves_out_what_was_not_measured_and_sorts_rounds_by_number():
     training = {name: {"disc_val_accuracy": 0.5} for name in ("iter_10", "iter_2")}
     lines = readme_table.table({"held_out": held_out, "training": training}).splitlines()
     assert lines[4:] == [
-        "| base model |  |  | 1.00 ± 0.13 |  |  |  |",
-        "| after round 2 |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
-        "| after round 10 |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
+        "| base model |  |  |  | 1.00 ± 0.13 |  |  |  |",
+        "| after round 2 |  |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
+        "| after round 10 |  |  |  | 1.00 ± 0.13 |  |  | 0.50 |",
+    ]
+
+
+def test_table_has_the_base_model_with_few_steps_if_the_rounds_take_fewer_and_the_cost_of_each():
+    steps = {"reals": {}, "autoencoder": {}, "base": 25, "base_few_steps": 8, "iter_0": 8}
+    held_out = {name: {"network_calls": float(n)} if n else {} for name, n in steps.items()}
+    lines = readme_table.table({"held_out": held_out, "training": {"iter_0": {}}}).splitlines()
+    assert [line.split(" | ")[:2] for line in lines[4:]] == [
+        ["| base model", "25"],
+        ["| base model, few steps", "8"],
+        ["| after round 0", "8"],
     ]
 
 

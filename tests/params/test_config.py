@@ -387,14 +387,17 @@ def test_path_that_a_temporary_copy_lacks_is_said_to_be_untracked(
     [
         (
             ["objective.name=seed"],
-            "but the values are those of ddo; choose an objective as a whole, with",
+            "but the values are those of adversarial; choose an objective as a whole, with",
         ),
         (["objective=none", "objective.name=x0"], "those of none;"),
         (["objective=seed", "objective.name=neon"], "those of seed;"),
         (["objective=neon", "objective.name=none"], "those of neon;"),
-        (["objective.name=ddo_weighted"], "must be one of ddo, neon, none, seed, x0; set it"),
-        (["objective.beta=0"], "objective.beta=0 must be greater than 0"),
-        (["+objective.betta=1"], "did you mean objective.beta?"),
+        (
+            ["objective.name=ddo_weighted"],
+            "must be one of adversarial, ddo, neon, none, seed, x0; set it",
+        ),
+        (["objective=ddo", "objective.beta=0"], "objective.beta=0 must be greater than 0"),
+        (["objective=ddo", "+objective.betta=1"], "did you mean objective.beta?"),
     ],
 )
 def test_objective_named_without_its_values_is_refused_with_the_way_to_choose_it(

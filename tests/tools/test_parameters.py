@@ -38,7 +38,7 @@ def test_page_has_a_row_for_every_value_of_params_yaml() -> None:
     assert len(keys) > 60
     for key in keys - {"objective.name"}:
         section, _, name = key.rpartition(".")
-        heading = {"": "## Top level", "objective": "### ddo"}.get(section, f"## {section}")
+        heading = {"": "## Top level", "objective": "### adversarial"}.get(section, f"## {section}")
         part = PAGE.split(f"\n{heading}\n")[1].split("\n## ")[0]
         assert re.search(rf"^\| `{name}` \|", part, re.M), key
 

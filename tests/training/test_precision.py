@@ -96,17 +96,23 @@ def test_group_norms_under_autocast_normalise_in_float32_and_return_the_given_ty
 
 
 def test_latents_encoded_in_bf16_are_those_of_fp32_and_decode_as_well():
-    """Forty pictures of the embedded archive: half a percent apart, 0.02 dB at most."""
+    """Forty quarters of the embedded plans: one percent apart, 0.02 dB at most.
+
+    bfloat16 rounds to 0.4 %, layer after layer.
+    """
     with zipfile.ZipFile(DATA / "freedoom_plans.zip") as archive:
         names = sorted(n for n in archive.namelist() if n.endswith(".png"))[::40][:40]
         images = np.stack(
-            [np.asarray(Image.open(archive.open(n)).convert("RGB").resize((64, 64))) for n in names]
+            [
+                np.asarray(Image.open(archive.open(n)).convert("RGB").resize((128, 128)))[:64, :64]
+                for n in names
+            ]
         )
     model = load_autoencoder(DATA / "stage1/autoencoder")
     plain, quick = Codec(model), Codec(model, precision="bf16")
     exact, latents = plain.encode(images), quick.encode(images)
     assert latents.dtype == torch.float32
-    assert 0 < error(latents, exact) < 0.005
+    assert 0 < error(latents, exact) < 0.01
     rows = np.arange(len(images))
     assert psnr(quick, images, rows, 40) == pytest.approx(psnr(plain, images, rows, 40), abs=0.02)
 
