@@ -94,6 +94,11 @@ TINY = {
 }
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Of content and pictures, whose own texts are long, or other ones in each worker."""
+    return argname if isinstance(val, bytes | Image.Image) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups first: they are long, and the last one would leave the other workers idle."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
