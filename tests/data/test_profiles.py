@@ -64,7 +64,6 @@ RGB = flat("RGB", COLOUR)
         (flat("CMYK", (9, 20, 30, 0)), "TIFF", cmyk_profile(), (119, 119, 119)),
         (flat("CMYK", (9, 20, 30, 255)), "JPEG", cmyk_profile(), (0, 0, 0)),
     ],
-    ids=str,
 )
 def test_colours_of_a_profile_become_those_of_srgb(image, kind, profile, expected):
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100}
