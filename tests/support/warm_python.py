@@ -122,6 +122,9 @@ def answer(client: socket.socket) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    # Those of the server take their descriptors for what they were when it started.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", errors="backslashreplace", buffering=1, closefd=False)
     threading.Thread(target=obey, args=[client], daemon=True).start()
     client.sendall(str(run(*json.loads(job)) % 256).encode())
 
