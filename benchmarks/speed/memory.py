@@ -85,6 +85,7 @@ def _latents(path: Path, count: int) -> None:
 def prepare(folder: Path, count: int) -> None:
     """Write what the stages of STAGES read, for ``count`` latents, images or samples."""
     content: Any = OmegaConf.merge(OmegaConf.load(ROOT / "params.yaml"), SMALL)
+    content.objective = OmegaConf.load(ROOT / "conf/objective/ddo.yaml")  # reads reals and fakes
     content.generate.num_samples = count
     OmegaConf.save(content, folder / "params.yaml")
     params = Params.load(folder / "params.yaml")

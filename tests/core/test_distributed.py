@@ -62,7 +62,10 @@ def read(path: Path) -> Any:
         columns = pd.read_csv(path).to_dict("list")
         return {name: torch.tensor(values) for name, values in columns.items()}
     content = torch.load(path, weights_only=True)
-    return content.get("ema", content) if isinstance(content, dict) else content
+    content = content.get("ema", content) if isinstance(content, dict) else content
+    if isinstance(content, dict):  # softmax ignores a bias of all keys: Adam follows its rounding
+        content = {name: one for name, one in content.items() if not name.endswith("to_k.bias")}
+    return content
 
 
 @pytest.mark.parametrize("name", TOLERANCES)

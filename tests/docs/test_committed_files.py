@@ -37,7 +37,7 @@ def test_committed_run_was_made_by_the_committed_code():
 
 def test_stage1_models_are_small_and_hold_no_pickle():
     files = [p for p in STAGE1.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 25_000_000
+    assert sum(p.stat().st_size for p in files) <= 40_000_000
     assert {p.suffix for p in files if p.stat().st_size > 100_000} == {".safetensors"}
 
 

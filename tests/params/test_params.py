@@ -258,6 +258,7 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "diffusion.num_train_timesteps": 2,
         "generate.num_inference_steps": 2,
         "evaluate.num_inference_steps": 2,
+        "evaluate.base_num_inference_steps": 2,
         "train_diffusion.preview_steps": 2,
         "train_disc.predicted_fraction": 0.5,
         "generate.predicted_min_alpha_bar": 0.6,

@@ -45,7 +45,7 @@ READ: dict[str, set[str]] = {  # the files of tensors that each stage loads
     "train_disc": {REAL, FAKE, PREDICTED, REPLAY},
     "train_diffusion": {MODEL, DISC, FAKE, *LATENTS, ENCODER},
     "evaluate_base": {MODEL, IMAGES, ENCODER, "latents/train.pt", "latents/test.pt"},
-    "evaluate": {TUNED, "latents/train.pt", "latents/test.pt", ENCODER, "reals/reals.pt", DISC},
+    "evaluate": {TUNED, "latents/train.pt", ENCODER, "reals/reals.pt", DISC},
     "select_model": {MODEL, ENCODER},  # the base model is the one selected here
     "publish": set(),  # copies files
     "report": set(),

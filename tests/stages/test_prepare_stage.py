@@ -33,7 +33,8 @@ def images(tmp_path, monkeypatch):
 def run(capsys, **settings):
     """The status of the stage, and what it printed."""
     content = OmegaConf.load(REPO / "params.yaml")
-    content.data.update(source="images", image_size=8, on_error="skip", **settings)
+    whole = {"tiles": 1, "max_flat": 1.0}
+    content.data.update(source="images", image_size=8, on_error="skip", **whole, **settings)
     OmegaConf.save(content, "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["prepare.py", "--out", "data"])

@@ -195,8 +195,9 @@ def test_command_reads_params_yaml_and_ends_in_one_line(images, monkeypatch, cap
     monkeypatch.chdir(REPO)
     monkeypatch.setattr("sys.argv", [tool, str(images)])
     runpy.run_path(tool, run_name="__main__")
-    size = Params.load().section("data", DataParams).image_size
-    assert f"{size}×{size} by data.resize=crop" in capsys.readouterr().out
+    data = Params.load().section("data", DataParams)
+    size = data.tiles * data.image_size
+    assert f"{size}×{size} by data.resize=crop, then 2×2 tiles" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [tool, str(images / "none")])
     with pytest.raises(SystemExit, match=f"^error: data.source={images}/none: neither a folder"):
         runpy.run_path(tool, run_name="__main__")
