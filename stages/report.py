@@ -8,14 +8,14 @@ from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
 from advloop.core.files import write_json, write_text
-from advloop.core.rounds import BASE, BASE_FEW, EVALUATION, prune_rounds
+from advloop.core.rounds import prune_rounds
 from advloop.data.pictures import save_png
 from advloop.evaluation.results import read_results
 from advloop.evaluation.summary import TITLES, markdown_table, rounds_csv, summary
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
 from advloop.reporting.page import page
-from advloop.reporting.pictures import samples_picture
+from advloop.reporting.pictures import base_folders, samples_picture
 from advloop.reporting.verdict import conclude
 
 
@@ -36,10 +36,8 @@ def main() -> None:
     smallest = params.section("evaluate", EvaluateParams).smallest_change
     results = read_results(args.reals, args.base, rounds, smallest)
     text = page(results, args.reals, args.base, rounds, params.everything())
-    evaluation = args.base / EVALUATION
-    strips = {"real images": args.reals, TITLES[BASE]: evaluation}
-    if results.base_few:
-        strips[TITLES[BASE_FEW]] = evaluation / BASE_FEW
+    of_base = base_folders(results, args.base)
+    strips = {"real images": args.reals, **{TITLES[name]: of_base[name] for name in of_base}}
     strips |= {f"round {one.index}": one.evaluation for one in rounds}
     save_png(args.picture, samples_picture(strips))
     write_text(args.page, text)

@@ -25,7 +25,13 @@ from advloop.core.errors import UserError, counted, printable
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import Look, findings, look_at, require_differences
 from advloop.data.images import FORMATS, make_square, open_image
-from advloop.data.listing import describe_groups, describe_unused, list_items, some_names
+from advloop.data.listing import (
+    MOST_NAMES,
+    describe_groups,
+    describe_unused,
+    list_items,
+    some_names,
+)
 from advloop.data.manifests import Item, find_manifest
 from advloop.data.prepare import name_of, see_values, split_items
 from advloop.data.sources import Source, open_source
@@ -34,8 +40,6 @@ from advloop.data.values import SIXTEEN_BITS, ValueRange, choose_range, describe
 from advloop.infra.output import print_safely
 from advloop.params.data import DataParams
 from advloop.params.loader import Params
-
-MOST_NAMES = 5  # in one line
 
 
 def main() -> None:

@@ -12,16 +12,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from advloop.evaluation.scores import with_interval
+from advloop.evaluation.summary import TITLES
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 MARKS = ("<!-- scores: begin -->", "<!-- scores: end -->")
-TITLES = {
-    "reals": "real against real (floor)",
-    "autoencoder": "real through the autoencoder (bound)",
-    "base": "base model",
-    "base_few_steps": "base model, few steps",
-}
 COLUMNS = {  # a score's name in metrics.json: its title
     "network_calls": "calls",
     "pixels": "pixels ↓",

@@ -15,14 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from advloop.core.errors import counted
 from kills import DVC, KINDS, TORN, Attempt, Survival, survive, undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/chaos.md"
-
-
-def times(count: int) -> str:
-    return "1 time" if count == 1 else f"{count} times"
 
 
 def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str) -> str:
@@ -41,11 +40,11 @@ def report(survival: Survival, calm: float, *, same: bool, scale: str, call: str
         f"- Undisturbed: {calm:.0f} s of CPU time. With all kills: "
         f"{survival.cpu_seconds:.0f} s, {extra / len(strikes):.1f} s more for each kill, to "
         "start again and to repeat work.",
-        f"- {times(refused)} the next `dvc repro` met a stage that had "
+        f"- {counted(refused, 'time')} the next `dvc repro` met a stage that had "
         "outlived its DVC, and stopped with a message instead of writing the same files.",
-        f"- {times(torn['dvc.lock'])} it found half a dvc.lock. After "
+        f"- {counted(torn['dvc.lock'], 'time')} it found half a dvc.lock. After "
         "`git restore dvc.lock`, DVC took the finished stages from its run-cache.",
-        f"- {times(torn['.dvc/tmp/rwlock'])} it found half a file in "
+        f"- {counted(torn['.dvc/tmp/rwlock'], 'time')} it found half a file in "
         "which DVC notes what it is using, and went on after `rm .dvc/tmp/rwlock`.",
         "",
         "| kind | kills | during |",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPO, snapshot
+from killed import Killed
 from objective_files import objective_params
 from small_diffusion import equal, make_criterion, make_setup
 from small_discriminator import make_setup as discriminator_setup
@@ -31,10 +32,6 @@ from advloop.training.diffusion import train_diffusion
 from advloop.training.discriminator import train_discriminator
 
 CPU = torch.device("cpu")
-
-
-class Killed(BaseException):
-    """Like SIGKILL, it is caught by none of our code."""
 
 
 def die(*_):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from killed import Killed, die_after_snapshots
 from stage_folder import ROUND, StageFolder
 
-from advloop.infra.snapshots import Snapshots
 from advloop.objectives.adversarial import judge
 
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
@@ -82,27 +82,17 @@ def test_discriminator_is_trained_on_pairs_and_sees_statistics(played: StageFold
     assert (rows["train_loss"] != other["train_loss"]).all()
 
 
-class Killed(BaseException):
-    """Like SIGKILL, it is caught by none of our code."""
-
-
 def test_round_killed_after_every_epoch_ends_with_the_bytes_of_an_undisturbed_one(
     played: StageFolder, monkeypatch: pytest.MonkeyPatch
 ):
     whole = play(played)
     monkeypatch.setenv("ADVLOOP_SNAPSHOT_SECONDS", "0")
-    take = Snapshots.take
-
-    def dying_take(self, make):
-        take(self, make)
-        raise Killed
-
-    monkeypatch.setattr(Snapshots, "take", dying_take)
-    for _ in range(3):
-        with pytest.raises(Killed):
-            played.run("train_diffusion", discriminator=f"{DISC}/discriminator_best.pt")
-        shutil.rmtree("made")  # as DVC does before it runs a stage
-    monkeypatch.setattr(Snapshots, "take", take)
+    with monkeypatch.context() as patched:
+        die_after_snapshots(patched)
+        for _ in range(3):
+            with pytest.raises(Killed):
+                played.run("train_diffusion", discriminator=f"{DISC}/discriminator_best.pt")
+            shutil.rmtree("made")  # as DVC does before it runs a stage
     assert play(played) == whole
 
 

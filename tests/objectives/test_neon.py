@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from killed import Killed, die_after_snapshots
 from objective_files import objective_params
 from small_diffusion import copy_weights, equal
 from stage_folder import FAKE, MODEL, ROUND, StageFolder
 from tiny_unet import CONFIG
 
 from advloop.data.draws import held_out_fakes
-from advloop.infra.snapshots import Snapshots
 from advloop.models.denoiser import build_unet
 from advloop.objectives.neon import extrapolate
 
@@ -126,25 +126,15 @@ def test_last_epoch_is_handed_on_although_validation_loss_rises(stages: StageFol
     assert equal(best, latest)
 
 
-class Killed(BaseException):
-    """Like SIGKILL, it is caught by none of our code."""
-
-
 def test_round_killed_after_every_epoch_ends_with_the_bytes_of_an_undisturbed_one(
     stages: StageFolder, monkeypatch: pytest.MonkeyPatch
 ):
     whole = tune(stages)
     monkeypatch.setenv("ADVLOOP_SNAPSHOT_SECONDS", "0")
-    take = Snapshots.take
-
-    def dying_take(self, make):
-        take(self, make)
-        raise Killed
-
-    monkeypatch.setattr(Snapshots, "take", dying_take)
-    for _ in range(3):
-        with pytest.raises(Killed):
-            stages.run("train_diffusion", discriminator=None)
-        shutil.rmtree("made")  # as DVC does before it runs a stage
-    monkeypatch.setattr(Snapshots, "take", take)
+    with monkeypatch.context() as patched:
+        die_after_snapshots(patched)
+        for _ in range(3):
+            with pytest.raises(Killed):
+                stages.run("train_diffusion", discriminator=None)
+            shutil.rmtree("made")  # as DVC does before it runs a stage
     assert tune(stages) == whole

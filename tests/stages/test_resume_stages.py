@@ -16,21 +16,17 @@ from _runtime import errors
 import pytest
 import torch
 from conftest import environment, snapshot
+from killed import Killed, die_after_snapshots
 from stage_runner import ROUND, START, arguments, run_stage
 from warm_python import CLIENT, warm_python
 
 from advloop.core.errors import UserError
-from advloop.infra.snapshots import Snapshots
 
 pytestmark = pytest.mark.xdist_group("resume_stages")  # one worker: the whole run is made once
 
 STAGES = START | ROUND
 RESUMABLE = [stage for stage in STAGES if stage not in ("prepare", "encode")]
 RESUMING = "resuming where an earlier run was interrupted"
-
-
-class Killed(BaseException):
-    """Like SIGKILL, it is caught by none of our code."""
 
 
 @pytest.fixture
@@ -63,14 +59,8 @@ def remove(path: Path) -> None:
 
 def killed_at_first_snapshot(monkeypatch: pytest.MonkeyPatch, stage: str) -> bool:
     """Run the stage until its first snapshot is complete; False if it ended without one."""
-    take = Snapshots.take
-
-    def dying_take(self, make):
-        take(self, make)
-        raise Killed
-
     with monkeypatch.context() as patched:
-        patched.setattr(Snapshots, "take", dying_take)
+        die_after_snapshots(patched)
         try:
             run_stage(stage, STAGES[stage], patched)
         except Killed:

@@ -29,7 +29,7 @@ def clean(name: str) -> str | None:
 
 
 def fold(name: str) -> str:
-    """The name without what ``alike`` names differ in: letter case, outer blanks, Unicode form."""
+    """The name without what similar ones differ in: letter case, outer blanks, Unicode form."""
     return compose("/".join(part.strip() for part in compose(name).casefold().split("/")))
 
 

@@ -152,7 +152,7 @@ def evaluate_model(
     judge: Judge,
     progress: Callable[[Iterable[Job]], Iterable[Job]],
     discriminator: nn.Module | None = None,
-    splits: Sequence[str] = ("test", "tune"),
+    splits: Sequence[str] = tuple(PURPOSE),
 ) -> Evaluated:
     """The held-out scores of one model, and some of its samples.
 

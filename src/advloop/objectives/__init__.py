@@ -101,18 +101,19 @@ def read_objective(params: Params) -> Any:
         problem = f"must be one of {', '.join(known)}"
         raise params.fail("objective.name", name, problem, option="objective")
     cls = recipe_of(name).params
-    fitting = [other for other in known if _fits(other, section)]
-    if not fitting or name in fitting:
-        return params.section("objective", cls)
-    whole = (
-        f"the values are those of {fitting[0]}; choose an objective as a whole, with "
-        f"`dvc exp run -S objective={name}` or in the defaults of conf/config.yaml"
-    )
-    if set(section) != set(cls.model_fields):
-        raise UserError(f"{params.path}: objective.name={name}, but {whole}")
     try:
         return params.section("objective", cls)
-    except UserError as error:  # either the name or the value is not meant
+    except UserError as error:
+        fitting = [other for other in known if _fits(other, section)]
+        if not fitting or name in fitting:
+            raise
+        whole = (
+            f"the values are those of {fitting[0]}; choose an objective as a whole, with "
+            f"`dvc exp run -S objective={name}` or in the defaults of conf/config.yaml"
+        )
+        if set(section) != set(cls.model_fields):
+            raise UserError(f"{params.path}: objective.name={name}, but {whole}") from None
+        # Either the name or the value is not meant.
         raise UserError(f"{error}; or {whole}") from None
 
 

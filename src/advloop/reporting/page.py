@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, BASE_FEW, EVALUATION, Round
+from advloop.core.rounds import BASE, EVALUATION, Round
 from advloop.evaluation.agreement import Finding
 from advloop.evaluation.gallery import FACTS, read_facts
 from advloop.evaluation.results import VIEWS, Results
@@ -49,9 +49,7 @@ def page(
     """
     verdict = conclude(results)
     folders = {BASE: base / EVALUATION, **{one.name: one.evaluation for one in rounds}}
-    drawn = dict(folders)
-    if results.base_few:
-        drawn[BASE_FEW] = base / EVALUATION / BASE_FEW
+    drawn = folders | pictures.base_folders(results, base)
     facts = {name: read_facts(folder) for name, folder in folders.items()}
     judged = {name: f.viability for name, f in facts.items() if f.viability}
     for one in rounds:

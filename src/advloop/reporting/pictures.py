@@ -12,9 +12,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, BASE_FEW
+from advloop.core.rounds import BASE, BASE_FEW, EVALUATION
 from advloop.data.pictures import load_png
 from advloop.evaluation.gallery import NEIGHBOURS, SAMPLES, STRIP, VIABILITY, Neighbour, Viability
+from advloop.evaluation.results import Results
 from advloop.evaluation.summary import TITLES
 from advloop.reporting.verdict import Verdict
 
@@ -37,14 +38,24 @@ def picture(path: Path) -> Picture:
     return Picture(base64.b64encode(path.read_bytes()).decode(), width, height)
 
 
+def base_folders(results: Results, base: Path) -> dict[str, Path]:
+    """Where the pictures of the base model are, and those with few steps if it has them.
+
+    base: folder of the base model.
+    """
+    folders = {BASE: base / EVALUATION}
+    if results.base_few:
+        folders[BASE_FEW] = base / EVALUATION / BASE_FEW
+    return folders
+
+
 def comparison(reals: Path, folders: Mapping[str, Path], verdict: Verdict) -> dict[str, Any]:
     """Strips of real images, the base model and the model that the verdict compares with it.
 
     The base model also with few steps, if ``folders`` has it.
     """
-    strips = {"real images": reals, TITLES[BASE]: folders[BASE]}
-    if BASE_FEW in folders:
-        strips[TITLES[BASE_FEW]] = folders[BASE_FEW]
+    of_base = {TITLES[name]: folders[name] for name in (BASE, BASE_FEW) if name in folders}
+    strips = {"real images": reals, **of_base}
     strips[verdict.compared] = folders[verdict.compared]
     drawn = samples_picture(strips)
     file = io.BytesIO()
