@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from advloop.core.errors import counted
+from advloop.infra.output import print_safely
 from kills import DVC, KINDS, TORN, Attempt, Survival, survive, undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,7 @@ def clone(folder: Path) -> Path:
 
 
 def main() -> int:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
