@@ -7,8 +7,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -28,10 +29,11 @@ class Arm:
     objective: str
     epochs: int | None  # None: the objective's own
     evaluations: float  # of the network, in one step
+    settings: tuple[str, ...] = ()  # what the plan changes, as Hydra overrides
 
     def overrides(self, seed: int) -> list[str]:
         changed = [] if self.epochs is None else [f"train_diffusion.epochs={self.epochs}"]
-        return [f"objective={self.objective}", f"seed={seed}", *changed]
+        return [f"objective={self.objective}", f"seed={seed}", *self.settings, *changed]
 
 
 @dataclass(frozen=True)
@@ -108,21 +110,49 @@ def _evaluations(objective: str) -> float:
     return float(recipe_of(name).evaluations)
 
 
-def arms_of(objectives: Sequence[str]) -> list[Arm]:
-    """One arm an objective; if any costs more than the control, also that of equal compute."""
-    costs = {name: _evaluations(name) for name in objectives}
-    arms = [Arm(name, name, None, cost) for name, cost in costs.items()]
+def arms_of(
+    objectives: Sequence[str], settings: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[Arm]:
+    """One arm an objective; if any costs more than the control, also that of equal compute.
+
+    settings: Hydra overrides by objective; the control of equal compute has those of the control.
+    """
+    arms = [
+        Arm(name, name, None, _evaluations(name), tuple(settings.get(name, ())))
+        for name in objectives
+    ]
+    costs = _costs(arms)
     if max(costs.values()) > costs[CONTROL]:
-        epochs = compose(arms[objectives.index(CONTROL)], 0).train_diffusion.epochs
+        control = arms[objectives.index(CONTROL)]
+        epochs = compose(control, 0).train_diffusion.epochs
         more = equal_compute_epochs(epochs, costs)
-        arms.append(Arm(EQUAL_COMPUTE, CONTROL, more, costs[CONTROL]))
+        arms.append(replace(control, name=EQUAL_COMPUTE, epochs=more))
     return arms
+
+
+def _costs(arms: Sequence[Arm]) -> dict[str, float]:
+    """Network evaluations of latents in an iteration, by arm, in a unit that all share.
+
+    UserError if one arm trains on all training latents an epoch and another on a number of them.
+    """
+    training = {arm.name: compose(arm, 0).train_diffusion for arm in arms}
+    samples = {name: own.samples_per_epoch for name, own in training.items()}
+    whole = [name for name, count in samples.items() if count is None]
+    if whole and len(whole) < len(arms):
+        raise UserError(
+            f"{whole[0]}: train_diffusion.samples_per_epoch is null, but a number in others, so "
+            "that no equal compute can be given; set it for all in plan.yaml's settings"
+        )
+    return {
+        arm.name: arm.evaluations * training[arm.name].epochs * (samples[arm.name] or 1)
+        for arm in arms
+    }
 
 
 def equal_compute_epochs(epochs: int, evaluations: Mapping[str, float]) -> int:
     """Epochs in which the control evaluates the network at least as often as the costliest arm.
 
-    epochs: those of every objective; evaluations: in one step, by objective with the control.
+    epochs: those of the control; evaluations: in an iteration, by objective with the control.
     """
     factor = max(evaluations.values()) / evaluations[CONTROL]
     return math.ceil(round(epochs * factor, 6))  # 10 * (4.2 / 3) is 14.000000000000002

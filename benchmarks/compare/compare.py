@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
@@ -44,11 +45,17 @@ def command_of(args: argparse.Namespace) -> str:
     )
 
 
+def settings_of(objectives: Sequence[str]) -> dict[str, list[str]]:
+    """What the plan changes in each objective, as Hydra overrides."""
+    return {name: [*PLAN["settings"], *(PLAN["objectives"].get(name) or ())] for name in objectives}
+
+
 def compare(args: argparse.Namespace) -> int:
     restore_workspace()
     check_clean()
     seeds = seeds_of(args.seeds)
-    arms = arms_of(objectives_of(args.objectives))
+    objectives = objectives_of(args.objectives)
+    arms = arms_of(objectives, settings_of(objectives))
     by_name = {arm.name: arm for arm in arms}
     if EQUAL_COMPUTE not in by_name:
         print(f"no {EQUAL_COMPUTE}: no objective evaluates the network more often than {CONTROL}")

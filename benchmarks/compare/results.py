@@ -49,6 +49,7 @@ def describe(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
                 "epochs": params[arm.name].train_diffusion.epochs,
                 "steps": steps_of(params[arm.name]),
                 "evaluations": arm.evaluations,
+                "settings": list(arm.settings),
             }
             for arm in arms
         },

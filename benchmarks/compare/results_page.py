@@ -16,8 +16,9 @@ TEMPLATE = """# Objectives compared
 Written by `make compare` from [`results.json`](results.json); do not edit.
 
 Made with `{command}` at commit `{commit}`: scale `{scale}`, {seeds} a
-row, {iterations} iterations each, all from the same data, autoencoder and base model. Every
-objective takes {steps} optimizer steps an iteration{control}.
+row, {iterations} iterations each, all from the same data, autoencoder and base model. {control}
+
+{settings}
 
 ± is half the 95 % interval (Student's t) over training seeds, of one value a seed. {missing}
 
@@ -84,10 +85,9 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
     arms: Mapping[str, Any] = results["arms"]
     control = ""
     if EQUAL_COMPUTE in arms:
-        steps = arms[EQUAL_COMPUTE]["steps"]
         control = (
-            f"; `{EQUAL_COMPUTE}` is `none` with as many\nnetwork evaluations as the costliest "
-            f"objective has: {steps or 'more'} steps"
+            f"`{EQUAL_COMPUTE}`\nis `none` with as many network evaluations as the costliest "
+            "objective."
         )
     return TEMPLATE.format(
         command=results["command"],
@@ -95,8 +95,8 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
         scale=results["scale"],
         seeds=f"{len(found.seeds)} training seeds ({', '.join(map(str, found.seeds))})",
         iterations=len(found.iterations),
-        steps=arms[CONTROL]["steps"] or "as many",
         control=control,
+        settings=_settings(arms),
         missing=_missing(found),
         claims=claims_table(found),
         enough=ENOUGH,
@@ -110,6 +110,24 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
         pictures=_pictures(found, pictures),
         tried="\n".join(tried.strip().splitlines()[1:]).strip(),
     )
+
+
+def _settings(arms: Mapping[str, Any]) -> str:
+    """What differs from the objectives' own files, as `-S` would take it."""
+    of_all = [value for value in arms[CONTROL]["settings"] if _shared(value, arms)]
+    parts = [f"All run with {_listed(of_all)}."] if of_all else []
+    for name, arm in arms.items():
+        if own := [value for value in arm["settings"] if value not in of_all]:
+            parts.append(f"`{name}` runs with {_listed(own)}.")
+    return "\n".join(parts) or "All run as their files in `conf/objective/` say."
+
+
+def _shared(value: str, arms: Mapping[str, Any]) -> bool:
+    return all(value in arm["settings"] for arm in arms.values())
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
 
 
 def _missing(found: Comparison) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPO, Finished, command, commit, copy_of, dvc, environment, fail_at, git
 from warm_python import CLIENT
 
@@ -22,6 +23,7 @@ from advloop.core.errors import UserError
 from advloop.core.files import read_json
 from advloop.objectives import seed as seed_module
 from cells import Arm, arms_of, cell
+from compare import settings_of
 from experiments import experiments
 from project import read_state, remember
 from results import PAGE, RESULTS, rendered
@@ -29,7 +31,13 @@ from workspace import check_clean, newest_stash, queueing, restore_workspace
 
 OBJECTIVES = sorted(path.stem for path in (REPO / "conf/objective").glob("*.yaml"))
 CALL = ("benchmarks/compare/compare.py", "--objectives", "none,seed")
-NONE = Arm("none", "none", None, 3)
+SETTINGS = ("train_diffusion.learning_rate=1.0e-4", "train_diffusion.batch_size=16")
+PLAN = {
+    "seeds": [0],
+    "settings": [SETTINGS[0]],
+    "objectives": {"none": [SETTINGS[1]], "seed": None},
+}
+NONE = Arm("none", "none", None, 3, SETTINGS)
 pytestmark = pytest.mark.xdist_group("compare")
 
 
@@ -41,6 +49,7 @@ def project(finished_round: Finished, tmp_path_factory: pytest.TempPathFactory) 
         target = project / source.relative_to(REPO)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    (project / "benchmarks/compare/plan.yaml").write_text(yaml.safe_dump(PLAN))
     graph = project / "dvc.yaml"  # a cell begins with its round: the rest would only take time
     before = "prepare|train_autoencoder|encode_dataset|train_base|evaluate_base"
     graph.write_text(
@@ -253,10 +262,34 @@ def test_control_of_equal_compute_is_added_if_an_objective_costs_more(fakes, ent
     enter(fakes)
     assert [arm.name for arm in arms_of(["none", "seed"])] == ["none", "seed"]
     monkeypatch.setattr(seed_module, "RECIPE", replace(seed_module.RECIPE, evaluations=8))
-    control = arms_of(["none", "seed"])[-1]
+    control = arms_of(["none", "seed"], {"none": ["evaluate.num_seeds=4"]})[-1]
     # TINY trains 2 epochs: 2 * 8 / 3 = 5.33
-    assert control == Arm("none_equal_compute", "none", 6, 3)
-    assert control.overrides(4) == ["objective=none", "seed=4", "train_diffusion.epochs=6"]
+    assert control == Arm("none_equal_compute", "none", 6, 3, ("evaluate.num_seeds=4",))
+    overrides = ["objective=none", "seed=4", "evaluate.num_seeds=4", "train_diffusion.epochs=6"]
+    assert control.overrides(4) == overrides
+
+
+def test_objectives_that_train_on_more_latents_cost_more(fakes, enter):
+    enter(fakes)
+    settings = {"seed": ["train_diffusion.samples_per_epoch=64", "train_diffusion.epochs=3"]}
+    control = arms_of(["none", "seed"], settings)[-1]
+    assert (control.name, control.epochs) == ("none_equal_compute", 6)  # 3 epochs twice as long
+
+
+def test_equal_compute_needs_epochs_of_known_length_in_all_arms(fakes, enter):
+    enter(fakes)
+    settings = {"seed": ["train_diffusion.samples_per_epoch=null"]}
+    with pytest.raises(UserError, match=r"seed: train_diffusion\.samples_per_epoch is null, but"):
+        arms_of(["none", "seed"], settings)
+
+
+def test_settings_of_the_plan_are_those_of_all_and_of_the_objective(monkeypatch):
+    monkeypatch.setattr(compare, "PLAN", PLAN)
+    assert settings_of(["none", "seed", "ddo"]) == {
+        "none": list(SETTINGS),
+        "seed": [SETTINGS[0]],
+        "ddo": [SETTINGS[0]],
+    }
 
 
 # --- One call, with a queue that does nothing ---
@@ -269,6 +302,7 @@ def call(fakes: Path, enter, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     (fakes / "docs/tried.md").write_text("# Title\n")
     commit(fakes, "Docs")
     enter(fakes)
+    monkeypatch.setattr(compare, "PLAN", PLAN)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--objectives", "none", "--seeds", "0"])
 
     def main(**functions: Callable[..., object]) -> int:

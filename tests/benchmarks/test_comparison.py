@@ -30,9 +30,16 @@ T2 = 4.303  # Student's t of two degrees of freedom
 SQRT3 = 3**0.5
 
 
-def arm(objective: str, epochs: int = 10, evaluations: float = 3) -> dict[str, object]:
-    steps = 16 * epochs
-    return {"objective": objective, "epochs": epochs, "steps": steps, "evaluations": evaluations}
+def arm(
+    objective: str, *settings: str, epochs: int = 10, evaluations: float = 3
+) -> dict[str, object]:
+    return {
+        "objective": objective,
+        "epochs": epochs,
+        "steps": 16 * epochs,
+        "evaluations": evaluations,
+        "settings": ["seed=1", *settings],
+    }
 
 
 def cell(seconds: float | None, *kids: float, gap: float = 0.2, **exam: int) -> dict[str, object]:
@@ -54,7 +61,7 @@ RESULT = {
     "seeds": [0, 1, 2],
     "smallest_change": 0.1,
     "arms": {
-        "ddo": arm("ddo", evaluations=8),
+        "ddo": arm("ddo", "weight=2", evaluations=8),
         "none": arm("none"),
         "none_equal_compute": arm("none", epochs=27),
     },
@@ -235,7 +242,7 @@ def test_cost_counts_evaluations_and_takes_the_median_of_known_times():
 def test_page_says_what_is_missing_and_includes_what_was_tried():
     text = page(RESULT, "# Title\n\nA dead end.\n", {"ddo": "results/ddo.png"})
     assert "**Not finished, and left out: `none_equal_compute` of seed 0," in text
-    assert "432 steps" in text
+    assert "All run with `seed=1`.\n`ddo` runs with `weight=2`.\n" in text
     assert "![Samples of ddo](results/ddo.png)" in text
     assert text.endswith("## What was tried and failed\n\nA dead end.\n")
     assert "{" not in text
