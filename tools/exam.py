@@ -2,7 +2,7 @@
 
 The exam that a run holds by itself, with three strengths of damage instead of one, more images, and
 more figures: those of version 1.0 among them. It needs a finished run, uses its test images, and
-writes docs/exam.md. Two cores take a quarter of an hour, most of it for features at 224 pixels.
+writes docs/exam.md. Most of its quarter of an hour goes into features.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from advloop.data.draws import draw_images
 from advloop.diffusion.criterion import noise_criterion
 from advloop.evaluation.exam import Measure, Sets, examine
 from advloop.evaluation.exam_report import BLIND, FOOLED, SEES, Report
-from advloop.evaluation.features import Lite0
 from advloop.evaluation.kid import kernel_distance
+from advloop.evaluation.lite0 import Lite0
 from advloop.evaluation.model import draw_samples
 from advloop.evaluation.neighbours import coverage, precision, recall
 from advloop.evaluation.reals import FILE, Reals, load_reals
@@ -55,7 +55,9 @@ MARKS = {SEES: "", BLIND: "blind: ", FOOLED: "**fooled**: "}
 def main() -> None:
     print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="64,224", help="pixels for the features (%(default)s)")
+    parser.add_argument(
+        "--sizes", default="64,128,160,224", help="pixels for the features (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/exam.md")
     args = parser.parse_args()
     try:

@@ -17,7 +17,8 @@ from PIL import Image
 from small_evaluation import small_codec
 
 from advloop.core.errors import UserError
-from advloop.evaluation.features import NETWORKS, image_features, load_features, load_network
+from advloop.evaluation.features import NETWORKS, load_features
+from advloop.evaluation.lite0 import load_network
 from advloop.params.evaluation import EvaluateParams
 
 CPU = torch.device("cpu")
@@ -39,12 +40,19 @@ def test_lite0_features_are_a_row_an_image_and_follow_its_content_alone():
     whole = features(some_images())
     assert features.name == "lite0"
     assert (whole.shape, whole.dtype) == ((3, 1280), torch.float32)
-    network = load_network(CPU)
-    assert not network.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    alone = image_features(network, some_images()[1:2], 32, CPU)
+    alone = features(some_images()[1:2])
     torch.testing.assert_close(alone[0], whole[1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole[0], whole[1], atol=1e-3)
+
+
+def test_lite0_features_are_those_of_the_network_as_it_was_published():
+    network = load_network()
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    pixels = torch.from_numpy(some_images(size=64)).permute(0, 3, 1, 2).float()
+    published = network.extract_features((pixels - 127) / 128).mean((2, 3))
+    found = load_features("lite0", small_codec(), 64, CPU)(some_images(size=64))
+    torch.testing.assert_close(found, published, rtol=1e-4, atol=1e-5)
 
 
 def test_lite0_features_are_those_that_were_published_with_the_first_runs():

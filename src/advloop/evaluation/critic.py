@@ -96,9 +96,11 @@ class Critic(nn.Module):
             inside = outside
         self.head = nn.Sequential(*layers, nn.Linear(inside, 1)).to(real.device)
 
+    def standardise(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x - self.shift) / self.scale).clamp(-OUTLIER, OUTLIER)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = ((x - self.shift) / self.scale).clamp(-OUTLIER, OUTLIER)
-        logits: torch.Tensor = self.head(x).squeeze(1)
+        logits: torch.Tensor = self.head(self.standardise(x)).squeeze(1)
         return logits
 
 
@@ -136,13 +138,15 @@ def train_critic(
     stream = generator(seed, *key, "variants")
     with seeded(seed, *key, "initialisation"):
         model = Critic(real.flatten(0, 1), fake, params.critic_widths)
+    real, fake = model.standardise(real), model.standardise(fake)  # once, not in each epoch
     optimizer = torch.optim.AdamW(
-        model.parameters(), params.critic_learning_rate, weight_decay=WEIGHT_DECAY
+        model.parameters(), params.critic_learning_rate, weight_decay=WEIGHT_DECAY, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, params.critic_epochs)
     for _ in range(params.critic_epochs):
         variant = torch.randint(variants, (count,), generator=stream).to(device)
-        logits = model(torch.cat([real[variant, torch.arange(count, device=device)], fake]))
+        rows = torch.cat([real[variant, torch.arange(count, device=device)], fake])
+        logits = model.head(rows).squeeze(1)
         loss = F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="sum")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

