@@ -11,18 +11,18 @@ from advloop.core.files import read_json
 from advloop.evaluation.results import VIEWS
 from cells import equal_compute_epochs, order_of_cells
 from comparison import Comparison, Estimate, arms_in_order, estimate
-from results import PAGE, PICTURES, RESULTS, rendered
-from results_page import (
+from result_tables import (
     change,
     claims_table,
     cost_table,
     iterations_table,
     last_table,
     number,
-    page,
     paired_table,
     verdict,
 )
+from results import PAGE, PICTURES, RESULTS, rendered
+from results_page import page
 from scores import compared_scores
 
 REPO = Path(__file__).resolve().parents[2]
