@@ -184,11 +184,14 @@ def main() -> None:
     with resumable(args, params, "out") as resume:
         history = train_diffusion(setup, denoiser, bar("train_diffusion"), on_epoch, resume)
         row = handed_on_row(recipe, history)
+        summary = {name: round(value, 6) for name, value in row.items()}
+        summary |= {"epoch": int(row["epoch"])}
+        if opponent:
+            summary |= {"collapsed": int(opponent.collapsed)}
         if opponent and opponent.collapsed and is_main_process():
             print(f"warning: {opponent.collapse_report()}", file=sys.stderr)
-        summary = {name: round(value, 6) for name, value in row.items()}
         if is_main_process():
-            write_json(args.out / METRICS, summary | {"epoch": int(row["epoch"])})
+            write_json(args.out / METRICS, summary)
 
 
 if __name__ == "__main__":

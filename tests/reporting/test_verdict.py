@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from small_results import METRICS, results, scores
 
@@ -101,3 +103,12 @@ def test_warnings_name_worse_rounds_the_discriminators_health_and_a_last_round_l
     assert conclude(results(*models[:2])).warnings == []
     blind = results(*models, valid=[view for view in VIEWS if view != "kid"])
     assert conclude(blind).warnings == [left]  # a view that did not pass warns of nothing
+
+
+def test_warning_names_a_round_that_a_collapse_ended():
+    run = results(BASE, first(5))
+    training = {"iter_0": {"diffusion_collapsed": 1.0, "diffusion_epoch": 4.0}}
+    (warning,) = conclude(replace(run, training=training)).warnings
+    assert warning.startswith("iter_0: the discriminator collapsed in epoch 4 of train_diffusion")
+    training["iter_0"]["diffusion_collapsed"] = 0.0
+    assert conclude(replace(run, training=training)).warnings == []

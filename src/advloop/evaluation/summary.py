@@ -23,6 +23,7 @@ TITLES = {
     BASE_FEW: "base model, few steps",
 }
 ACCURACY = "disc_val_accuracy"
+COLLAPSED, EPOCH = "diffusion_collapsed", "diffusion_epoch"
 VIABILITY = "viability_score"
 
 

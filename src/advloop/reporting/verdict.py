@@ -22,7 +22,7 @@ from advloop.evaluation.agreement import (
 from advloop.evaluation.exam_report import GARBAGE
 from advloop.evaluation.results import GAP, VIEWS, Results
 from advloop.evaluation.scores import with_interval
-from advloop.evaluation.summary import ACCURACY
+from advloop.evaluation.summary import ACCURACY, COLLAPSED, EPOCH
 from advloop.training.history import health_warning
 
 HELPED, HURT, NO_CHANGE, NOTHING = "helped", "hurt", "no change", "nothing"
@@ -120,6 +120,12 @@ def _warnings(results: Results, each: Mapping[str, Sequence[Finding]], selected:
         accuracy = training.get(ACCURACY)
         if accuracy is not None and (warning := health_warning(accuracy)):
             lines.append(f"{model}: {warning}")
+        if training.get(COLLAPSED):
+            lines.append(
+                f"{model}: the discriminator collapsed in epoch {training[EPOCH]:.0f} of "
+                "train_diffusion and ended the round, with the weights from before; lower "
+                "train_diffusion.learning_rate, or raise objective.discriminator_steps"
+            )
     if selected != (last := results.models[-1].model):
         lines.append(f"the last round is not handed on: {selected} is selected, not {last}")
     return lines
