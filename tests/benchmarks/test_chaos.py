@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
-from chaos import report
+import yaml
+
+from chaos import clone, report
 from kills import KINDS, Course, Strike, Survival
 
 
@@ -26,3 +30,14 @@ def test_page_has_a_row_for_each_of_the_six_kinds_and_counts_what_was_mended():
     assert "identical to that of an undisturbed run" in page
     assert "5.0 s more for each kill" in page
     assert "1 time it found half a dvc.lock" in page
+
+
+def test_clone_has_no_finished_stage_and_the_settings_that_were_asked_for(tmp_path):
+    folder = clone(tmp_path / "clone", ["train_diffusion.epochs=2"])
+    assert yaml.safe_load((folder / "dvc.lock").read_text()) == {"schema": "2.0"}
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    assert params["train_diffusion"]["epochs"] == 2
+    done = subprocess.run(
+        [sys.executable, "stages/check_config.py", "--out", "config.ok"], cwd=folder
+    )
+    assert done.returncode == 0
