@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,7 @@ OWN = (
     ".gitattributes",
 )
 GROUPS, IMAGES_PER_GROUP = 10, 6
+WARM = ("dvc",)  # what programs of a project need not import
 
 # As small as each stage can be; every key must be one of conf/scale/demo.yaml.
 TINY = {
@@ -114,7 +116,7 @@ def environment(project: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(beside / "dvc-global"),
         "DVC_SYSTEM_CONFIG_DIR": str(beside / "dvc-system"),
         "DVC_SITE_CACHE_DIR": str(beside / "dvc-site"),
-        "WARM_PYTHON": warm_python("dvc"),
+        "WARM_PYTHON": warm_python(*WARM),
     }
     return env
 
@@ -262,20 +264,29 @@ class Finished(NamedTuple):
     printed: str
 
 
-def finished(iterations: int, factory: pytest.TempPathFactory) -> Finished:
-    """Made by the first worker that asks for it; the others wait."""
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker which asks for it makes; the others wait."""
     place = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent  # which the workers share
-    folder = place / f"finished_{iterations}"
-    with (place / f"finished_{iterations}.lock").open("w") as lock:
+    folder = place / name
+    with (place / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "printed").exists():
-            project = make_project(folder, iterations)
-            fake_stages(project)
-            done = must(dvc(project, "repro"))
-            commit(project, "Run")
-            (folder / "printed").write_text(done.stdout)
+        if not (folder / "made").exists():
+            make(folder)
+            (folder / "made").touch()
+    return folder
+
+
+def finished(iterations: int, factory: pytest.TempPathFactory) -> Finished:
+    def make(folder: Path) -> None:
+        project = make_project(folder, iterations)
+        fake_stages(project)
+        done = must(dvc(project, "repro"))
+        commit(project, "Run")
+        (folder / "printed").write_text(done.stdout)
+
+    folder = made_once(f"finished_{iterations}", factory, make)
     return Finished(folder / "project", (folder / "printed").read_text())
 
 
@@ -327,7 +338,7 @@ def good_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every stage has run once; see stage_folder.py."""
     from stage_folder import build  # loads diffusers, which few tests wait for
 
-    return build(tmp_path_factory.mktemp("good"))
+    return made_once("good", tmp_path_factory, build) / "project"
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pkgutil
 import re
 import shlex
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import REPO, command, must, new_repository
+from warm_python import CLIENT
 
 from advloop import evaluation
 from advloop.evaluation.results import VIEWS
@@ -128,8 +128,9 @@ def dvc_in_one_process(project: Path, *lines: str) -> dict[str, str]:
         "    if main(shlex.split(line)[1:]):\n"
         "        sys.exit(f'failed: {line}')\n"
     )
-    program = ["env", "COLUMNS=400", sys.executable, "-c", code]
-    said = must(command(project, *program, *lines)).stdout.split("\0")
+    script = project.parent / "look.py"
+    script.write_text(code)
+    said = must(command(project, *CLIENT, str(script), *lines, COLUMNS="400")).stdout.split("\0")
     return dict(zip(lines, said[1:], strict=True))
 
 

@@ -23,6 +23,10 @@ TERMS = {
     "seed": {"discriminator_loss", "viability_score"},
     "x0": {"discriminator_loss", "viability_score"},
 }
+# Some objectives set the lengths of a round, for every scale.
+SHORT = ["train_diffusion.epochs=2", "train_diffusion.eval_interval=1"]
+SHORT += ["train_diffusion.samples_per_epoch=32", "train_diffusion.warmup_steps=1"]
+SHORT += ["generate.num_inference_steps=2", "discriminator.channels=[8]"]
 RUN = {"epoch", "learning_rate", "loss", "grad_norm", "gradient_ratio", "noise_loss"}
 
 
@@ -30,7 +34,8 @@ RUN = {"epoch", "learning_rate", "loss", "grad_norm", "gradient_ratio", "noise_l
 def test_a_round_of_the_objective_ends_in_checkpoints_and_finite_terms(
     stages: StageFolder, objective: str
 ):
-    stages.compose(f"objective={objective}")
+    own = ["objective.samples_per_step=8"] if objective == "adversarial" else []
+    stages.compose(f"objective={objective}", *SHORT, *own)
     stages.must("train_disc", iteration=0, replay=None)
     disc = stages.root / "made" / ROUND / "discriminator/discriminator_best.pt"
     used = OmegaConf.load("params.yaml").objective.uses_discriminator

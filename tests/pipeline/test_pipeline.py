@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import (
+    BIN,
     REPO,
     Finished,
     command,
     commit,
     compose,
     dvc,
+    environment,
     fail_at,
     git,
     must,
@@ -29,6 +31,7 @@ from conftest import (
     snapshot,
     stages_run,
 )
+from warm_python import CLIENT
 
 from advloop.params.checks import SECTIONS
 from advloop.params.run import VALUES
@@ -459,7 +462,6 @@ def test_bad_override_fails_in_one_readable_line_and_spoils_nothing(one_round: P
     kept = {name: data for name, data in before.items() if name != "config.ok"}
     for override, reason in (
         ("exp_name='a;b'", "exp_name=a;b may hold"),
-        ("exp_name=a/b", "exp_name=a/b may hold"),
         ("num_iterations=0", "num_iterations=0 must be a whole number of at least 1"),
         ("train_disc.epochs=0", "train_disc.epochs=0 must be at least 1"),
     ):
@@ -520,7 +522,15 @@ def test_experiments_queued_together_run_side_by_side_with_the_library_of_their_
     before = results(project)
     schema = project / "src/advloop/params/checks.py"
     schema.write_text("raise SystemExit('the library of the workspace')\n")
-    must(dvc(project, "queue", "start", "--jobs", "2"))
+    # Not by `dvc`: it would wait for the workers, which keep standard output and idle for a while.
+    subprocess.run(
+        [*CLIENT, str(BIN / "dvc"), "queue", "start", "--jobs", "2"],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
     try:
         deadline = time.monotonic() + 300
         while (

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import conftest
 import numpy as np
 import pytest
 from conftest import (
@@ -50,6 +52,8 @@ SSH = pytest.param("ssh", marks=pytest.mark.xdist_group("ssh"))
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Only the tests' keys, no proxy, and no address but loopback."""
     with pytest.MonkeyPatch.context() as patch:
+        found = (kind for kind in ("s3", "ssh") if find_spec(f"dvc_{kind}"))
+        patch.setattr(conftest, "WARM", ("dvc", *found))
         for name in os.environ:
             if name.startswith("AWS_") or name == "SSH_AUTH_SOCK":
                 patch.delenv(name)

@@ -112,7 +112,13 @@ def test_adversarial_plays_with_samples_of_the_classes(
 
     monkeypatch.setattr(Opponent, "_sample", noting)
     before = (root / "params.yaml").read_text()
-    few = ("objective.samples_per_step=4", "generate.num_inference_steps=2")
+    few = ["objective.samples_per_step=4", "generate.num_inference_steps=2"]
+    few += [
+        "discriminator.channels=[8]",
+        "train_diffusion.epochs=1",
+        "train_diffusion.warmup_steps=1",
+    ]
+    few += ["train_diffusion.samples_per_epoch=192"]
     stages.compose("objective=adversarial", *CLASSES, *few)
     stages.must("train_disc", iteration=0, replay=None, predicted=None, out="made/disc")
     best = root / "made/disc/discriminator_best.pt"

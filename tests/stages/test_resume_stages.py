@@ -193,7 +193,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def start(project: Path, *script: str, **env: str) -> subprocess.Popen[str]:
     """train_disc, with a snapshot at every occasion."""
-    own = {"WARM_PYTHON": warm_python("stages"), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
+    own = {"WARM_PYTHON": warm_python("train_disc"), "ADVLOOP_SNAPSHOT_SECONDS": "0"}
     options = arguments(STAGES["train_disc"])
     return subprocess.Popen(
         [*CLIENT, *script, "stages/train_disc.py", *options],

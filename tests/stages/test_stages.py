@@ -39,7 +39,7 @@ train_disc.epochs=1 train_disc.batch_size=2 train_disc.predicted_fraction=0.5
 train_diffusion.epochs=1 train_diffusion.samples_per_epoch=2 train_diffusion.batch_size=2
 train_diffusion.num_preview_samples=1 train_diffusion.preview_steps=1
 evaluate.feature_size=32 evaluate.num_samples=6 evaluate.num_inference_steps=1
-evaluate.base_num_inference_steps=2 evaluate.batch_size=3
+evaluate.base_num_inference_steps=2 evaluate.batch_size=3 evaluate.critic_epochs=2
 """
 
 Reads = dict[str, set[str]]

@@ -160,8 +160,8 @@ def run_all(place: StageFolder) -> None:
         place.keep()
 
 
-def build(folder: Path) -> Path:
-    """Run every stage in a new tiny project, and add models to import."""
+def build(folder: Path) -> None:
+    """Run every stage in a new tiny project at ``folder/project``, and add models to import."""
     project = make_project(folder, iterations=1)
     for name in (".git", "src", "stages"):  # the scripts of this repository run
         shutil.rmtree(project / name)
@@ -182,4 +182,3 @@ def build(folder: Path) -> Path:
         layers_per_block=1,
     ).save_pretrained(project / "vae")
     shutil.make_archive(str(project / "images"), "zip", project / "images")
-    return project
