@@ -104,11 +104,15 @@ def objective_file(objective: dict[str, Any]) -> str:
 
 
 def differences(params: Params) -> list[str]:
-    """Where params.yaml differs from conf/ at its scale and objective: ``-S``, or edits by hand."""
+    """Where params.yaml differs from conf/ at its choices of files: ``-S``, or edits by hand."""
     from hydra import compose, initialize_config_dir
 
     content = params.content
-    groups = {"scale": content["scale"], "objective": objective_file(content["objective"])}
+    groups = {
+        "scale": content["scale"],
+        "diffusion": content["diffusion"]["process"],
+        "objective": objective_file(content["objective"]),
+    }
     absent = [k for k, v in groups.items() if not (CONF / k / f"{v}.yaml").is_file()]
     if absent:
         return [f"{key}={groups[key]} has no file in conf/{key}" for key in absent]

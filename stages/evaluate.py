@@ -13,6 +13,7 @@ from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import training_files
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, evaluate_model
 from advloop.evaluation.pictures import save_gallery
@@ -23,7 +24,7 @@ from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
 from advloop.models.discriminator import load_discriminator
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
 
@@ -54,9 +55,7 @@ def main() -> None:
     files = training_files(args.manifest, len(train))
     reals, seed = load_reals(args.reals / FILE), read_seed(params)
     judge = Judge(
-        noise_criterion(
-            params.section("diffusion", DiffusionParams), read_precision(params), device
-        ),
+        noise_criterion(process_of(read_diffusion(params)), read_precision(params), device),
         codec,
         load_features(
             settings.features, codec, settings.feature_size, device, settings.feature_weights

@@ -18,6 +18,7 @@ from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.evaluation.exam import SHORT, decoded_noise, examine_views
 from advloop.evaluation.exam_report import EXAM, write_report
 from advloop.evaluation.features import load_features
@@ -31,7 +32,7 @@ from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import check_classes, load_checkpoint
 from advloop.params.data import EncodeDatasetParams
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_precision, read_seed
 
@@ -85,9 +86,7 @@ def main() -> None:
     save_samples(args.reals, example_reals(dataset, seed))
     save_reals(args.reals / FILE, reals)
     judge = Judge(
-        noise_criterion(
-            params.section("diffusion", DiffusionParams), read_precision(params), device
-        ),
+        noise_criterion(process_of(read_diffusion(params)), read_precision(params), device),
         codec,
         features,
         train,

@@ -1,4 +1,4 @@
-"""Stage generate@i: sample fake latents from the current diffusion model with DDIM."""
+"""Stage generate@i: sample fake latents from the current diffusion model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from advloop.core.distributed import map_across_processes
 from advloop.core.random import batches, noise_for
 from advloop.data.classes import count_classes, load_classes
 from advloop.data.latents import TensorWriter
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import condition_on_labels, sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
 from advloop.models.denoiser import check_classes, load_checkpoint
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import GenerateParams
 
@@ -29,24 +29,22 @@ def main() -> None:
     args = parse_args(__doc__, iteration=int, model=Path, latents=Path, out=Path)
     params = load_params("generate", args.iteration)
     settings = params.section("generate", GenerateParams)
-    diffusion = params.section("diffusion", DiffusionParams)
+    process = process_of(read_diffusion(params))
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     device = pick_device()
     denoiser = load_checkpoint(args.model).to(device)
-    alphas_cumprod = alphas_cumprod_of(diffusion)
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
     labels = classes.fake_labels(settings.num_samples, seed, args.iteration) if classes else None
 
-    def sample(part: range) -> torch.Tensor:
+    def generate(part: range) -> torch.Tensor:
         own = None if labels is None else labels[part.start : part.stop].to(device)
-        return sample_ddim(
+        return sample(
+            process,
             condition_on_labels(denoiser, own),
             noise_for(part, shape, seed, "generate", args.iteration).to(device),
-            alphas_cumprod,
-            diffusion.prediction_type,
             settings.num_inference_steps,
         )
 
@@ -56,7 +54,7 @@ def main() -> None:
         done = RowProgress(resume)
         with autocast(precision, device), TensorWriter(args.out, size, done) as writer:
             left = (part for part in bar("generate")(jobs) if part.start >= writer.filled)
-            for rows in map_across_processes(sample, left):
+            for rows in map_across_processes(generate, left):
                 writer.append(rows)
     print(f"{settings.num_samples} latents {list(shape)}")
 

@@ -13,10 +13,11 @@ from advloop.core.random import batches
 from advloop.data.classes import count_classes, load_classes
 from advloop.data.latents import TensorWriter, load_latents
 from advloop.diffusion.predictions import predict_latents
+from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
 from advloop.models.denoiser import check_classes, load_checkpoint
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import GenerateParams
 
@@ -25,7 +26,7 @@ def main() -> None:
     args = parse_args(__doc__, iteration=int, model=Path, latents=Path, out=Path)
     params = load_params("predict", args.iteration)
     settings = params.section("generate", GenerateParams)
-    diffusion = params.section("diffusion", DiffusionParams)
+    process = process_of(read_diffusion(params))
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     denoiser = load_checkpoint(args.model).to(pick_device())
@@ -48,7 +49,7 @@ def main() -> None:
             denoiser,
             train,
             settings,
-            diffusion,
+            process,
             seed,
             args.iteration,
             precision,

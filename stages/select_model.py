@@ -17,7 +17,7 @@ from advloop.evaluation.results import read_results
 from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.models.autoencoder import load_autoencoder
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
 
@@ -63,7 +63,7 @@ def main() -> None:
         weights,
         load_autoencoder(args.autoencoder),
         *read_scale(args.stats),
-        params.section("diffusion", DiffusionParams),
+        read_diffusion(params),
         classes,
     )
     files = {

@@ -16,11 +16,12 @@ from advloop.core.processes import is_main_process
 from advloop.data.classes import count_classes, load_classes
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.base_model import import_base
 from advloop.models.denoiser import Denoiser, build_unet, save_checkpoint, unet_config
-from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import BaseParams
 from advloop.training.batches import Side
@@ -43,8 +44,8 @@ def main() -> None:
         return Side(latents, classes.labels_of(split, latents) if classes else None)
 
     device = pick_device()
-    diffusion = params.section("diffusion", DiffusionParams)
-    criterion = noise_criterion(diffusion, read_precision(params), device)
+    diffusion = read_diffusion(params)
+    criterion = noise_criterion(process_of(diffusion), read_precision(params), device)
     unet = params.section("unet", UNetParams)
     seed = read_seed(params)
     setup = Setup(

@@ -23,7 +23,8 @@ from advloop.data.draws import held_out_fakes
 from advloop.data.latents import load_latents
 from advloop.data.pictures import image_grid, save_png
 from advloop.diffusion.criterion import Criterion
-from advloop.diffusion.sampling import condition_on_labels, sample_ddpm
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import condition_on_labels, sample_preview
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.autoencoder import load_codec
@@ -36,7 +37,7 @@ from advloop.models.denoiser import (
 )
 from advloop.models.discriminator import load_discriminator
 from advloop.objectives import Recipe, SamplerRecipe, read_objective, recipe_of
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import TrainDiffusionParams
 from advloop.training.batches import Side
@@ -45,10 +46,10 @@ from advloop.training.history import Row, best_row, diffusion_report, write_hist
 from advloop.training.opponent import Opponent
 
 
-def sample_preview(
+def draw_preview(
     criterion: Criterion, settings: TrainDiffusionParams, model: Denoiser, seed: int
 ) -> torch.Tensor:
-    """DDPM samples (N, C, H, W) from the same noise at every epoch and iteration.
+    """Samples (N, C, H, W) from the same noise at every epoch and iteration.
 
     A model with classes samples each of them in turn.
     """
@@ -58,11 +59,10 @@ def sample_preview(
         labels = (torch.arange(count) % model.num_classes).to(criterion.device)
     noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.device)
     with eval_mode(model), autocast(criterion.precision, criterion.device):
-        return sample_ddpm(
+        return sample_preview(
+            criterion.process,
             condition_on_labels(model, labels),
             noise,
-            criterion.alphas_cumprod,
-            criterion.diffusion.prediction_type,
             settings.preview_steps,
             generator(seed, "preview", "steps"),
         )
@@ -120,7 +120,7 @@ def main() -> None:
         objective=recipe.make(objective),
         weight=objective.weight,
         discriminator=discriminator,
-        diffusion=params.section("diffusion", DiffusionParams),
+        process=process_of(read_diffusion(params)),
         precision=read_precision(params),
         device=device,
         reference=frozen_copy(denoiser) if recipe.against_reference else None,
@@ -176,7 +176,7 @@ def main() -> None:
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
         if epoch % settings.sample_interval == 0 or epoch == settings.epochs or setup.collapsed:
-            images = codec.decode(sample_preview(criterion, settings, ema, seed))
+            images = codec.decode(draw_preview(criterion, settings, ema, seed))
             name = f"epoch_{epoch:03d}_samples.png"
             save_png(args.out / SAMPLES / name, image_grid(images, columns=8))
             say("  Saved samples to samples/")

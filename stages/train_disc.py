@@ -24,11 +24,11 @@ from advloop.core.rounds import (
 from advloop.data.classes import Classes, count_classes, load_classes
 from advloop.data.dataset import classes_of, read_manifest
 from advloop.data.latents import load_latents
-from advloop.diffusion.process import alphas_cumprod_of
+from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.discriminator import save_discriminator
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from advloop.training.discriminator import DiscriminatorSetup, train_discriminator
@@ -141,7 +141,7 @@ def main() -> None:
         model=params.section("discriminator", DiscriminatorParams),
         train=data["train"],
         val=data["val"],
-        alphas_cumprod=alphas_cumprod_of(params.section("diffusion", DiffusionParams)),
+        process=process_of(read_diffusion(params)),
         seed=seed,
         iteration=args.iteration,
         num_classes=count_classes(classes),

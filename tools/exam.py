@@ -25,6 +25,7 @@ from advloop.data.classes import count_classes, load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.draws import draw_images
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.evaluation.exam import Measure, Sets, examine
 from advloop.evaluation.exam_report import BLIND, FOOLED, SEES, Report
 from advloop.evaluation.kid import kernel_distance
@@ -39,7 +40,7 @@ from advloop.models.autoencoder import load_codec
 from advloop.models.codec import Codec
 from advloop.models.denoiser import check_classes, load_checkpoint
 from advloop.params.data import DataParams, EncodeDatasetParams
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
 from advloop.params.run import read_precision
@@ -127,7 +128,7 @@ def make_sets(params: Params, outputs: Path, codec: Codec, count: int) -> Sets:
     check_classes(model, denoiser, count_classes(classes))
     labels = None if classes is None else classes.sample_labels("test", count, SEED, "exam")
     settings = params.section("evaluate", EvaluateParams)
-    process = params.section("diffusion", DiffusionParams)
+    process = process_of(read_diffusion(params))
     criterion = noise_criterion(process, read_precision(params), device)
     key = (SEED, "exam", "samples")
     of_base = settings.of_base()

@@ -1,7 +1,8 @@
 """Write docs/parameters.md: what every parameter means, from conf/, and what it may be.
 
 The meaning is the comment beside the value in conf/config.yaml, conf/scale/demo.yaml or
-conf/objective/. Type and range come from the schemas that the stages check.
+the files of a group, such as conf/objective/. Type and range come from the schemas that the stages
+check.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from advloop.core.errors import UserError
 from advloop.infra.output import print_safely
 from advloop.objectives import recipe_of
 from advloop.params.checks import SECTIONS
+from advloop.params.diffusion import PROCESSES
 from advloop.params.run import VALUES
 from advloop.params.section import Rule, Section, rule_of, rules
 
@@ -41,7 +43,7 @@ NAMES = {
 
 
 class Parameter(NamedTuple):
-    """section: '' at the top level. values: one per column, demo and full, or of the objective."""
+    """section: '' at the top level. values: one per column, demo and full, or of a group's file."""
 
     section: str
     name: str
@@ -109,25 +111,27 @@ def scale_parameters(conf: Path) -> Iterator[Parameter]:
         yield Parameter(section, name, words, values, comment_of.get(key, ""))
 
 
-def objective_files(conf: Path) -> list[Path]:
-    """What ``-S objective=NAME`` takes by name; several may set one objective differently."""
-    return sorted((conf / "objective").glob("*.yaml"))
+def group_files(conf: Path, group: str) -> list[Path]:
+    """What ``-S group=NAME`` takes by name; several may set one schema's values differently."""
+    return sorted((conf / group).glob("*.yaml"))
 
 
-def objective_parameters(conf: Path) -> Iterator[Parameter]:
-    """Parameters of each objective, with its name as the section."""
-    for path in objective_files(conf):
-        name, content = path.stem, OmegaConf.load(path)
-        whole = "objective" in content  # the file sets values of other sections, too
-        cls = recipe_of(OmegaConf.select(content, "objective.name" if whole else "name")).params
+def group_parameters(
+    conf: Path, group: str, names: str, schema_of: Callable[[str], type[Section]]
+) -> Iterator[Parameter]:
+    """Parameters of each file of a group, with the file's name as the section.
+
+    names: the parameter that chooses the schema, by ``schema_of``.
+    """
+    for path in group_files(conf, group):
+        content: Any = OmegaConf.load(path)
+        whole = group in content  # the file sets values of other sections, too
+        values = content[group] if whole else content
         comment_of = comments(path)
-        for field, words in fields(cls):
-            if field == "name":
-                continue
-            key = f"objective.{field}" if whole else field
-            yield Parameter(
-                name, field, words, (OmegaConf.select(content, key),), comment_of.get(key, "")
-            )
+        for field, words in fields(schema_of(values[names])):
+            if field != names:
+                comment = comment_of.get(f"{group}.{field}" if whole else field, "")
+                yield Parameter(path.stem, field, words, (values[field],), comment)
 
 
 def as_yaml(value: Any) -> str:
@@ -161,18 +165,32 @@ def readers(stages: Mapping[str, Any], section: str) -> str:
     return ", ".join(found)
 
 
-def other_settings(path: Path) -> list[str]:
-    """The values that an objective's file sets in other sections."""
+def other_settings(path: Path, group: str) -> list[str]:
+    """The values that a file of a group sets in other sections."""
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if "objective" not in content:
+    if group not in content:
         return []
     pairs = [
         f"`{section}.{key}={as_yaml(value)}`"
         for section, values in content.items()
-        if section != "objective"
+        if section != group
         for key, value in values.items()
     ]
     return ["", f"Its file also sets {', '.join(pairs)}."]
+
+
+def group_page(conf: Path, group: str, rows: list[Parameter], kind: str) -> list[str]:
+    """The part of the page on a group; kind: what one of its files is."""
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+    lines = ["", f"## {group}", "", f"Read by {readers(stages, group)}."]
+    lines += [f"`-S {group}=NAME` takes all values of one {kind} below; `-S {group}.NAME=…`"]
+    lines += ["changes one of them."]
+    for path in group_files(conf, group):
+        own = [row for row in rows if row.section == path.stem]
+        lines += ["", f"### {path.stem}", ""]
+        lines += table(own, "value") if own else ["No parameters."]
+        lines += other_settings(path, group)
+    return lines
 
 
 def page(conf: Path) -> str:
@@ -198,20 +216,10 @@ def page(conf: Path) -> str:
         read_by = readers(stages, section)
         lines += ["", f"## {section}", "", f"Read by {read_by}.", ""]
         lines += table([row for row in rows if row.section == section], "demo", "full")
-    lines += [
-        "",
-        "## objective",
-        "",
-        f"Read by {readers(stages, 'objective')}.",
-        "`-S objective=NAME` takes all values of one objective below; `-S objective.weight=…`",
-        "changes one of them.",
-    ]
-    objectives = list(objective_parameters(conf))
-    for path in objective_files(conf):
-        lines += ["", f"### {path.stem}", ""]
-        own = [row for row in objectives if row.section == path.stem]
-        lines += table(own, "value") if own else ["No parameters."]
-        lines += other_settings(path)
+    processes = group_parameters(conf, "diffusion", "process", PROCESSES.__getitem__)
+    lines += group_page(conf, "diffusion", list(processes), "process")
+    objectives = group_parameters(conf, "objective", "name", lambda name: recipe_of(name).params)
+    lines += group_page(conf, "objective", list(objectives), "objective")
     lines += [
         "",
         "## derived",

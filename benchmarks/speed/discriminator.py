@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from advloop.core.device import autocast
 from advloop.core.random import batches
-from advloop.diffusion.process import make_alphas_cumprod
 from advloop.models.discriminator import build_discriminator
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from advloop.training.discriminator import DiscriminatorSetup, train_discriminator
 from advloop.training.discriminator_data import DiscData
 from race import Contender
+from training import PROCESS
 
 
 def contenders(
@@ -28,11 +28,10 @@ def contenders(
     real = (torch.arange(count) < count // 2).float()
     data = DiscData(latents.to(device), real.to(device))
     few = DiscData(latents[[0, -1]].to(device), real[[0, -1]].to(device))
-    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 
     def our_epoch() -> None:
         setup = DiscriminatorSetup(
-            params, model_params, data, few, alphas_cumprod, 0, 0, precision=precision
+            params, model_params, data, few, PROCESS, 0, 0, precision=precision
         )
         train_discriminator(setup, iter, lambda _: None)
 

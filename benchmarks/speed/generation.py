@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler, UNet2DModel
 
 from advloop.core.device import autocast
 from advloop.core.random import batches, noise_for
-from advloop.diffusion.process import make_alphas_cumprod
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.models.denoiser import build_unet
 from race import Contender
+from training import PROCESS
 
 PIPELINE_BATCH = 16  # eval_batch_size of diffusers' example
 
@@ -29,13 +29,12 @@ def contenders(
     """Each draws ``count`` latents, with ``steps`` network calls for each."""
     ours = build_unet(config, seed=0).to(device).eval()
     shape = ours.latent_shape
-    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 
     def our_samples() -> None:
         with torch.no_grad(), autocast(precision, device):
             for part in batches(count, batch):
                 noise = noise_for(part, shape, 0, "bench").to(device)
-                sample_ddim(ours, noise, alphas_cumprod, "v_prediction", steps).cpu()
+                sample(PROCESS, ours, noise, steps).cpu()
 
     plain: Any = UNet2DModel(**config)
     plain.to(device).eval()

@@ -25,8 +25,7 @@ from advloop.core.distributed import leave, map_across_processes
 from advloop.core.files import load_torch, save_torch
 from advloop.core.processes import free_port, is_main_process, launch_variables
 from advloop.core.random import batches, noise_for
-from advloop.diffusion.process import make_alphas_cumprod
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.infra.snapshots import Resume, Snapshots
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.base_model import import_unet
@@ -36,9 +35,8 @@ from advloop.training.autoencoder import psnr
 from advloop.training.diffusion import Setup, train_diffusion
 from gpu_bench import Bench
 from shapes import ROOT, shape_params, shape_unet
-from training import epoch_of
+from training import PROCESS, epoch_of
 
-ALPHAS = make_alphas_cumprod("squaredcos_cap_v2", 1000)
 STEPS = 6
 
 
@@ -52,7 +50,7 @@ def draw(model: Denoiser, rows: range, precision: str, device: torch.device) -> 
     """DDIM samples of ten steps."""
     noise = noise_for(rows, model.latent_shape, 0, "check").to(device)
     with eval_mode(model), autocast(precision, device):
-        return sample_ddim(model, noise, ALPHAS, "v_prediction", 10)
+        return sample(PROCESS, model, noise, 10)
 
 
 def precision(bench: Bench) -> None:

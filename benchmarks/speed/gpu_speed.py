@@ -18,8 +18,7 @@ import training
 import variants
 from advloop.core.device import autocast
 from advloop.core.random import generator, noise_for
-from advloop.diffusion.process import make_alphas_cumprod
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.models.denoiser import Denoiser
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.training import DiscriminatorParams, GenerateParams, TrainDiscParams
@@ -126,7 +125,7 @@ def sampling(bench: Bench) -> None:
 
 def graphed_sampling(bench: Bench, count: int, steps: int) -> None:
     """The sampler as it is, whose model replays a CUDA graph; the same latents?"""
-    network, alphas_cumprod = bench.unet().eval(), make_alphas_cumprod("squaredcos_cap_v2", 1000)
+    network = bench.unet().eval()
     noise = noise_for(range(count), bench.size, 0, "bench").to(bench.device)
     latents, timesteps = noise.clone(), torch.zeros(count, dtype=torch.long, device=bench.device)
     output = torch.empty_like(noise)
@@ -137,7 +136,7 @@ def graphed_sampling(bench: Bench, count: int, steps: int) -> None:
 
     def draw(model: Callable[..., torch.Tensor]) -> torch.Tensor:
         with torch.no_grad(), autocast(bench.precision, bench.device):
-            return sample_ddim(model, noise, alphas_cumprod, "v_prediction", steps)
+            return sample(training.PROCESS, model, noise, steps)
 
     with as_in_a_stage():
         replay = variants.graph_of(forward)

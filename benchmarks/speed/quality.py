@@ -13,13 +13,14 @@ from advloop.core.rounds import Round
 from advloop.data.classes import load_classes
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Judge, evaluate_model
 from advloop.evaluation.reals import FILE as REALS
 from advloop.evaluation.reals import load_reals
 from advloop.models.autoencoder import load_codec
 from advloop.models.denoiser import load_checkpoint
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
 from advloop.params.run import PRECISIONS, read_num_iterations, read_seed
@@ -56,7 +57,7 @@ def qualities(device: torch.device, outputs: Path = ROOT / "outputs") -> list[Qu
     for precision in PRECISIONS:
         began = time.perf_counter()
         judge = Judge(
-            noise_criterion(params.section("diffusion", DiffusionParams), precision, device),
+            noise_criterion(process_of(read_diffusion(params)), precision, device),
             codec,
             load_features(settings.features, codec, settings.feature_size, device),
             load_latents(latents / "train.pt", shape),

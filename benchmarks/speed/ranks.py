@@ -15,12 +15,12 @@ from advloop.core.device import eval_mode
 from advloop.core.files import read_json, write_json
 from advloop.core.processes import free_port, launch_variables
 from advloop.core.random import batches, noise_for
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.models.denoiser import build_unet
 from advloop.training.diffusion import train_diffusion
 from race import Sample
 from shapes import shape_params, shape_unet
-from training import DIFFUSION, epoch_of
+from training import PROCESS, epoch_of
 
 LAYOUTS = {  # processes, threads in each
     "2 processes, 1 thread each": (2, 1),
@@ -44,8 +44,7 @@ def _work(index: int, count: int, port: int, threads: int, shape: str, result: P
 
     def draw(part: range) -> torch.Tensor:
         noise = noise_for(part, model.latent_shape, 0)
-        alphas_cumprod, kind = setup.criterion.alphas_cumprod, DIFFUSION.prediction_type
-        return sample_ddim(model, noise, alphas_cumprod, kind, DDIM_STEPS[shape])
+        return sample(PROCESS, model, noise, DDIM_STEPS[shape])
 
     def train() -> None:
         train_diffusion(setup, model, lambda items: items, lambda *_: None)

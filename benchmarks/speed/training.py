@@ -13,16 +13,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from advloop.core.device import autocast
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.variance_preserving import VariancePreserving, make_alphas_cumprod
 from advloop.models.denoiser import build_unet
-from advloop.params.diffusion import DiffusionParams
 from advloop.params.training import BaseParams
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup, train_diffusion
 from race import Contender
 
-DIFFUSION = DiffusionParams(
-    num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
-)
+PROCESS = VariancePreserving(make_alphas_cumprod("squaredcos_cap_v2", 1000), "v_prediction")
 
 
 def epoch_of(
@@ -43,7 +41,7 @@ def epoch_of(
         grad_clip=1.0,
         eval_interval=epochs,
     )
-    criterion = noise_criterion(DIFFUSION, precision, device)
+    criterion = noise_criterion(PROCESS, precision, device)
     train, val = Side(latents), Side(latents[:1])
     return Setup(params, criterion, train, val, 0, "train_base", iteration=-1)
 

@@ -14,6 +14,7 @@ from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.diffusion.criterion import Criterion, held_out
+from advloop.diffusion.processes import process_of
 from advloop.models.denoiser import Denoiser, build_unet
 from advloop.objectives import recipe_of
 
@@ -108,8 +109,8 @@ def test_the_held_out_values_of_an_objective_do_not_depend_on_the_batch_size(
 @pytest.mark.parametrize(("count", "limit"), [(100, 1000), (7, 1000), (25, 10), (1, 1000)])
 def test_held_out_timesteps_cover_the_process_evenly_and_in_random_order(criterion, count, limit):
     """The k-th smallest is in the middle of the k-th of ``count`` equal parts."""
-    recorder, diffusion = Recorder(), diffusion_params(num_train_timesteps=limit)
-    held_out(replace(criterion, diffusion=diffusion), recorder, latents(count), 0, 8)
+    recorder, process = Recorder(), process_of(diffusion_params(num_train_timesteps=limit))
+    held_out(replace(criterion, process=process), recorder, latents(count), 0, 8)
     timesteps = torch.cat(recorder.timesteps)
     expected = [((2 * k + 1) * limit) // (2 * count) for k in range(count)]
     assert timesteps.sort().values.tolist() == expected
@@ -120,9 +121,10 @@ def test_held_out_timesteps_cover_the_process_evenly_and_in_random_order(criteri
 
 def test_the_held_out_noise_is_standard_normal_and_differs_between_rows(criterion):
     recorder = Recorder()
-    linear = replace(criterion, diffusion=diffusion_params(beta_schedule="linear"))
+    linear = replace(criterion, process=process_of(diffusion_params(beta_schedule="linear")))
     held_out(linear, recorder, torch.zeros(100, 4, 8, 8), 0, 10)
-    scale = (1 - linear.alphas_cumprod[torch.cat(recorder.timesteps)]).sqrt().view(-1, 1, 1, 1)
+    timesteps = torch.cat(recorder.timesteps)
+    _, scale = linear.process.coefficients(timesteps, timesteps)
     noise = torch.cat(recorder.noisy) / scale
     # 25,600 draws: the mean has standard error 0.0063, the variance 0.0088; allow four
     assert abs(float(noise.mean())) < 0.025

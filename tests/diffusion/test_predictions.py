@@ -10,16 +10,16 @@ from small_params import diffusion_params
 
 from advloop.core.random import noise_for
 from advloop.diffusion.predictions import predict_latents
-from advloop.diffusion.process import alphas_cumprod_of
+from advloop.diffusion.processes import process_of
 from advloop.params.training import GenerateParams
 
 SHAPE, COUNT = (4, 8, 8), 30
-DIFFUSION = diffusion_params("epsilon")
+PROCESS = process_of(diffusion_params("epsilon"))
 TRAIN = torch.randn(50, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
 def predict(
-    model, seed=0, iteration=0, train=TRAIN, start=0, diffusion=DIFFUSION, **changes
+    model, seed=0, iteration=0, train=TRAIN, start=0, process=PROCESS, **changes
 ) -> torch.Tensor:
     small = {
         "num_samples": COUNT,
@@ -29,7 +29,7 @@ def predict(
     }
     params, device = GenerateParams(**small | changes), torch.device("cpu")
     parts = predict_latents(
-        model, train, params, diffusion, seed, iteration, "fp32", device, list, start
+        model, train, params, process, seed, iteration, "fp32", device, list, start
     )
     return torch.cat(list(parts))
 
@@ -53,10 +53,10 @@ def test_each_sample_costs_one_network_call_at_a_timestep_with_enough_signal():
     network = Recorder()
     predict(network)
     assert list(map(len, network.noisy)) == [8, 8, 8, 6]
-    timesteps, alphas_cumprod = torch.cat(network.timesteps), alphas_cumprod_of(DIFFUSION)
-    assert float(alphas_cumprod[timesteps].min()) >= 0.5
+    timesteps, alpha_bars = torch.cat(network.timesteps), PROCESS.alpha_bars
+    assert float(alpha_bars[timesteps].min()) >= 0.5
     # evenly: one timestep in each of 30 equal parts of the allowed range
-    parts = (timesteps.double() * COUNT / int((alphas_cumprod >= 0.5).sum())).long()
+    parts = (timesteps.double() * COUNT / int((alpha_bars >= 0.5).sum())).long()
     assert sorted(parts.tolist()) == list(range(COUNT))
     assert not torch.equal(timesteps, timesteps.sort().values)
 
@@ -89,8 +89,8 @@ def test_predictions_carry_no_gradient():
 
 
 def test_an_alpha_bar_that_no_timestep_reaches_is_refused():
-    coarse = diffusion_params("epsilon", num_train_timesteps=2)
-    message = refusal(predict, Recorder(), diffusion=coarse, predicted_min_alpha_bar=0.999)
+    coarse = process_of(diffusion_params("epsilon", num_train_timesteps=2))
+    message = refusal(predict, Recorder(), process=coarse, predicted_min_alpha_bar=0.999)
     assert message.startswith("generate.predicted_min_alpha_bar=0.999: ")
 
 

@@ -9,21 +9,18 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from refusal import refusal
+from small_params import diffusion_params
 
 from advloop.core.errors import UserError
-from advloop.diffusion.process import (
-    add_noise,
-    alphas_cumprod_of,
+from advloop.diffusion.process import midpoint_timesteps, stratified_timesteps
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.variance_preserving import (
+    VariancePreserving,
     make_alphas_cumprod,
-    midpoint_timesteps,
-    predict_eps,
-    predict_x0,
-    stratified_timesteps,
-    timestep_limit,
     trailing_timesteps,
-    training_target,
+    with_zero_terminal_snr,
 )
-from advloop.params.diffusion import BetaSchedule, DiffusionParams
+from advloop.params.diffusion import BetaSchedule
 
 SCHEDULES = {
     "linear": {"beta_start": 1e-4, "beta_end": 0.02},
@@ -70,6 +67,17 @@ def test_alphas_cumprod_fall_strictly_between_one_and_zero(beta_schedule):
         assert 0 < float(values[-1]) < float(values[0]) < 1
 
 
+@each_schedule
+def test_zero_terminal_snr_is_that_of_diffusers_and_leaves_the_first_timestep(beta_schedule):
+    options = SCHEDULES[beta_schedule] | {"rescale_betas_zero_snr": True}
+    theirs = DDIMScheduler(beta_schedule=beta_schedule, **options).alphas_cumprod
+    before = make_alphas_cumprod(beta_schedule, 1000)
+    ours = with_zero_terminal_snr(before)
+    torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=1e-7)
+    assert float(ours[-1]) == 0
+    assert float(ours[0]) == pytest.approx(float(before[0]), rel=1e-6)
+
+
 def test_an_unknown_schedule_is_refused_by_name():
     with pytest.raises(UserError, match=r"beta_schedule=sigmoid"):
         make_alphas_cumprod("sigmoid", 1000)
@@ -81,13 +89,16 @@ def test_an_unknown_schedule_is_refused_by_name():
 @each_schedule
 def test_noisy_latents_and_the_velocity_target_are_those_of_diffusers(beta_schedule):
     scheduler = scheduler_of(DDPMScheduler, beta_schedule)
-    alphas_cumprod = scheduler.alphas_cumprod
-    noisy = add_noise(X0, EPS, TIMESTEPS, alphas_cumprod)
+    v, epsilon, sample = (
+        VariancePreserving(scheduler.alphas_cumprod, kind)
+        for kind in ("v_prediction", "epsilon", "sample")
+    )
+    noisy = v.add_noise(X0, EPS, TIMESTEPS)
     torch.testing.assert_close(noisy, scheduler.add_noise(X0, EPS, TIMESTEPS))
-    velocity = training_target(X0, EPS, TIMESTEPS, alphas_cumprod, "v_prediction")
+    velocity = v.target(X0, EPS, TIMESTEPS)
     torch.testing.assert_close(velocity, scheduler.get_velocity(X0, EPS, TIMESTEPS))
-    assert torch.equal(training_target(X0, EPS, TIMESTEPS, alphas_cumprod, "epsilon"), EPS)
-    assert torch.equal(training_target(X0, EPS, TIMESTEPS, alphas_cumprod, "sample"), X0)
+    assert torch.equal(epsilon.target(X0, EPS, TIMESTEPS), EPS)
+    assert torch.equal(sample.target(X0, EPS, TIMESTEPS), X0)
 
 
 @each_schedule
@@ -98,8 +109,9 @@ def test_predicted_x0_and_eps_are_those_that_diffusers_steps_with(beta_schedule,
     scheduler = scheduler_of(DDIMScheduler, beta_schedule, prediction_type)
     scheduler.alphas_cumprod = alphas_cumprod = scheduler.alphas_cumprod.double()
     scheduler.set_timesteps(1000)
-    x0 = predict_x0(output, noisy, TIMESTEPS, alphas_cumprod, prediction_type)
-    eps = predict_eps(output, noisy, TIMESTEPS, alphas_cumprod, prediction_type)
+    process = VariancePreserving(alphas_cumprod, prediction_type)
+    x0 = process.predict_x0(output, noisy, TIMESTEPS)
+    eps = process.predict_eps(output, noisy, TIMESTEPS)
     for index, timestep in enumerate(TIMESTEPS.tolist()):
         theirs = scheduler.step(output[index], timestep, noisy[index])
         torch.testing.assert_close(x0[index], theirs.pred_original_sample, rtol=1e-9, atol=1e-9)
@@ -112,14 +124,14 @@ def test_predicted_x0_and_eps_are_those_that_diffusers_steps_with(beta_schedule,
 @each_schedule
 @each_type
 def test_the_target_as_output_gives_back_clean_latents_and_noise(beta_schedule, prediction_type):
-    x0, eps, alphas_cumprod = X0.double(), EPS.double(), make_alphas_cumprod(beta_schedule, 1000)
-    alphas_cumprod = alphas_cumprod.double()
-    noisy = add_noise(x0, eps, TIMESTEPS, alphas_cumprod)
-    target = training_target(x0, eps, TIMESTEPS, alphas_cumprod, prediction_type)
-    arguments = (target, noisy, TIMESTEPS, alphas_cumprod, prediction_type)
+    x0, eps = X0.double(), EPS.double()
+    alphas_cumprod = make_alphas_cumprod(beta_schedule, 1000).double()
+    process = VariancePreserving(alphas_cumprod, prediction_type)
+    noisy, target = process.add_noise(x0, eps, TIMESTEPS), process.target(x0, eps, TIMESTEPS)
+    arguments = (target, noisy, TIMESTEPS)
     # in double precision the worst amplification, 1 / sqrt(2e-9), leaves ten digits
-    torch.testing.assert_close(predict_x0(*arguments), x0, rtol=0, atol=1e-9)
-    torch.testing.assert_close(predict_eps(*arguments), eps, rtol=0, atol=1e-9)
+    torch.testing.assert_close(process.predict_x0(*arguments), x0, rtol=0, atol=1e-9)
+    torch.testing.assert_close(process.predict_eps(*arguments), eps, rtol=0, atol=1e-9)
 
 
 # --- Timesteps ---
@@ -180,13 +192,13 @@ def test_midpoint_timesteps_visit_every_part_equally_often_in_random_order(count
 @pytest.mark.parametrize("least", [0.01, 0.5, 0.9])
 def test_the_timestep_limit_separates_the_timesteps_with_that_alpha_bar(beta_schedule, least):
     alphas_cumprod = make_alphas_cumprod(beta_schedule, 1000)
-    limit = timestep_limit(alphas_cumprod, least, "key")
+    limit = VariancePreserving(alphas_cumprod, "sample").timestep_limit(least, "key")
     assert float(alphas_cumprod[limit - 1]) >= least > float(alphas_cumprod[limit])
 
 
 def test_an_alpha_bar_that_no_timestep_has_is_refused_by_its_parameter():
-    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 10)
-    message = refusal(timestep_limit, alphas_cumprod, 0.999, "generate.some")
+    process = process_of(diffusion_params(num_train_timesteps=10))
+    message = refusal(process.timestep_limit, 0.999, "generate.some")
     assert message.startswith("generate.some=0.999: ")
     assert message.endswith("at most 0.9721")
 
@@ -194,8 +206,6 @@ def test_an_alpha_bar_that_no_timestep_has_is_refused_by_its_parameter():
 @pytest.mark.parametrize("steps", [2, 3, 10, 1000, 10_000])
 @pytest.mark.parametrize("schedule", get_args(BetaSchedule))
 def test_highest_alpha_bar_is_known_without_torch(schedule: BetaSchedule, steps: int):
-    params = DiffusionParams(
-        num_train_timesteps=steps, beta_schedule=schedule, prediction_type="v_prediction"
-    )
-    highest = float(alphas_cumprod_of(params).max())
+    params = diffusion_params(beta_schedule=schedule, num_train_timesteps=steps)
+    highest = float(process_of(params).alpha_bars.max())
     assert params.max_alpha_bar() == pytest.approx(highest, rel=1e-6)

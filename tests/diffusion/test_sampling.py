@@ -10,14 +10,15 @@ from tiny_unet import CONFIG
 
 from advloop.core.device import eval_mode
 from advloop.core.random import generator, noise_for
-from advloop.diffusion.process import alphas_cumprod_of, make_alphas_cumprod, training_target
-from advloop.diffusion.sampling import condition_on_labels, sample_ddim, sample_ddpm
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import condition_on_labels, sample, sample_preview
+from advloop.diffusion.variance_preserving import VariancePreserving
 from advloop.models.denoiser import Denoiser, build_unet
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import VariancePreservingParams
 
 SCHEDULES = {"linear": {"beta_start": 1e-4, "beta_end": 0.02}, "squaredcos_cap_v2": {}}
 SHAPE = (4, 8, 8)
-LINEAR = make_alphas_cumprod("linear", 1000)
+LINEAR = process_of(diffusion_params(beta_schedule="linear"))
 
 each_schedule = pytest.mark.parametrize("beta_schedule", SCHEDULES)
 each_type = pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -62,7 +63,8 @@ def test_ddim_samples_are_those_of_diffusers(beta_schedule, prediction_type, cou
     scheduler = scheduler_of(DDIMScheduler, beta_schedule, prediction_type)
     noise = noise_for(range(3), SHAPE, 0).double()
     theirs = diffusers_loop(scheduler, smooth_model, noise, count, eta=0.0)
-    ours = sample_ddim(smooth_model, noise, scheduler.alphas_cumprod, prediction_type, count)
+    process = VariancePreserving(scheduler.alphas_cumprod, prediction_type)
+    ours = sample(process, smooth_model, noise, count)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -84,7 +86,8 @@ def test_ddpm_samples_are_those_of_diffusers_with_the_same_noises(
     )
     one, other = generator(0, "steps"), generator(0, "steps")
     theirs = diffusers_loop(scheduler, smooth_model, noise, count, generator=one)
-    ours = sample_ddpm(smooth_model, noise, scheduler.alphas_cumprod, prediction_type, count, other)
+    process = VariancePreserving(scheduler.alphas_cumprod, prediction_type)
+    ours = sample_preview(process, smooth_model, noise, count, other)
     # If the last timestep is not 0, diffusers adds noise of variance 1e-20 to the result:
     # its clamp for a logarithm. Ours adds none; 1e-10 times a normal draw is below 1e-9.
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -93,11 +96,11 @@ def test_ddpm_samples_are_those_of_diffusers_with_the_same_noises(
 def test_ddpm_noise_comes_from_the_stream_it_is_given():
     noise = noise_for(range(2), SHAPE, 0)
 
-    def sample(key: str) -> torch.Tensor:
-        return sample_ddpm(smooth_model, noise, LINEAR, "v_prediction", 5, generator(0, key))
+    def preview(key: str) -> torch.Tensor:
+        return sample_preview(LINEAR, smooth_model, noise, 5, generator(0, key))
 
-    assert torch.equal(sample("a"), sample("a"))
-    assert not torch.allclose(sample("a"), sample("b"), atol=1e-2)
+    assert torch.equal(preview("a"), preview("a"))
+    assert not torch.allclose(preview("a"), preview("b"), atol=1e-2)
 
 
 PROCESSES = [
@@ -107,24 +110,25 @@ PROCESSES = [
 ]
 
 
-def deviation(process: DiffusionParams, count: int, error: float) -> float:
+def deviation(params: VariancePreservingParams, count: int, error: float) -> float:
     """Of DDIM samples with the best network for latents of variance 1/2, but for its errors.
 
     error: their deviation, relative to that of the output. The best prediction of x0 is a multiple
     of the noisy latents, and with it eps and v.
     """
-    alphas_cumprod, stream = alphas_cumprod_of(process).double(), generator(0, "errors")
+    stream = generator(0, "errors")
+    alpha_bars = process_of(params).alpha_bars.double()
+    process = VariancePreserving(alpha_bars, params.prediction_type)
 
     def network(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        alpha_bar = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        alpha_bar = alpha_bars[timesteps].view(-1, 1, 1, 1)
         x0 = alpha_bar.sqrt() * 0.5 * noisy / (1 - 0.5 * alpha_bar)
         eps = (1 - alpha_bar).sqrt() * noisy / (1 - 0.5 * alpha_bar)
-        output = training_target(x0, eps, timesteps, alphas_cumprod, process.prediction_type)
+        output = process.target(x0, eps, timesteps)
         return output + error * output.std() * torch.randn(output.shape, generator=stream)
 
     noise = noise_for(range(20), SHAPE, 0).double()
-    kind = process.prediction_type
-    return float(sample_ddim(network, noise, alphas_cumprod, kind, count).std())
+    return float(sample(process, network, noise, count).std())
 
 
 @pytest.mark.parametrize("count", [10, 25, 100])
@@ -142,7 +146,7 @@ def test_a_network_wrong_by_one_percent_samples_the_right_deviation_in_each_acce
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
-@pytest.mark.parametrize("sampler", [sample_ddim, sample_ddpm])
+@pytest.mark.parametrize("sampler", [sample, sample_preview])
 def test_a_batch_costs_exactly_num_inference_steps_network_calls(count, sampler):
     calls = []
 
@@ -150,8 +154,8 @@ def test_a_batch_costs_exactly_num_inference_steps_network_calls(count, sampler)
         calls.append(timesteps)
         return smooth_model(noisy, timesteps)
 
-    stream = [generator(0)] if sampler is sample_ddpm else []
-    sampler(counting, noise_for(range(3), SHAPE, 0), LINEAR, "epsilon", count, *stream)
+    stream = [generator(0)] if sampler is sample_preview else []
+    sampler(LINEAR, counting, noise_for(range(3), SHAPE, 0), count, *stream)
     assert len(calls) == count
     assert all(call.shape == (3,) and call.dtype == torch.long for call in calls)
 
@@ -177,15 +181,15 @@ def test_samples_of_one_batch_have_unrelated_standard_normal_noise():
 
 
 def test_the_batch_size_changes_samples_by_no_more_than_rounding(denoiser):
-    alphas_cumprod = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+    process = process_of(diffusion_params())
 
-    def sample(start: int, size: int) -> torch.Tensor:
+    def draw(start: int, size: int) -> torch.Tensor:
         noise = noise_for(range(start, start + size), SHAPE, 0, "generate", 0)
         with eval_mode(denoiser):
-            return sample_ddim(denoiser, noise, alphas_cumprod, "v_prediction", 10)
+            return sample(process, denoiser, noise, 10)
 
-    whole = sample(0, 6)
+    whole = draw(0, 6)
     assert float(whole.std()) > 0.1  # otherwise any two samples would agree
     for size in (1, 2, 3):
-        parts = torch.cat([sample(start, size) for start in range(0, 6, size)])
+        parts = torch.cat([draw(start, size) for start in range(0, 6, size)])
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_diffusion import make_criterion
@@ -9,11 +11,12 @@ from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.core.random import noise_for
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.diffusion.unrolled import sample_with_gradient
+from advloop.diffusion.variance_preserving import VariancePreserving
 from advloop.models.denoiser import build_unet
 
-ALPHAS = make_criterion().alphas_cumprod
+PROCESS = make_criterion().process
 NOISE = noise_for(range(3), (4, 8, 8), 0, "unrolled")
 
 
@@ -40,9 +43,9 @@ def gradients(model: nn.Module, samples: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_samples_are_those_of_the_sampler_to_the_byte(gradient_steps, recompute):
     model = build_unet(CONFIG, seed=0)
-    expected = sample_ddim(model, NOISE, ALPHAS, "v_prediction", 4)
-    options = (ALPHAS, "v_prediction", 4, gradient_steps, recompute)
-    assert torch.equal(sample_with_gradient(model, NOISE, *options), expected)
+    expected = sample(PROCESS, model, NOISE, 4)
+    options = (4, gradient_steps, recompute)
+    assert torch.equal(sample_with_gradient(PROCESS, model, NOISE, *options), expected)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -51,9 +54,10 @@ def test_gradient_with_recomputation_is_that_without_it_to_the_byte(
     prediction_type, gradient_steps
 ):
     model = build_unet(CONFIG, seed=0)
-    alphas = ALPHAS.clamp(min=0.01)  # epsilon divides by its root
+    alpha_bars = PROCESS.alpha_bars.clamp(min=0.01)  # epsilon divides by its root
+    process = VariancePreserving(alpha_bars, prediction_type)
     kept, recomputed = (
-        gradients(model, sample_with_gradient(model, NOISE, alphas, prediction_type, 4, *options))
+        gradients(model, sample_with_gradient(process, model, NOISE, 4, *options))
         for options in ((gradient_steps, False), (gradient_steps, True))
     )
     assert all(bool(one.any()) for one in kept)
@@ -63,15 +67,13 @@ def test_gradient_with_recomputation_is_that_without_it_to_the_byte(
 def test_gradient_goes_through_every_step():
     """Against finite differences, for a model of one weight: output = w * noisy."""
     w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    noise, alphas = NOISE.double(), ALPHAS.double()
+    noise, process = NOISE.double(), replace(PROCESS, alpha_bars=PROCESS.alpha_bars.double())
 
     def total(weight: torch.Tensor, *options: int) -> torch.Tensor:
         def model(noisy: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             return weight * noisy
 
-        return (
-            sample_with_gradient(model, noise, alphas, "v_prediction", 5, *options).square().sum()
-        )
+        return sample_with_gradient(process, model, noise, 5, *options).square().sum()
 
     (found,) = torch.autograd.grad(total(w), w)
     with torch.no_grad():
@@ -84,7 +86,7 @@ def test_gradient_goes_through_every_step():
 @pytest.mark.parametrize(("gradient_steps", "expected"), [(None, 4), (4, 4), (2, 2), (1, 1)])
 def test_only_the_last_steps_keep_a_graph(gradient_steps, expected):
     model = Counting()
-    samples = sample_with_gradient(model, NOISE, ALPHAS, "v_prediction", 4, gradient_steps, False)
+    samples = sample_with_gradient(PROCESS, model, NOISE, 4, gradient_steps, False)
     assert (model.calls, model.with_graph) == (4, expected)
     gradients(model, samples)
     assert model.calls == 4
@@ -94,5 +96,5 @@ def test_recomputation_calls_each_step_again_and_begins_where_memory_asks_for_it
     for kept, calls in ((5 * NOISE.numel(), 4), (NOISE.numel(), 8)):
         monkeypatch.setattr("advloop.diffusion.unrolled.KEPT", kept)
         model = Counting()
-        gradients(model, sample_with_gradient(model, NOISE, ALPHAS, "v_prediction", 4))
+        gradients(model, sample_with_gradient(PROCESS, model, NOISE, 4))
         assert model.calls == calls

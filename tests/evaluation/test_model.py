@@ -13,6 +13,7 @@ from tiny_unet import CONFIG
 
 from advloop.data.classes import Classes
 from advloop.diffusion.criterion import noise_criterion
+from advloop.diffusion.processes import process_of
 from advloop.evaluation import metrics, model
 from advloop.evaluation.critic import statistics
 from advloop.evaluation.features import load_features
@@ -56,7 +57,7 @@ def judge() -> Judge:
         nearest=nearest_training(test, train, 6),
     )
     views = reals.views(params, 0, CPU)
-    criterion = noise_criterion(diffusion_params(), "fp32", CPU)
+    criterion = noise_criterion(process_of(diffusion_params()), "fp32", CPU)
     return Judge(criterion, codec, features, train, reals, views, params, seed=0)
 
 
@@ -89,7 +90,7 @@ def test_samples_are_decoded_in_fp32_like_the_floor(judge, monkeypatch):
         return decode(latents)
 
     monkeypatch.setattr(judge.codec, "decode", spy)
-    sampled(replace(judge, criterion=noise_criterion(diffusion_params(), "bf16", CPU)))
+    sampled(replace(judge, criterion=noise_criterion(process_of(diffusion_params()), "bf16", CPU)))
     assert seen == [(torch.float32, False)]
 
 

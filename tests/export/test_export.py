@@ -13,16 +13,17 @@ import torch
 import yaml
 from card_code import code_blocks, run_code
 from conftest import REPO, snapshot
-from small_params import AUTOENCODER, UNET, diffusion_params
+from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
 from small_results import a_run, some_params
 from tiny_autoencoders import tiny_autoencoder
 from tiny_unet import CONFIG
 
 from advloop.core.errors import UserError
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import sample
 from advloop.export.card import model_card, pipeline_code
-from advloop.export.pipeline import Export, export_pipeline, read_unet, scheduler_config
+from advloop.export.pipeline import Export, export_pipeline, read_unet
+from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
@@ -71,6 +72,9 @@ MODELS = [
     Kind("AutoencoderKL", V, 1.3, -0.4),
     Kind("AutoencoderTiny", EPSILON, 1.0, 0.0),
     Kind("VQModel", V, 0.9, 0.0),
+    Kind("PatchAutoencoder", diffusion_params(zero_terminal_snr=True), 1.1, 0.0),
+    Kind("PatchAutoencoder", FLOW, 1.2, 0.0),
+    Kind("AutoencoderKL", EDM, 1.2, 0.3),
 ]
 
 
@@ -83,10 +87,7 @@ def own_images(kind: Kind, count: int = 8) -> np.ndarray:
     """This project's samples from the noise of the card's code."""
     denoiser = build_unet(CONFIG, seed=0).eval()
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    process = kind.diffusion
-    latents = sample_ddim(
-        denoiser, noise, alphas_cumprod_of(process), process.prediction_type, STEPS
-    )
+    latents = sample(process_of(kind.diffusion), denoiser, noise, STEPS)
     codec = Codec(tiny_autoencoder(kind.autoencoder), kind.scale, kind.shift)
     return codec.decode(latents).astype(int)
 
@@ -103,7 +104,7 @@ def test_code_of_the_card_samples_the_images_of_this_project(
     found = run_code(blocks.pop(), tmp_path / "final", monkeypatch)
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 1  # betas of float32 there, of float64 here
-    assert len(blocks) == (kind.shift == 0)
+    assert len(blocks) == (kind.shift == 0 and kind.diffusion.process == "vp")
     for block in blocks:
         assert len([line for line in block.splitlines() if line]) <= 5
         pictures = run_code(block, tmp_path / "final", monkeypatch)
@@ -141,7 +142,7 @@ def test_folder_can_start_another_run_with_the_same_models_and_scale(
     weights = autoencoder.state_dict()
     expected = model.autoencoder.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())
-    other = diffusion_params("epsilon")
+    other = diffusion_params("epsilon", num_train_timesteps=7)
     with pytest.raises(UserError, match=r"params\.yaml: diffusion\.\w+="):
         import_base(tmp_path / "final", (4, 8, 8), UNET, other)
 
@@ -159,7 +160,7 @@ def test_equal_models_give_equal_bytes(checkpoint: Path, tmp_path: Path):
 def test_scheduler_takes_the_timesteps_of_this_project():
     from diffusers import DDIMScheduler
 
-    from advloop.diffusion.process import trailing_timesteps
+    from advloop.diffusion.variance_preserving import trailing_timesteps
 
     for process in (V, EPSILON, SAMPLE):
         scheduler = DDIMScheduler.from_config(scheduler_config(process))

@@ -13,20 +13,20 @@ from conftest import make_project
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel
 from omegaconf import OmegaConf
 from refusal import refusal
-from small_params import UNET, diffusion_params
+from small_params import EDM, FLOW, UNET, diffusion_params
 from stage_runner import ROUND, START, run_stage
 from tiny_autoencoders import UNET_LIKE
 from tiny_unet import CONFIG
 
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import sample
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
 from advloop.models.denoiser import Denoiser, build_unet, load_checkpoint, save_checkpoint
 from advloop.models.discriminator import load_discriminator
 from advloop.params.diffusion import DiffusionParams, UNetParams
-from advloop.params.imported import check_scheduler, find_scheduler
+from advloop.params.schedulers import check_scheduler, find_scheduler
 
 SHAPE = (4, 8, 8)
 V = diffusion_params("v_prediction")
@@ -47,6 +47,7 @@ def scheduler_of(process: DiffusionParams) -> DDIMScheduler:
         prediction_type=process.prediction_type,
         beta_start=start,
         beta_end=end,
+        rescale_betas_zero_snr=process.zero_terminal_snr,
         clip_sample=False,
         timestep_spacing="trailing",
     )
@@ -81,8 +82,7 @@ def same_weights(denoiser: Denoiser, unet: UNet2DModel) -> bool:
 def test_an_imported_unet_samples_what_diffusers_samples_with_its_own_scheduler(process, pipeline):
     scheduler_of(process).save_pretrained(pipeline / "scheduler")
     noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    denoiser, alphas_cumprod = load(pipeline, process).eval(), alphas_cumprod_of(process)
-    ours = sample_ddim(denoiser, noise, alphas_cumprod, process.prediction_type, 4)
+    ours = sample(process_of(process), load(pipeline, process).eval(), noise, 4)
     unet = UNet2DModel.from_pretrained(pipeline / "unet", low_cpu_mem_usage=False).eval()
     scheduler = DDIMScheduler.from_pretrained(pipeline / "scheduler")
     scheduler.set_timesteps(4)
@@ -116,13 +116,53 @@ def test_a_scheduler_of_another_process_is_refused_with_the_parameter_to_set(
     load(pipeline, theirs)
 
 
+PIPELINES = {  # what else diffusers' schedulers of today's models say
+    "sd3": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+    "heun": {"_class_name": "FlowMatchHeunDiscreteScheduler"},
+    "sana": {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "beta_schedule": "linear",
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 3.0,
+    },
+    "edm": {"_class_name": "EDMEulerScheduler", "sigma_data": 0.5},
+    "edm multistep": {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_flow_or_edm_is_never_taken_for_a_variance_preserving_process(pipeline, name):
+    file = pipeline / "scheduler/scheduler_config.json"
+    file.write_text(json.dumps(PIPELINES[name]))
+    message = refusal(load, pipeline)
+    process, ours = ("edm", EDM) if "edm" in name else ("flow", FLOW)
+    assert f"diffusion.process=vp, but {pipeline} was trained as {process} ({file})" in message
+    assert f"-S diffusion={process} -S base.pretrained={pipeline} -S diffusion." in message
+    load(pipeline, ours)
+    scheduler_of(V).save_pretrained(pipeline / "scheduler")
+    assert "-S diffusion=vp " in refusal(load, pipeline, ours)
+
+
+def test_all_contradictions_of_a_scheduler_are_named_at_once(pipeline):
+    theirs = diffusion_params("sample", "linear", num_train_timesteps=500, zero_terminal_snr=True)
+    scheduler_of(theirs).save_pretrained(pipeline / "scheduler")
+    message = refusal(load, pipeline)
+    for name in ("num_train_timesteps=1000", "beta_schedule=squaredcos_cap_v2"):
+        assert f"diffusion.{name}" in message
+    for name in ("num_train_timesteps=500", "beta_schedule=linear", "prediction_type=sample"):
+        assert f"-S diffusion.{name}" in message
+    assert "-S diffusion.zero_terminal_snr=true" in message
+    load(pipeline, theirs)
+
+
 @pytest.mark.parametrize("ours", [V, diffusion_params("epsilon"), LINEAR])
 def test_a_unet_that_predicts_epsilon_on_the_cosine_schedule_is_refused_by_any_run(pipeline, ours):
     scheduler_of(diffusion_params("epsilon")).save_pretrained(pipeline / "scheduler")
     message = refusal(load, pipeline, ours)
     assert message.startswith(f"{pipeline / 'scheduler/scheduler_config.json'}: ")
     assert "predicts epsilon with beta_schedule=squaredcos_cap_v2" in message
-    assert "set base.pretrained to another U-Net, or to null" in message
+    assert "set base.pretrained to another model, or to null" in message
 
 
 @pytest.mark.parametrize("betas", [{}, {"beta_start": 1e-4, "beta_end": 0.02}, {"beta_end": 0.02}])
@@ -156,13 +196,16 @@ def test_a_model_without_a_scheduler_is_accepted_for_any_process(tmp_path, unet)
     ("content", "says"),
     [
         ("{", ""),
-        ("[]", "no beta_schedule"),
-        ('{"_class_name": "FlowMatchEulerDiscreteScheduler"}', "no beta_schedule"),
+        ("[]", "it holds no settings"),
+        ('{"_class_name": "ScoreSdeVeScheduler"}', "ScoreSdeVeScheduler has no beta_schedule"),
+        ("{}", "it has no beta_schedule and is neither a flow nor EDM"),
+        ('{"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": true}', "invert_si"),
+        ('{"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}', "sample is none of"),
         ('{"beta_schedule": "sigmoid"}', "beta_schedule=sigmoid"),
         ('{"beta_schedule": ["linear"]}', "beta_schedule="),
-        ('{"beta_schedule": "linear", "prediction_type": "flow_prediction"}', "flow_prediction"),
+        ('{"beta_schedule": "linear", "prediction_type": "score"}', "prediction_type=score"),
         ('{"beta_schedule": "linear", "trained_betas": [0.1, 0.2]}', "trained_betas"),
-        ('{"beta_schedule": "linear", "rescale_betas_zero_snr": true}', "rescale_betas_zero_snr"),
+        ('{"beta_schedule": "linear", "rescale_betas_zero_snr": true}', "with rescale_betas_zero_"),
         ("[" * 100_000, ""),
         ("\udcff", ""),
     ],

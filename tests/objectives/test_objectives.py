@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPO
-from objective_batches import PREDICTION_TYPES, gradient, make_batch
+from objective_batches import PREDICTION_TYPES, PROCESS, gradient, make_batch
 from objective_files import FILES, objective_params
 from refusal import refusal
+from small_params import diffusion_params
 
 import advloop.objectives
 from advloop.diffusion.batch import noise_only
-from advloop.diffusion.process import make_alphas_cumprod
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.variance_preserving import VariancePreserving
 from advloop.objectives import objective_names, read_objective, recipe_of
 from advloop.params.loader import Params
 from advloop.params.reading import read_mapping
@@ -141,7 +143,7 @@ def batch_for(params, timesteps: tuple[int, ...] = (10, 200, 500, 800), **more):
 def test_weight_zero_gives_loss_and_gradient_of_none_to_the_byte(file, prediction_type):
     params = objective_params(file)
     objective = recipe_of(params.name).make(params)
-    options = {"weight": 0.0, "prediction_type": prediction_type}
+    options = {"weight": 0.0, "process": replace(PROCESS, prediction_type=prediction_type)}
     batch = batch_for(params, (0, 200, 500, 999), **options)
     assert torch.equal(objective(batch)[0], noise_only(batch)[0])
     assert torch.equal(gradient(objective, batch), gradient(noise_only, batch))
@@ -158,10 +160,9 @@ def test_loss_terms_and_gradient_are_finite_at_both_ends_of_the_process(
 ):
     params = objective_params(file)
     objective = recipe_of(params.name).make(params)
-    alphas_cumprod = make_alphas_cumprod(beta_schedule, 1000)
-    options = {"prediction_type": prediction_type, "alphas_cumprod": alphas_cumprod}
+    process = process_of(diffusion_params(prediction_type, beta_schedule))
     for timestep in (0, 999):
-        batch = batch_for(params, (timestep,) * 4, **options)
+        batch = batch_for(params, (timestep,) * 4, process=process)
         loss, terms = objective(batch)
         assert all(bool(torch.isfinite(value)) for value in [loss, *terms.values()])
         assert bool(torch.isfinite(gradient(objective, batch)).all())
@@ -202,16 +203,16 @@ def test_terms_are_detached_scalars_by_their_names(file):
 def test_noise_loss_is_the_mean_squared_error_to_the_target(prediction_type, expected):
     one = torch.ones(4, 4, 8, 8)
     batch = replace(
-        make_batch((1, 1, 1, 1), output=one, prediction_type=prediction_type),
+        make_batch((1, 1, 1, 1), output=one),
         x0=3 * one,
         eps=2 * one,
-        alphas_cumprod=torch.tensor([0.9, 0.64]),
+        process=VariancePreserving(torch.tensor([0.9, 0.64]), prediction_type),
     )
     assert batch.noise_loss().item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_noise_loss_weighs_every_sample_of_the_batch_alike():
-    batch = make_batch((0, 999), prediction_type="epsilon")
+    batch = make_batch((0, 999), process=replace(PROCESS, prediction_type="epsilon"))
     output = batch.eps.clone()
     output[0] += 2.0  # a squared error of 4 in one sample, of 0 in the other
     assert float(replace(batch, output=output).noise_loss()) == pytest.approx(2.0)

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_batches import ALPHAS_CUMPROD, gradient, make_batch
+from objective_batches import PROCESS, gradient, make_batch
 from objective_files import objective_params
 from torch import nn
 
 from advloop.diffusion.batch import noise_only
-from advloop.diffusion.process import add_noise
 from advloop.objectives import recipe_of
 from advloop.objectives.x0 import AdaptiveWeight, make_x0, prediction_weights
 
@@ -28,7 +27,7 @@ def test_weights_are_zero_below_the_gate_and_grow_with_the_signal_to_a_bound():
 
 def test_predictions_below_the_gate_receive_no_adversarial_gradient():
     batch = make_batch((50, 100, 700, 990))
-    assert float(ALPHAS_CUMPROD[100]) > 0.5 > float(ALPHAS_CUMPROD[700])
+    assert float(PROCESS.alpha_bars[100]) > 0.5 > float(PROCESS.alpha_bars[700])
     difference = gradient(OBJECTIVE, batch) - gradient(noise_only, batch)
     sizes = difference.flatten(1).norm(dim=1)
     assert bool((sizes[:2] > 1e-4).all())
@@ -75,10 +74,10 @@ def test_noise_conditioned_discriminator_judges_renoised_predictions_above_the_g
     batch = make_batch((0, 300, 600, 999), discriminator=Recorder())
     OBJECTIVE(batch)
     latents, timesteps = batch.discriminator.seen
-    limit = int((ALPHAS_CUMPROD >= 0.5).sum())
+    limit = int((PROCESS.alpha_bars >= 0.5).sum())
     # the neighbour's timestep in [0, 1000), scaled to [0, limit)
     assert timesteps.tolist() == [999 * limit // 1000, 0, 300 * limit // 1000, 600 * limit // 1000]
-    expected = add_noise(batch.predicted_x0(), batch.eps.roll(1, 0), timesteps, ALPHAS_CUMPROD)
+    expected = PROCESS.add_noise(batch.predicted_x0(), batch.eps.roll(1, 0), timesteps)
     torch.testing.assert_close(latents, expected)
     assert latents.requires_grad
 

@@ -19,7 +19,7 @@ from advloop.core.rounds import check_exp_name
 from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
-from advloop.params.diffusion import UNetParams
+from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.loader import Params
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
@@ -29,6 +29,7 @@ from hydra_plugins.conf_files import conf_digest, strays
 CONF = REPO / "conf"
 SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+PROCESSES = sorted(path.stem for path in (CONF / "diffusion").glob("*.yaml"))
 
 
 def compose(target: Path, *overrides: str) -> Params:
@@ -60,6 +61,17 @@ def test_every_scale_composes_with_every_objective(tmp_path, scale, objective):
     assert params.content["scale"] == scale
     assert settings.name == params.at("objective.name")
     assert settings.uses_discriminator == params.at("objective.uses_discriminator")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_every_process_composes_and_trains_a_base_model_of_its_own(tmp_path, process):
+    options = [f"diffusion={process}", "objective=none"]
+    params = compose(tmp_path / "params.yaml", *options)
+    check_params(params)
+    assert read_diffusion(params).process == process
+    assert (params.at("base.pretrained") is None) == (process != "vp")
+    mine = compose(tmp_path / "params.yaml", *options, "base.pretrained=mine")
+    assert mine.at("base.pretrained") == "mine"
 
 
 def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):

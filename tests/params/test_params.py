@@ -12,13 +12,13 @@ from hydra import compose, initialize_config_dir
 from objective_files import objective_params
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
-from small_params import DATA, UNET
+from small_params import DATA, EDM, FLOW, UNET
 
 from advloop.core.errors import UserError
 from advloop.objectives import read_objective
 from advloop.params.checks import KEYS, SECTIONS, check_params
 from advloop.params.data import DataParams
-from advloop.params.diffusion import UNetParams
+from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.loader import LONGEST, Params
 from advloop.params.run import read_exp_name, read_num_iterations, read_precision, read_seed
 
@@ -43,7 +43,8 @@ def plain() -> DictConfig:
 def write(folder: Path, changes: dict[str, Any], drop: str | None = None) -> Path:
     """``plain`` with dotted ``changes``, written into ``folder``."""
     content = OmegaConf.create(OmegaConf.to_container(plain(), resolve=True))
-    for key, value in {**SHAPES, **changes}.items():
+    shapes = {k: v for k, v in SHAPES.items() if k.split(".")[0] not in changes}
+    for key, value in {**shapes, **changes}.items():
         OmegaConf.update(content, key, value, merge=False, force_add=True)
     if drop:
         *parents, last = drop.split(".")
@@ -80,6 +81,7 @@ def test_committed_params_pass_the_check_and_load_as_they_are_written():
     for name, cls in SECTIONS.items():
         loaded = params.section(name, cls).model_dump()
         assert loaded == params.content[name]
+    assert read_diffusion(params).model_dump() == params.content["diffusion"]
     assert read_seed(params) == params.at("seed")
     assert read_num_iterations(params) == params.at("num_iterations")
     assert read_precision(params) == params.at("precision")
@@ -167,6 +169,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "must be one of adversarial, ddo, neon, none, seed, x0": {
         "objective.name": ["gan", ["seed"], None]
     },
+    "must be one of vp, flow, edm": {"diffusion.process": ["ddpm", ["vp"], None]},
     "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
     "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
     "must be greater than 0": {"base.learning_rate": [0, -1e-3]},
@@ -194,6 +197,7 @@ def test_bad_value_is_refused_with_its_rule_and_the_commands_that_set_it(
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     fix = f"set it in conf/ and run `make params`, or `dvc exp run -S {key}=…`"
     fix = fix.replace("objective.name=", "objective=")  # chosen as a whole
+    fix = fix.replace("diffusion.process=", "diffusion=")
     assert refusal(write(tmp_path, {key: value})) == f"{key}={text} {problem}; {fix}"
 
 
@@ -241,6 +245,30 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "diffusion.prediction_type=epsilon tells nothing of an image at the end of "
     "diffusion.beta_schedule=squaredcos_cap_v2, where sampling begins; use v_prediction, or "
     "diffusion.beta_schedule=linear; set it": {"diffusion.prediction_type": "epsilon"},
+    "diffusion.prediction_type=epsilon tells nothing of an image at the end of "
+    "diffusion.zero_terminal_snr=true, where sampling begins; use v_prediction, or "
+    "diffusion.zero_terminal_snr=false; set it": {
+        "diffusion.prediction_type": "epsilon",
+        "diffusion.beta_schedule": "linear",
+        "diffusion.zero_terminal_snr": True,
+    },
+    "diffusion.beta_schedule does not belong to diffusion.process=flow, but to vp; choose a "
+    "process as a whole, with `dvc exp run -S diffusion=flow`": {
+        "diffusion": {**FLOW.model_dump(), "beta_schedule": "linear"}
+    },
+    "diffusion.shift does not belong to diffusion.process=vp, but to flow": {"diffusion.shift": 3},
+    "diffusion.prediction_type does not belong to diffusion.process=flow, but to vp and edm": {
+        "diffusion": {**FLOW.model_dump(), "prediction_type": "epsilon"}
+    },
+    "diffusion.sigma_min=90.0 must be below diffusion.sigma_max=80.0": {
+        "diffusion": {**EDM.model_dump(), "sigma_min": 90.0}
+    },
+    "objective.min_alpha_bar=0.995 leaves no timestep, the least noisy one has 0.9901": {
+        **X0,
+        "objective.min_alpha_bar": 0.995,
+        "train_disc.renoise_min_alpha_bar": 0.9,
+        "diffusion": {**FLOW.model_dump(), "num_train_timesteps": 1000, "shift": 100.0},
+    },
     "train_disc.replay_fraction=0.41 and train_disc.predicted_fraction=0.5 make more than 0.9": {
         "train_disc.predicted_fraction": 0.5,
         "train_disc.replay_fraction": 0.41,
@@ -336,6 +364,9 @@ ALLOWED: list[dict[str, Any]] = [
     ADVERSARIAL,
     {**ADVERSARIAL, "objective.gradient_steps": 8, "discriminator.statistics": True},
     {**ADVERSARIAL, "train_disc.loss": "bce", "discriminator.dropout": 0.3},
+    {"diffusion": FLOW.model_dump()},
+    {"diffusion": EDM.model_dump()},
+    {"diffusion.zero_terminal_snr": True, "diffusion.prediction_type": "sample"},
     {"diffusion.beta_schedule": "linear", "diffusion.beta_start": 0.9, "diffusion.beta_end": 0.9},
     {"generate.num_samples": 3},
     {**X0, "objective.min_alpha_bar": 0.9},

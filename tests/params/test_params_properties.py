@@ -15,11 +15,13 @@ from properties import bounded, result
 
 from advloop.objectives import objective_names, read_objective, recipe_of
 from advloop.params.checks import SECTIONS, check_params
+from advloop.params.diffusion import PROCESSES, read_diffusion
 from advloop.params.loader import Params
 
 PARAMS: dict[str, Any] = yaml.safe_load((REPO / "params.yaml").read_text())
 PARAMS["derived"] = {}  # which check_config compares as a whole; YAML reads slowly
 KEYS = [(name, key) for name, value in PARAMS.items() if isinstance(value, dict) for key in value]
+READERS = {"diffusion": read_diffusion, "objective": read_objective}
 SCALARS = (
     st.none()
     | st.booleans()
@@ -75,8 +77,8 @@ def test_any_value_of_a_parameter_is_accepted_or_refused_in_one_line(
 
     def read() -> Any:
         params = Params.load(path)
-        if section == "objective":
-            return read_objective(params)
+        if section in READERS:
+            return READERS[section](params)
         return params.section(section, SECTIONS[section])
 
     result(read)
@@ -123,6 +125,7 @@ def valid(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 SECTION_KINDS = {
     **SECTIONS,
+    **{f"diffusion {name}": cls for name, cls in PROCESSES.items()},
     **{f"objective {name}": recipe_of(name).params for name in objective_names()},
 }
 

@@ -37,14 +37,14 @@ from warm_python import CLIENT, warm_python, write_shim
 
 from advloop.core.rounds import Round
 from advloop.data.latents import read_scale
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import sample
 from advloop.evaluation.agreement import select
 from advloop.evaluation.results import VIEWS, read_results
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.codec import Codec
 from advloop.models.denoiser import load_checkpoint
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import VariancePreservingParams
 from kills import KINDS, Attempt, survive, undisturbed
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker: the run is made once
@@ -201,15 +201,10 @@ def test_code_of_the_final_card_samples_what_the_selected_checkpoint_samples(
     digest = hashlib.sha256((run.outputs / "data/images.npy").read_bytes()).hexdigest()
     assert digest in card
     sampled = [run_code(code, final, monkeypatch) for code in code_blocks(card)]
-    process = DiffusionParams(**params.diffusion)
+    process = process_of(VariancePreservingParams(**params.diffusion))
     noise = torch.randn(8, *LATENT, generator=torch.Generator().manual_seed(0))
-    latents = sample_ddim(
-        load_checkpoint(selected).eval(),
-        noise,
-        alphas_cumprod_of(process),
-        process.prediction_type,
-        params.generate.num_inference_steps,
-    )
+    model = load_checkpoint(selected).eval()
+    latents = sample(process, model, noise, params.generate.num_inference_steps)
     scaling = read_scale(run.outputs / "latents/stats.json")
     expected = Codec(load_autoencoder(run.outputs / "autoencoder"), *scaling).decode(latents)
     assert len(sampled) == 2

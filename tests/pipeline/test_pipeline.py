@@ -214,7 +214,7 @@ def params_read(script: Path) -> set[str]:
         if not isinstance(node.func, ast.Attribute):
             continue
         if node.func.attr == "everything":
-            read |= {*SECTIONS, *VALUES, "objective"}
+            read |= {*SECTIONS, *VALUES, "diffusion", "objective"}
         if node.func.attr in ("section", "unchecked", "at", "value"):
             name = node.args[0]
             assert isinstance(name, ast.Constant), f"{script.name}: computed section name"

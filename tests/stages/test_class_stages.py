@@ -21,13 +21,13 @@ import train_disc
 from advloop.data.classes import load_classes
 from advloop.data.draws import held_out_fakes
 from advloop.data.latents import read_scale
-from advloop.diffusion.process import alphas_cumprod_of
-from advloop.diffusion.sampling import condition_on_labels, sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.evaluation.scores import read_scores
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.codec import Codec
 from advloop.models.denoiser import load_checkpoint
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import read_diffusion
 from advloop.params.loader import Params
 from advloop.training.diffusion import Setup
 from advloop.training.discriminator_data import DiscData
@@ -178,14 +178,12 @@ def test_card_of_the_export_samples_of_each_class_what_this_project_samples(
     assert json.loads((final / "classes.json").read_text()) == ["day", "night"]
     (code,) = code_blocks((final / "README.md").read_text())
     params = Params.load()
-    process = params.section("diffusion", DiffusionParams)
     denoiser = load_checkpoint(root / {"base": MODEL, "iter_0": TUNED}[selected[1]]).eval()
     noise = torch.randn(8, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
-    latents = sample_ddim(
+    latents = sample(
+        process_of(read_diffusion(params)),
         condition_on_labels(denoiser, torch.arange(8) % 2),
         noise,
-        alphas_cumprod_of(process),
-        process.prediction_type,
         params.at("generate.num_inference_steps"),
     )
     scaling = read_scale(root / "latents/stats.json")

@@ -177,21 +177,21 @@ ALL = [
     scheduler(
         "x0",
         '{"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}',
-        "unet was trained with sample",
+        "unet was trained with prediction_type=sample",
         "set diffusion.prediction_type=sample",
     ),
     scheduler(
         "epsilon of the cosine schedule",
         '{"beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}',
         "unet predicts epsilon with beta_schedule=squaredcos_cap_v2",
-        "set base.pretrained to another U-Net",
+        "set base.pretrained to another model",
     ),
     scheduler("no JSON", "{", "unet/scheduler_config.json", "not a diffusion process"),
     scheduler(
         "flow matching",
         '{"_class_name": "FlowMatchEulerDiscreteScheduler"}',
-        "unet/scheduler_config.json",
-        "no beta_schedule",
+        "diffusion.process=vp, but unet was trained as flow",
+        "-S diffusion=flow -S base.pretrained=unet",
     ),
     Bad(
         "autoencoder.pretrained: scale of 0",

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from advloop.diffusion.batch import Batch
-from advloop.diffusion.process import add_noise, make_alphas_cumprod
+from advloop.diffusion.process import Process
+from advloop.diffusion.variance_preserving import VariancePreserving, make_alphas_cumprod
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-ALPHAS_CUMPROD = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+PROCESS = VariancePreserving(make_alphas_cumprod("squaredcos_cap_v2", 1000), "v_prediction")
 
 
 class Mean(nn.Module):
@@ -26,7 +27,7 @@ def make_batch(
     *,
     seed: int = 0,
     output: torch.Tensor | None = None,
-    alphas_cumprod: torch.Tensor = ALPHAS_CUMPROD,
+    process: Process = PROCESS,
     **more: Any,
 ) -> Batch:
     """Random latents (B, 4, 8, 8); the output, random if None, is a leaf of the graph."""
@@ -34,14 +35,14 @@ def make_batch(
     shape = (len(timesteps), 4, 8, 8)
     x0, eps, random = (torch.randn(shape, generator=stream) for _ in range(3))
     steps = torch.tensor(timesteps)
-    fields = {"prediction_type": "v_prediction", "discriminator": Mean(), "weight": 1.0} | more
+    fields = {"discriminator": Mean(), "weight": 1.0} | more
     return Batch(
         x0=x0,
         eps=eps,
-        noisy=add_noise(x0, eps, steps, alphas_cumprod),
+        noisy=process.add_noise(x0, eps, steps),
         timesteps=steps,
         output=(random if output is None else output).requires_grad_(),
-        alphas_cumprod=alphas_cumprod,
+        process=process,
         **fields,
     )
 

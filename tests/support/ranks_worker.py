@@ -20,6 +20,7 @@ from advloop.core.files import save_torch
 from advloop.core.processes import launch_variables
 from advloop.core.random import generator, seeded
 from advloop.diffusion.criterion import Criterion
+from advloop.diffusion.processes import process_of
 from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
 from advloop.models.discriminator import Discriminator
 from advloop.objectives import recipe_of
@@ -54,7 +55,7 @@ def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
         objective=recipe.make(params),
         weight=1.0,
         discriminator=discriminator,
-        diffusion=diffusion_params(),
+        process=process_of(diffusion_params()),
         precision="fp32",
         device=torch.device("cpu"),
         reference=frozen_copy(build_unet(CONFIG, seed=1)) if recipe.against_reference else None,

@@ -9,6 +9,7 @@ from torch import nn
 
 from advloop.diffusion.batch import noise_only
 from advloop.diffusion.criterion import Criterion
+from advloop.diffusion.processes import process_of
 from advloop.models.denoiser import Denoiser, build_unet
 from advloop.models.discriminator import Discriminator
 from advloop.objectives.seed import seed_objective
@@ -40,7 +41,7 @@ def make_criterion(
         objective={"none": noise_only, "seed": seed_objective}.get(objective, objective),
         weight=weight,
         discriminator=None if objective == "none" else discriminator,
-        diffusion=diffusion_params(prediction_type),
+        process=process_of(diffusion_params(prediction_type)),
         precision="fp32",
         device=CPU,
         **more,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from small_params import diffusion_params
 
-from advloop.diffusion.process import make_alphas_cumprod
+from advloop.diffusion.processes import process_of
 from advloop.models.discriminator import Discriminator
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from advloop.training.discriminator import DiscResult, DiscriminatorSetup, train_discriminator
@@ -26,7 +27,7 @@ PARAMS = TrainDiscParams(
     stop_accuracy=None,
     renoise_min_alpha_bar=0.5,
 )
-ALPHAS = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+PROCESS = process_of(diffusion_params())
 
 
 def numbered(start: int, count: int = 100) -> torch.Tensor:
@@ -48,7 +49,7 @@ def make_setup(train: DiscData, val: DiscData, model=MODEL, **changes) -> Discri
     own |= {k: changes.pop(k) for k in ("num_classes", "precision") if k in changes}
     params = PARAMS.model_copy(update=changes)
     return DiscriminatorSetup(
-        params, model, train, val, ALPHAS, **{"seed": 0, "iteration": 0} | own
+        params, model, train, val, PROCESS, **{"seed": 0, "iteration": 0} | own
     )
 
 

@@ -13,6 +13,7 @@ from small_params import diffusion_params
 from advloop.core.random import seeded
 from advloop.diffusion.batch import noise_only
 from advloop.diffusion.criterion import Criterion
+from advloop.diffusion.processes import process_of
 from advloop.models.discriminator import Discriminator
 from advloop.objectives.adversarial import judge
 from advloop.training.batches import Side
@@ -46,7 +47,7 @@ def make_opponent(num_classes: int = 0, weight: float = 1.0, **changes: Any) -> 
         settings=objective_params("adversarial", **SMALL | changes),
         judge=judge,
         discriminator=discriminator,
-        criterion=Criterion(noise_only, weight, None, diffusion_params(), "fp32", CPU),
+        criterion=Criterion(noise_only, weight, None, process_of(diffusion_params()), "fp32", CPU),
         train=side(0, 11, num_classes),
         val=side(1, 5, num_classes),
         fakes=side(2, 6, num_classes),

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from advloop.params.data import AutoencoderParams, DataParams
-from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.diffusion import (
+    EdmParams,
+    FlowParams,
+    UNetParams,
+    VariancePreservingParams,
+)
 
 DATA = DataParams(
     source="images",
@@ -34,16 +39,30 @@ AUTOENCODER = AutoencoderParams(
     latent_noise=0.1,
 )
 
+FLOW = FlowParams(process="flow", num_train_timesteps=1000, shift=3.0)
+EDM = EdmParams(
+    process="edm",
+    num_train_timesteps=1000,
+    prediction_type="epsilon",
+    sigma_data=0.5,
+    sigma_min=0.002,
+    sigma_max=80.0,
+    rho=7.0,
+    p_mean=-1.2,
+    p_std=1.2,
+)
+
 
 def diffusion_params(
     prediction_type: str = "v_prediction",
     beta_schedule: str = "squaredcos_cap_v2",
     num_train_timesteps: int = 1000,
-    **betas: float | None,
-) -> DiffusionParams:
-    return DiffusionParams(
+    **more: float | None,
+) -> VariancePreservingParams:
+    return VariancePreservingParams(
+        process="vp",
         num_train_timesteps=num_train_timesteps,
         beta_schedule=beta_schedule,
         prediction_type=prediction_type,
-        **betas,
+        **more,
     )

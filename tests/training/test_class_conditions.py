@@ -14,6 +14,7 @@ from tiny_unet import CONFIG
 
 from advloop.diffusion.criterion import held_out
 from advloop.diffusion.predictions import predict_latents
+from advloop.diffusion.processes import process_of
 from advloop.evaluation.metrics import measure_classes
 from advloop.models.base_model import import_base
 from advloop.models.denoiser import Denoiser, build_unet
@@ -22,7 +23,7 @@ from advloop.params.training import GenerateParams
 from advloop.training.batches import Side
 
 CPU = torch.device("cpu")
-PROCESS = diffusion_params()
+PROCESS = process_of(diffusion_params())
 
 
 # --- Fakes ---
@@ -33,7 +34,7 @@ def test_predictions_start_from_training_latents_of_their_class():
     train_labels = torch.tensor([0, 1, 2] * 8)
     train = train_labels.float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     samples = torch.tensor([2, 2, 0, 1] * 5)
-    process = diffusion_params("sample")
+    process = process_of(diffusion_params("sample"))
 
     def network(noisy, _, labels):
         return 10.0 * labels.view(-1, 1, 1, 1) + noisy.mean((1, 2, 3), keepdim=True).round()

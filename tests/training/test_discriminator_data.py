@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from refusal import refusal
-from small_discriminator import ALPHAS, PARAMS, numbered
+from small_discriminator import PARAMS, PROCESS, numbered
 
 from advloop.data.classes import Classes
 from advloop.data.draws import VAL_SHARE
-from advloop.diffusion.process import add_noise
 from advloop.params.training import MIN_SAMPLES
 from advloop.training.discriminator_data import (
     KEPT,
@@ -292,13 +291,13 @@ def clean(rows: int = 400) -> DiscData:
 
 def test_every_row_is_noised_to_its_timestep():
     before, limit = clean(), 497
-    after = renoise(before, ALPHAS, limit, stream())
+    after = renoise(before, PROCESS, limit, stream())
     assert torch.equal(after.real, before.real)
     assert int(after.timesteps.max()) < limit
-    signal, noise = ALPHAS[after.timesteps].sqrt(), (1 - ALPHAS[after.timesteps]).sqrt()
-    eps = (after.latents - signal.view(-1, 1, 1, 1) * before.latents) / noise.view(-1, 1, 1, 1)
+    signal, noise = PROCESS.coefficients(after.timesteps, before.latents)
+    eps = (after.latents - signal * before.latents) / noise
     torch.testing.assert_close(
-        add_noise(before.latents, eps, after.timesteps, ALPHAS), after.latents
+        PROCESS.add_noise(before.latents, eps, after.timesteps), after.latents
     )
     # 102,400 standard normal numbers: standard errors 0.0031 and 0.0022, and float32 divides
     # by a noise of at least 0.006; allow four
@@ -311,7 +310,7 @@ def test_every_row_is_noised_to_its_timestep():
 
 
 def test_stream_decides_noise_and_timesteps():
-    first, again, other = (renoise(clean(), ALPHAS, 497, stream(seed)) for seed in (0, 0, 1))
+    first, again, other = (renoise(clean(), PROCESS, 497, stream(seed)) for seed in (0, 0, 1))
     for field in ("latents", "timesteps"):
         assert torch.equal(getattr(first, field), getattr(again, field))
         assert not torch.equal(getattr(first, field), getattr(other, field))
@@ -319,7 +318,7 @@ def test_stream_decides_noise_and_timesteps():
 
 def test_inputs_are_the_same_rows_of_everything_that_the_data_has():
     assert clean(4).inputs(slice(1, 3))[1:] == (None, None)
-    data = replace(renoise(clean(4), ALPHAS, 497, stream()), labels=torch.arange(4))
+    data = replace(renoise(clean(4), PROCESS, 497, stream()), labels=torch.arange(4))
     inputs = data.inputs(torch.tensor([3, 0]))
     assert torch.equal(inputs.latents, data.latents[[3, 0]])
     assert torch.equal(inputs.timesteps, data.timesteps[[3, 0]])

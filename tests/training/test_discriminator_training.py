@@ -8,12 +8,11 @@ import pytest
 import torch
 from refusal import refusal
 from small_diffusion import equal
-from small_discriminator import ALPHAS, MODEL, NOISE_CONDITIONED, PARAMS, fit, rebuild, side
+from small_discriminator import MODEL, NOISE_CONDITIONED, PARAMS, PROCESS, fit, rebuild, side
 from small_discriminator import make_setup as setup_of
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from advloop.core.random import generator
-from advloop.diffusion.process import timestep_limit
 from advloop.models.discriminator import Discriminator
 from advloop.training.discriminator import train_discriminator, validate
 from advloop.training.discriminator_data import DiscData, renoise
@@ -249,7 +248,7 @@ def test_noise_conditioned_discriminator_sees_only_renoised_latents_and_their_ti
     monkeypatch.setattr(Discriminator, "pool", noting)
     train, val = side(0, 40, shift=0.3), side(1, 40, shift=0.3)
     fit(train, val, NOISE_CONDITIONED, epochs=3, batch_size=80)
-    limit = timestep_limit(ALPHAS, PARAMS.renoise_min_alpha_bar, "key")
+    limit = PROCESS.timestep_limit(PARAMS.renoise_min_alpha_bar, "key")
     clean = {tuple(latent.flatten().tolist()) for data in (train, val) for latent in data.latents}
     for _, latents, timesteps in seen:
         assert sorted((timesteps * 80 // limit).tolist()) == pytest.approx(range(80), abs=1)
@@ -257,7 +256,7 @@ def test_noise_conditioned_discriminator_sees_only_renoised_latents_and_their_ti
     trained = [call for call in seen if call[0]]
     assert len({tuple(timesteps.tolist()) for _, _, timesteps in trained}) == 3
     judged = [call for call in seen if not call[0]]
-    fixed = renoise(val, ALPHAS, limit, generator(0, "train_disc", "validation", "renoise"))
+    fixed = renoise(val, PROCESS, limit, generator(0, "train_disc", "validation", "renoise"))
     assert all(torch.equal(latents, fixed.latents) for _, latents, _ in judged)
     assert all(torch.equal(timesteps, fixed.timesteps) for _, _, timesteps in judged)
 
@@ -265,9 +264,9 @@ def test_noise_conditioned_discriminator_sees_only_renoised_latents_and_their_ti
 def test_training_noise_follows_the_iteration_and_validation_noise_does_not(monkeypatch):
     calls: list[bytes] = []
 
-    def noting(data, alphas_cumprod, limit, stream):
+    def noting(data, process, limit, stream):
         calls.append(stream.get_state().numpy().tobytes())
-        return renoise(data, alphas_cumprod, limit, stream)
+        return renoise(data, process, limit, stream)
 
     monkeypatch.setattr("advloop.training.discriminator.renoise", noting)
     for iteration in (0, 1):

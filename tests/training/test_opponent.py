@@ -14,7 +14,7 @@ from small_opponent import SMALL, make_opponent, play_setup
 from tiny_unet import CONFIG
 
 from advloop.core.random import noise_for
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.sampling import sample
 from advloop.models.denoiser import build_unet
 from advloop.training.diffusion import train_diffusion
 from advloop.training.opponent import Opponent
@@ -41,8 +41,8 @@ def test_gradient_is_that_of_the_generators_loss_of_the_samplers_own_samples():
     judge, model = opponent.discriminator, build_unet(CONFIG, seed=0)
     with torch.enable_grad():
         noise = noise_for(range(3), (4, 8, 8), 0, "train_diffusion", 1, "samples")
-        ddim = sample_ddim.__wrapped__  # without no_grad
-        samples = ddim(model, noise, opponent.criterion.alphas_cumprod, "v_prediction", 3)
+        draw = sample.__wrapped__  # without no_grad
+        samples = draw(opponent.criterion.process, model, noise, 3)
         opponent.step = 0
         real = opponent._reals.draw(3, opponent._stream("reals"))
         loss = opponent.judge(judge(real.latents).detach(), judge(samples))[0]
@@ -114,8 +114,7 @@ def test_dropout_of_the_network_is_off_in_samples_and_on_again_afterwards():
     opponent.play(model, {})
     assert model.training
     noise = noise_for(range(3), (4, 8, 8), 0, "train_diffusion", 1, "samples")
-    alphas = opponent.criterion.alphas_cumprod
-    expected = sample_ddim(model.eval(), noise, alphas, "v_prediction", 3)
+    expected = sample(opponent.criterion.process, model.eval(), noise, 3)
     assert torch.equal(opponent.recent.latents[-3:], expected)
 
 

@@ -15,12 +15,13 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 from small_diffusion import make_criterion, make_setup, run
+from small_params import diffusion_params
 from tiny_unet import CONFIG
 
 from advloop.core.device import autocast, eval_mode
 from advloop.core.random import noise_for
-from advloop.diffusion.process import make_alphas_cumprod
-from advloop.diffusion.sampling import sample_ddim
+from advloop.diffusion.processes import process_of
+from advloop.diffusion.sampling import sample
 from advloop.models.autoencoder import load_autoencoder
 from advloop.models.base_model import import_unet
 from advloop.models.codec import Codec
@@ -33,7 +34,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 UNET = DATA / "stage1/unet"
 SHAPE = (16, 8, 8)
 CPU = torch.device("cpu")
-ALPHAS = make_alphas_cumprod("squaredcos_cap_v2", 1000)
+PROCESS = process_of(diffusion_params())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def samples(model: torch.nn.Module, precision: str) -> torch.Tensor:
     """Eight latents by DDIM in ten steps, from noise that is always the same."""
     noise = noise_for(range(8), SHAPE, 0, "precision")
     with eval_mode(model), autocast(precision, CPU):
-        return sample_ddim(model, noise, ALPHAS, "v_prediction", 10)
+        return sample(PROCESS, model, noise, 10)
 
 
 @pytest.fixture(scope="module")

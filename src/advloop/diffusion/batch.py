@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from advloop.core.random import batches
-from advloop.diffusion.process import predict_x0, training_target
+from advloop.diffusion.process import Process
 
 Terms = dict[str, torch.Tensor]
 """Detached scalars to report, by name: noise_loss and the objective's own."""
@@ -70,8 +70,7 @@ class Batch:
     noisy: torch.Tensor  # (B, C, H, W) x0 noised with eps to timesteps
     timesteps: torch.Tensor  # (B,) int in [0, T)
     output: torch.Tensor  # (B, C, H, W) float32, predicted from noisy, with a gradient
-    alphas_cumprod: torch.Tensor  # (T,)
-    prediction_type: str  # of output: epsilon, v_prediction or sample
+    process: Process  # which says what noisy is and what output means
     discriminator: nn.Module | None  # frozen; None when training the base model
     weight: float | torch.Tensor  # of the objective's term relative to noise_loss
     reference: torch.Tensor | None = None  # (B, C, H, W) output of the frozen starting model
@@ -81,9 +80,7 @@ class Batch:
 
     def target(self) -> torch.Tensor:
         """The regression target of ``output``, (B, C, H, W)."""
-        return training_target(
-            self.x0, self.eps, self.timesteps, self.alphas_cumprod, self.prediction_type
-        )
+        return self.process.target(self.x0, self.eps, self.timesteps)
 
     def noise_loss(self) -> torch.Tensor:
         """MSE between output and target (DDPM, Eq. 14), a scalar."""
@@ -91,9 +88,7 @@ class Batch:
 
     def predicted_x0(self) -> torch.Tensor:
         """One-step prediction of the clean latents (B, C, H, W), differentiable in ``output``."""
-        return predict_x0(
-            self.output, self.noisy, self.timesteps, self.alphas_cumprod, self.prediction_type
-        )
+        return self.process.predict_x0(self.output, self.noisy, self.timesteps)
 
     def relative_weights(self, name: str, weigh: Weigh) -> torch.Tensor:
         """``weigh`` of the samples over its mean, (B,); all 0 where the mean is 0.

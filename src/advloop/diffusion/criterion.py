@@ -13,8 +13,7 @@ from advloop.core.device import autocast, eval_mode
 from advloop.core.distributed import split_across_processes
 from advloop.core.random import batches, generator, noise_for
 from advloop.diffusion.batch import Batch, Objective, Part, Rows, Terms, Whole, noise_only
-from advloop.diffusion.process import add_noise, alphas_cumprod_of, midpoint_timesteps
-from advloop.params.diffusion import DiffusionParams
+from advloop.diffusion.process import Process, midpoint_timesteps
 
 
 class Noised(NamedTuple):
@@ -34,13 +33,13 @@ class Criterion:
     objective: Objective
     weight: float  # of the objective's term relative to noise_loss
     discriminator: nn.Module | None  # frozen, in evaluation mode; None: base model
-    diffusion: DiffusionParams
+    process: Process  # which moves to ``device``
     precision: str  # of the diffusion networks: fp32 or bf16; the loss is always float32
     device: torch.device
     reference: nn.Module | None = None  # the starting model, frozen, if the objective needs it
 
     def __post_init__(self) -> None:
-        self.alphas_cumprod = alphas_cumprod_of(self.diffusion).to(self.device)
+        self.process = self.process.to(self.device)
 
     def __call__(
         self,
@@ -67,25 +66,25 @@ class Criterion:
 
     def _forward(self, model: nn.Module, noised: Noised, weight: float | torch.Tensor) -> Batch:
         x0, eps, timesteps, labels, part = noised
-        noisy = add_noise(x0, eps, timesteps, self.alphas_cumprod)
-        inputs = (noisy, timesteps) if labels is None else (noisy, timesteps, labels)
+        noisy = self.process.add_noise(x0, eps, timesteps)
+        inputs = self.process.inputs(noisy, timesteps)
+        conditions = () if labels is None else (labels,)
         reference = None
         with autocast(self.precision, self.device):
-            output = split_across_processes(model, *inputs)
+            output = split_across_processes(model, *inputs, *conditions)
             if self.reference is not None:
                 with torch.no_grad():
-                    reference = split_across_processes(self.reference, *inputs).float()
+                    reference = split_across_processes(self.reference, *inputs, *conditions)
         return Batch(
             x0=x0,
             eps=eps,
             noisy=noisy,
             timesteps=timesteps,
             output=output.float(),
-            alphas_cumprod=self.alphas_cumprod,
-            prediction_type=self.diffusion.prediction_type,
+            process=self.process,
             discriminator=self.discriminator,
             weight=weight,
-            reference=reference,
+            reference=None if reference is None else reference.float(),
             labels=labels,
             part=part,
         )
@@ -131,7 +130,7 @@ def _noised_rows(
     *key: str,
 ) -> Callable[[range], Noised]:
     """Rows of [0, count) -> that part of ``latents``, repeated as needed, with fixed noise."""
-    limit, device = criterion.diffusion.num_train_timesteps, criterion.device
+    limit, device = criterion.process.num_train_timesteps, criterion.device
     timesteps = midpoint_timesteps(count, limit, generator(seed, "validation", "timesteps", *key))
 
     def clean(rows: range) -> Rows:
@@ -155,6 +154,6 @@ def _noised_rows(
     return noised
 
 
-def noise_criterion(diffusion: DiffusionParams, precision: str, device: torch.device) -> Criterion:
+def noise_criterion(process: Process, precision: str, device: torch.device) -> Criterion:
     """The noise loss alone, with no discriminator and no reference."""
-    return Criterion(noise_only, 0.0, None, diffusion, precision, device)
+    return Criterion(noise_only, 0.0, None, process, precision, device)

@@ -9,14 +9,7 @@ import torch
 from advloop.core.device import autocast
 from advloop.core.distributed import map_across_processes
 from advloop.core.random import batches, generator, noise_for, shuffled_rows
-from advloop.diffusion.process import (
-    add_noise,
-    alphas_cumprod_of,
-    midpoint_timesteps,
-    predict_x0,
-    timestep_limit,
-)
-from advloop.params.diffusion import DiffusionParams
+from advloop.diffusion.process import Process, midpoint_timesteps
 from advloop.params.training import GenerateParams
 
 
@@ -25,7 +18,7 @@ def predict_latents(
     model: Callable[..., torch.Tensor],
     train: torch.Tensor,
     params: GenerateParams,
-    diffusion: DiffusionParams,
+    process: Process,
     seed: int,
     iteration: int,
     precision: str,
@@ -36,20 +29,17 @@ def predict_latents(
 ) -> Iterator[torch.Tensor]:
     """Batches (B, C, H, W) float32 of params.num_samples predictions, in scaled units, unclipped.
 
-    Sample k is a row of ``train`` noised to one timestep (DDPM, Eq. 4) and predicted by one
-    network call (DDIM, Eq. 12). The timesteps are evenly spaced over those with alpha_bar >=
-    params.predicted_min_alpha_bar: at noisier ones, one step predicts a blur. Sample k's noise
-    depends on (seed, iteration, k) alone.
+    Sample k is a row of ``train`` noised to one timestep and predicted by one network call. The
+    timesteps are evenly spaced over those with alpha_bar >= params.predicted_min_alpha_bar: at
+    noisier ones, one step predicts a blur. Sample k's noise depends on (seed, iteration, k) alone.
 
     train: (M, C, H, W), the diffusion model's own training latents, augmented ones included.
     start: sample to resume from, at the start of a batch. labels: classes (M,) of ``train`` and
     (params.num_samples,) of the samples; a sample is then made from a row of its own class.
     UserError if no timestep has that alpha_bar.
     """
-    alphas_cumprod = alphas_cumprod_of(diffusion)
-    limit = timestep_limit(
-        alphas_cumprod, params.predicted_min_alpha_bar, "generate.predicted_min_alpha_bar"
-    )
+    process, bound = process.to(device), params.predicted_min_alpha_bar
+    limit = process.timestep_limit(bound, "generate.predicted_min_alpha_bar")
     key = ("generate", iteration, "predicted")
     count, shape = params.num_samples, tuple(train.shape[1:])
     if labels is None:
@@ -62,11 +52,11 @@ def predict_latents(
         chosen = slice(part.start, part.stop)
         t = timesteps[chosen]
         eps = noise_for(part, shape, seed, *key).to(device)
-        noisy = add_noise(train[rows[chosen]].to(device), eps, t, alphas_cumprod)
-        inputs = (noisy, t) if labels is None else (noisy, t, labels[1][chosen].to(device))
+        noisy = process.add_noise(train[rows[chosen]].to(device), eps, t)
+        conditions = () if labels is None else (labels[1][chosen].to(device),)
         with autocast(precision, device):
-            output = model(*inputs)
-        return predict_x0(output.float(), noisy, t, alphas_cumprod, diffusion.prediction_type)
+            output = model(*process.inputs(noisy, t), *conditions)
+        return process.predict_x0(output.float(), noisy, t)
 
     jobs = progress(batches(count, params.batch_size))
     yield from map_across_processes(predict, (part for part in jobs if part.start >= start))

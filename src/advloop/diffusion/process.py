@@ -1,117 +1,105 @@
-"""The forward diffusion process and the conversions between its quantities.
+"""What a diffusion process is to everything else: losses, samplers, objectives and metrics.
 
-Notation of DDPM (Ho et al. 2020) and DDIM (Song et al. 2021), as in diffusers:
-alpha_bar_t is ``alphas_cumprod[t]``; noisy = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.
+A process has T noise levels, its timesteps, from the least noisy one to almost pure noise. It says
+what noisy latents are, what the network sees of them, what its output means, and how to sample.
 """
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 
 from advloop.core.errors import UserError
-from advloop.params.diffusion import BETAS, DiffusionParams
+
+Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""model(network's input (B, C, H, W), time (B,)) -> output (B, C, H, W)."""
+
+Step = Callable[[Model, torch.Tensor], torch.Tensor]
+"""step(model, latents (B, C, H, W)) -> latents at the next, lower noise level."""
+
+P = TypeVar("P", bound="Process")
 
 
-def make_alphas_cumprod(
-    beta_schedule: str, num_train_timesteps: int, betas: tuple[float, float] | None = None
-) -> torch.Tensor:
-    """alpha_bar of every timestep: (T,) float32, falling from almost 1 towards 0.
+@dataclass(frozen=True, eq=False)
+class Process(ABC):
+    """Base class. B latents are (B, C, H, W); ``timesteps`` are (B,) int in [0, T).
 
-    linear: Ho et al. 2020, section 4; scaled_linear: latent diffusion (Rombach et al.
-    2022); squaredcos_cap_v2: the cosine schedule (Nichol & Dhariwal 2021, Eq. 17).
-    betas: first and last beta of linear and scaled_linear; None: those of the papers.
+    alpha_bars: (T,), falling: the share of the signal in the variance of noisy latents, if clean
+    ones have variance 1.
     """
-    steps = num_train_timesteps
-    start, end = betas or BETAS.get(beta_schedule, (0, 0))
-    if beta_schedule == "linear":
-        beta = torch.linspace(start, end, steps, dtype=torch.float64)
-    elif beta_schedule == "scaled_linear":
-        beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-    elif beta_schedule == "squaredcos_cap_v2":
-        edges = torch.arange(steps + 1, dtype=torch.float64) / steps
-        curve = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
-        beta = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
-    else:
-        raise UserError(f"diffusion.beta_schedule={beta_schedule}: unknown schedule")
-    return torch.cumprod(1 - beta, 0).float()
+
+    alpha_bars: torch.Tensor
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T."""
+        return len(self.alpha_bars)
+
+    def to(self: P, device: torch.device) -> P:
+        """The process with its tensors on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
+
+    @abstractmethod
+    def add_noise(
+        self, x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Noisy latents from clean ones and standard normal noise."""
+
+    @abstractmethod
+    def inputs(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network is given for noisy latents: its input (B, C, H, W) and its time (B,)."""
+
+    @abstractmethod
+    def target(self, x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The regression target of the network's output."""
+
+    @abstractmethod
+    def predict_x0(
+        self, output: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """Clean latents that an output implies, unclipped, differentiable in ``output``."""
+
+    @abstractmethod
+    def steps(self, count: int) -> Sequence[Step]:
+        """The deterministic sampler's ``count`` >= 1 steps, one network call each.
+
+        The first takes what ``start`` gives, the last returns clean latents. Every step is
+        differentiable in the latents and in the model's weights.
+        """
+
+    def preview_steps(self, count: int, stream: torch.Generator) -> Sequence[Step]:  # noqa: ARG002
+        """As ``steps``, of a sampler that may draw noise from ``stream``; here it draws none."""
+        return self.steps(count)
+
+    def start(self, noise: torch.Tensor) -> torch.Tensor:
+        """The latents that sampling starts with, from standard normal noise."""
+        return noise
+
+    def timestep_limit(self, min_alpha_bar: float, key: str) -> int:
+        """The timesteps of [0, limit) have alpha_bar >= min_alpha_bar; returns limit >= 1.
+
+        key: the parameter that holds min_alpha_bar. UserError names it if no timestep qualifies.
+        """
+        limit = int((self.alpha_bars >= min_alpha_bar).sum())
+        if limit == 0:
+            raise UserError(
+                f"{key}={min_alpha_bar}: no timestep of this diffusion has an alpha_bar that high; "
+                f"lower it to at most {float(self.alpha_bars.max()):.4f}"
+            )
+        return limit
 
 
-def alphas_cumprod_of(params: DiffusionParams) -> torch.Tensor:
-    """alpha_bar (T,) of a run's diffusion process."""
-    return make_alphas_cumprod(params.beta_schedule, params.num_train_timesteps, params.betas())
-
-
-def coefficients(
-    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) as (B, 1, 1, 1) tensors of ``like``'s device."""
-    alpha_bar = alphas_cumprod.to(like.device)[timesteps].view(-1, 1, 1, 1)
-    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-
-
-def add_noise(
-    x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
-) -> torch.Tensor:
-    """Sample q(x_t | x_0) (DDPM, Eq. 4). x0, eps: (B, C, H, W); timesteps: (B,) in [0, T)."""
-    signal, noise = coefficients(alphas_cumprod, timesteps, x0)
-    return signal * x0 + noise * eps
-
-
-def training_target(
-    x0: torch.Tensor,
-    eps: torch.Tensor,
-    timesteps: torch.Tensor,
-    alphas_cumprod: torch.Tensor,
-    prediction_type: str,
-) -> torch.Tensor:
-    """The regression target of the network: eps, v (Salimans & Ho 2022, appendix D) or x0.
-
-    x0, eps, result: (B, C, H, W); timesteps: (B,) int in [0, T).
-    """
-    if prediction_type == "epsilon":
-        return eps
-    if prediction_type == "sample":
-        return x0
-    signal, noise = coefficients(alphas_cumprod, timesteps, x0)
-    return signal * eps - noise * x0
-
-
-def predict_x0(
-    output: torch.Tensor,
-    noisy: torch.Tensor,
-    timesteps: torch.Tensor,
-    alphas_cumprod: torch.Tensor,
-    prediction_type: str,
-) -> torch.Tensor:
-    """Clean latents implied by a network output (DDIM, Eq. 12).
-
-    output, noisy: (B, C, H, W); timesteps: (B,) int in [0, T), one per sample.
-    Returns (B, C, H, W), unclipped, differentiable in ``output``.
-    """
-    if prediction_type == "sample":
-        return output
-    signal, noise = coefficients(alphas_cumprod, timesteps, noisy)
-    if prediction_type == "epsilon":
-        return (noisy - noise * output) / signal
-    return signal * noisy - noise * output
-
-
-def predict_eps(
-    output: torch.Tensor,
-    noisy: torch.Tensor,
-    timesteps: torch.Tensor,
-    alphas_cumprod: torch.Tensor,
-    prediction_type: str,
-) -> torch.Tensor:
-    """Noise implied by a network output; shapes as ``predict_x0``."""
-    if prediction_type == "epsilon":
-        return output
-    signal, noise = coefficients(alphas_cumprod, timesteps, noisy)
-    if prediction_type == "sample":
-        return (noisy - signal * output) / noise
-    return signal * output + noise * noisy
+def over_batch(levels: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Each sample's entry of ``levels`` (T,): (B, 1, 1, 1), on the device of ``like``."""
+    return levels.to(like.device)[timesteps].view(-1, 1, 1, 1)
 
 
 def stratified_timesteps(
@@ -134,26 +122,3 @@ def midpoint_timesteps(count: int, limit: int, stream: torch.Generator) -> torch
     """
     timesteps = ((torch.arange(count, dtype=torch.float64) + 0.5) * limit / count).long()
     return timesteps[torch.randperm(count, generator=stream)]
-
-
-def timestep_limit(alphas_cumprod: torch.Tensor, min_alpha_bar: float, key: str) -> int:
-    """The timesteps of [0, limit) are those with alpha_bar >= min_alpha_bar; returns limit >= 1.
-
-    key: the parameter that holds min_alpha_bar. UserError names it if no timestep qualifies.
-    """
-    limit = int((alphas_cumprod >= min_alpha_bar).sum())
-    if limit == 0:
-        raise UserError(
-            f"{key}={min_alpha_bar}: no timestep of this diffusion has an alpha_bar that high; "
-            f"lower it to at most {float(alphas_cumprod.max()):.4f}"
-        )
-    return limit
-
-
-def trailing_timesteps(num_train_timesteps: int, num_inference_steps: int) -> list[int]:
-    """Timesteps of a sampler, descending from T - 1 and evenly spaced.
-
-    The "trailing" spacing of Lin et al. 2024 (table 2), with which sampling starts at pure noise.
-    """
-    stride = num_train_timesteps / num_inference_steps
-    return [round(num_train_timesteps - i * stride) - 1 for i in range(num_inference_steps)]

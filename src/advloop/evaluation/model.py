@@ -14,7 +14,7 @@ from advloop.core.device import autocast, eval_mode
 from advloop.core.random import batches, noise_for
 from advloop.data.classes import Classes
 from advloop.diffusion.criterion import Criterion, held_out
-from advloop.diffusion.sampling import condition_on_labels, sample_ddim
+from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.evaluation.critic import null_errors
 from advloop.evaluation.features import Features
 from advloop.evaluation.metrics import measure, measure_classes
@@ -89,7 +89,7 @@ def draw_samples(
     count: int,
     *key: int | str,
 ) -> tuple[torch.Tensor, Images]:
-    """``count`` DDIM samples: latents (N, C, H, W), and images (N, S, S, 3).
+    """``count`` samples: latents (N, C, H, W), and images (N, S, S, 3).
 
     labels: (N,), or None. Sample k's noise is keyed by (*key, k); ``key`` starts with the seed.
     """
@@ -98,11 +98,10 @@ def draw_samples(
         noise = noise_for(part, denoiser.latent_shape, *key)
         own = None if labels is None else labels[part.start : part.stop].to(criterion.device)
         with eval_mode(denoiser), autocast(criterion.precision, criterion.device):
-            sampled = sample_ddim(
+            sampled = sample(
+                criterion.process,
                 condition_on_labels(denoiser, own),
                 noise.to(criterion.device),
-                criterion.alphas_cumprod,
-                criterion.diffusion.prediction_type,
                 params.num_inference_steps,
             )
         latents.append(sampled.float())
@@ -113,7 +112,7 @@ def draw_samples(
 def sample_model(
     denoiser: Denoiser, judge: Judge, split: str, sampling_seed: int
 ) -> tuple[Drawn, torch.Tensor | None]:
-    """DDIM samples of one sampling seed, from the same noise for every model, and their labels.
+    """Samples of one sampling seed, from the same noise for every model, and their labels.
 
     Samples that are compared with ``tune`` are others than those compared with ``test``, so that
     the selection does not look at the draws that are reported. No discriminator has trained on

@@ -16,6 +16,7 @@ from advloop.evaluation.results import VIEWS, Results
 from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import markdown_table
 from advloop.export.pipeline import AUTOENCODER, Export
+from advloop.export.schedulers import scheduler_config, set_timesteps
 from advloop.models.folders import CLASSES
 
 UNCONDITIONAL = "unconditional-image-generation"  # a task on the hub
@@ -26,7 +27,8 @@ def sampling_code(model: Export, steps: int) -> str:
     """Python code that samples EXAMPLES images in the exported folder, with torch and diffusers."""
     name = model.autoencoder_class
     own = model.own_autoencoder
-    classes = sorted(["DDIMScheduler", "UNet2DModel", *([] if own else [name])])
+    scheduler = scheduler_config(model.diffusion)["_class_name"]
+    classes = sorted([scheduler, "UNet2DModel", *([] if own else [name])])
     lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
     if own:
         lines += [f"from patch_autoencoder import {name}"]
@@ -41,16 +43,21 @@ def sampling_code(model: Export, steps: int) -> str:
             f"# {len(model.classes)} classes, named in {CLASSES} in this order",
             f"labels = torch.arange({EXAMPLES}) % {len(model.classes)}",
         ]
-    call = "unet(latents, t, labels)" if conditions else "unet(latents, t)"
+    call = "unet(noisy, t, labels)" if conditions else "unet(noisy, t)"
+    start, scaled = "", "latents"
+    if model.diffusion.process == "edm":
+        start = " * scheduler.init_noise_sigma"
+        scaled = "scheduler.scale_model_input(latents, t)"
+    call = call.replace("noisy", scaled)
     channels, size = model.config["in_channels"], model.config["sample_size"]
     lines += [
         "",
         'unet = UNet2DModel.from_pretrained("unet")',
         f'autoencoder = {name}.from_pretrained("{AUTOENCODER}")',
-        'scheduler = DDIMScheduler.from_pretrained("scheduler")',
-        f"scheduler.set_timesteps({steps})",
+        f'scheduler = {scheduler}.from_pretrained("scheduler")',
+        set_timesteps(model.diffusion, steps),
         f"shape = ({EXAMPLES}, {channels}, {size}, {size})",
-        "latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))",
+        f"latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)){start}",
         *conditions,
         "with torch.no_grad():",
         "    for t in scheduler.timesteps:",

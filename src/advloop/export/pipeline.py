@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from advloop.core.files import atomic_path, load_model, write_json
+from advloop.export.schedulers import scheduler_config
 from advloop.models import patch_autoencoder
 from advloop.models.autoencoder import save_autoencoder
 from advloop.models.folders import CLASSES, save_model_folder
 from advloop.models.patch_autoencoder import PatchAutoencoder
-from advloop.params.diffusion import BETAS, DiffusionParams
-from advloop.params.imported import SCHEDULER
+from advloop.params.diffusion import DiffusionParams
+from advloop.params.schedulers import SCHEDULER
 
 AUTOENCODER = "vqvae"
 
@@ -54,8 +55,12 @@ class Export(NamedTuple):
 
     @property
     def has_pipeline(self) -> bool:
-        """Whether LDMPipeline samples the same images: it knows a scale, no shift, no class."""
-        return self.names_scale and self.shift == 0 and not self.classes
+        """Whether LDMPipeline samples the same images: it knows a scale, no shift, no class.
+
+        Of the processes it knows the variance-preserving one alone.
+        """
+        known = self.names_scale and self.diffusion.process == "vp"
+        return known and self.shift == 0 and not self.classes
 
     @property
     def loads_by_itself(self) -> bool:
@@ -72,39 +77,22 @@ def read_unet(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]
     return load_model(checkpoint, "checkpoint", parts)
 
 
-def scheduler_config(params: DiffusionParams) -> dict[str, Any]:
-    """The configuration of a DDIMScheduler that takes the steps of ``sample_ddim``."""
-    start, end = params.betas() or BETAS["linear"]  # ignored by schedules without betas
-    return {
-        "_class_name": "DDIMScheduler",
-        "num_train_timesteps": params.num_train_timesteps,
-        "beta_schedule": params.beta_schedule,
-        "beta_start": start,
-        "beta_end": end,
-        "prediction_type": params.prediction_type,
-        "timestep_spacing": "trailing",
-        "steps_offset": 0,
-        "set_alpha_to_one": True,
-        "clip_sample": False,
-        "thresholding": False,
-        "rescale_betas_zero_snr": False,
-    }
-
-
 def export_pipeline(model: Export, folder: Path, card: str) -> None:
     """Write the folder: the same bytes for the same model.
 
     The folder or its parts can be another run's ``base.pretrained`` and ``autoencoder.pretrained``.
     """
     save_model_folder(folder / "unet", "UNet2DModel", model.config, model.weights)
-    write_json(folder / "scheduler" / SCHEDULER, scheduler_config(model.diffusion))
+    scheduler = scheduler_config(model.diffusion)
+    write_json(folder / "scheduler" / SCHEDULER, scheduler)
     place = folder / AUTOENCODER
     save_autoencoder(place, model.autoencoder, model.scale, model.shift)
     if model.own_autoencoder:
         source = Path(patch_autoencoder.__file__)
         with atomic_path(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
-    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    classes = {"unet": "UNet2DModel", "scheduler": scheduler["_class_name"]}
+    parts = {name: ["diffusers", class_name] for name, class_name in classes.items()}
     if model.loads_by_itself:  # without this entry, LDMPipeline asks the user for an autoencoder
         parts[AUTOENCODER] = ["diffusers", model.autoencoder_class]
     write_json(folder / "model_index.json", {"_class_name": "LDMPipeline", **parts})

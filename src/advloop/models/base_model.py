@@ -18,7 +18,7 @@ from advloop.models.denoiser import (
 )
 from advloop.models.folders import check_class_names, component, load_diffusers, load_weights
 from advloop.params.diffusion import DiffusionParams, UNetParams
-from advloop.params.imported import check_scheduler
+from advloop.params.schedulers import check_scheduler
 
 
 def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:

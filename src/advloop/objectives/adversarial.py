@@ -30,7 +30,7 @@ class AdversarialParams(Section):
     name: Literal["adversarial"]
     uses_discriminator: Literal[True]
     weight: NonNegativeFloat  # of generator_loss beside noise_loss
-    num_inference_steps: PositiveInt  # DDIM steps of the samples that are judged
+    num_inference_steps: PositiveInt  # of the samples that are judged
     gradient_steps: PositiveInt | None  # the last ones, through which the gradient goes; None: all
     samples_per_step: Annotated[int, Field(ge=2)]  # of the model's steps and the discriminator's
     recent_fakes: PositiveInt  # the newest samples, from which the discriminator learns

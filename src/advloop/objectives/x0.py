@@ -74,14 +74,14 @@ class AdaptiveWeight:
 
 
 def prediction_weights(
-    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, min_alpha_bar: float
+    alpha_bars: torch.Tensor, timesteps: torch.Tensor, min_alpha_bar: float
 ) -> torch.Tensor:
     """Weights (B,) in [0, 1] of one-step predictions: min(SNR, 5) / 5, and 0 below the gate.
 
     SNR = alpha_bar / (1 - alpha_bar). An error in eps reaches x0 multiplied by SNR^-0.5: at low
     alpha_bar every model's prediction is a blur.
     """
-    alpha_bar = alphas_cumprod[timesteps]
+    alpha_bar = alpha_bars[timesteps]
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(max=MAX_SNR) / MAX_SNR * (alpha_bar >= min_alpha_bar)
 
@@ -94,15 +94,13 @@ def logits_of_predictions(batch: Batch, min_alpha_bar: float) -> torch.Tensor:
     scaled timestep of the sample before it. Samples are in random order, so this needs no
     further random numbers.
     """
-    from advloop.diffusion.process import add_noise, timestep_limit
-
     predictions = batch.predicted_x0()
     if not getattr(batch.discriminator, "noise_conditioned", False):
         return batch.logits(predictions)
-    limit = timestep_limit(batch.alphas_cumprod, min_alpha_bar, "objective.min_alpha_bar")
+    limit = batch.process.timestep_limit(min_alpha_bar, "objective.min_alpha_bar")
     eps, timesteps = batch.noise_before()
-    timesteps = timesteps * limit // len(batch.alphas_cumprod)
-    noisy = add_noise(predictions, eps, timesteps, batch.alphas_cumprod)
+    timesteps = timesteps * limit // batch.process.num_train_timesteps
+    noisy = batch.process.add_noise(predictions, eps, timesteps)
     return batch.logits(noisy, timesteps)
 
 
@@ -119,7 +117,9 @@ def make_x0(params: X0Params) -> Objective:
 
     def x0(batch: Batch) -> tuple[torch.Tensor, Terms]:
         def weigh(rows: Rows) -> torch.Tensor:
-            return prediction_weights(batch.alphas_cumprod, rows.timesteps, params.min_alpha_bar)
+            return prediction_weights(
+                batch.process.alpha_bars, rows.timesteps, params.min_alpha_bar
+            )
 
         noise_loss = batch.noise_loss()
         weights = batch.relative_weights("predictions", weigh)

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple, get_type_hints
 
 from advloop.core.errors import UserError
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
-from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.diffusion import (
+    DiffusionParams,
+    EdmParams,
+    UNetParams,
+    VariancePreservingParams,
+    read_diffusion,
+)
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
 from advloop.params.run import VALUES
@@ -39,7 +45,8 @@ class Sections(NamedTuple):
 
 
 SECTIONS: dict[str, type[Section]] = get_type_hints(Sections)
-KEYS = {*VALUES, *SECTIONS, "objective", "derived"}
+del SECTIONS["diffusion"]  # its class depends on its process
+KEYS = {*VALUES, *SECTIONS, "diffusion", "objective", "derived"}
 
 
 def check_params(params: Params) -> None:
@@ -50,14 +57,13 @@ def check_params(params: Params) -> None:
     for name, kind in VALUES.items():
         params.value(name, kind)
     loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
-    sections = Sections(**loaded)
+    sections = Sections(diffusion=read_diffusion(params), **loaded)
     _check_source(params, sections)
     _check_latents(params, sections)
     _check_unet(params, sections)
     _check_discriminator(params, sections)
     _check_steps(params, sections)
-    _check_betas(params, sections)
-    _check_prediction(params, sections)
+    _check_process(params, sections.diffusion)
     _check_fakes(params, sections)
     _check_warmup(params, sections)
     _check_gate(params, sections)
@@ -128,8 +134,16 @@ def _check_steps(params: Params, sections: Sections) -> None:
             raise params.fail(key, steps, f"exceeds the {limit} training timesteps")
 
 
-def _check_betas(params: Params, sections: Sections) -> None:
-    process = sections.diffusion
+def _check_process(params: Params, process: DiffusionParams) -> None:
+    if isinstance(process, VariancePreservingParams):
+        _check_betas(params, process)
+        _check_prediction(params, process)
+    elif isinstance(process, EdmParams) and process.sigma_min >= process.sigma_max:
+        problem = f"must be below diffusion.sigma_max={process.sigma_max}"
+        raise params.fail("diffusion.sigma_min", process.sigma_min, problem)
+
+
+def _check_betas(params: Params, process: VariancePreservingParams) -> None:
     betas = process.betas()
     for name, value in (("beta_start", process.beta_start), ("beta_end", process.beta_end)):
         if value is not None and betas is None:
@@ -139,13 +153,17 @@ def _check_betas(params: Params, sections: Sections) -> None:
         raise params.fail("diffusion.beta_start", betas[0], f"exceeds beta_end={betas[1]}")
 
 
-def _check_prediction(params: Params, sections: Sections) -> None:
-    process = sections.diffusion
+def _check_prediction(params: Params, process: VariancePreservingParams) -> None:
     if process.loses_x0():
+        ending = (
+            "zero_terminal_snr=true"
+            if process.zero_terminal_snr
+            else f"beta_schedule={process.beta_schedule}"
+        )
+        other = "zero_terminal_snr=false" if process.zero_terminal_snr else "beta_schedule=linear"
         problem = (
-            f"tells nothing of an image at the end of diffusion.beta_schedule="
-            f"{process.beta_schedule}, where sampling begins; use v_prediction, or "
-            "diffusion.beta_schedule=linear"
+            f"tells nothing of an image at the end of diffusion.{ending}, where sampling begins; "
+            f"use v_prediction, or diffusion.{other}"
         )
         raise params.fail("diffusion.prediction_type", process.prediction_type, problem)
 

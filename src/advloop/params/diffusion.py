@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from statistics import NormalDist
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from advloop.core.errors import UserError
+from advloop.params.loader import Params
 from advloop.params.section import Section
 
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # usual first and last beta
@@ -14,15 +17,18 @@ BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # usual fir
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Beta = Annotated[float, Field(gt=0, le=0.999)]
+# more, and the last alpha_bar of the linear schedule is 0 in float32
+Timesteps = Annotated[int, Field(ge=2, le=10_000)]
 
 
-class DiffusionParams(Section):
-    # more, and the last alpha_bar of the linear schedule is 0 in float32
-    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)]
+class VariancePreservingParams(Section):
+    process: Literal["vp"]
+    num_train_timesteps: Timesteps
     beta_schedule: BetaSchedule
     prediction_type: PredictionType
     beta_start: Beta | None = None  # None: the usual one of the schedule
     beta_end: Beta | None = None
+    zero_terminal_snr: bool = False  # the last timestep is pure noise
 
     def betas(self) -> tuple[float, float] | None:
         """First and last beta, or None if the schedule does not interpolate between two."""
@@ -43,7 +49,7 @@ class DiffusionParams(Section):
         return max(first / start, 0.001)  # the beta is capped at 0.999
 
     def loses_x0(self) -> bool:
-        """Whether samples depend on a division by almost 0: epsilon and squaredcos_cap_v2.
+        """Whether samples depend on a division by almost 0: epsilon where the last alpha_bar is 0.
 
         The last beta of squaredcos_cap_v2 is capped at 0.999, so that alpha_bar ends at 2.4e-9
         (T = 1000). There the input is epsilon, which a network can predict without any knowledge of
@@ -55,7 +61,64 @@ class DiffusionParams(Section):
         (table 1, j0 of iDDPM), but diffusers' DDIMScheduler, with which others sample the exported
         model, cannot. linear and scaled_linear end at 4e-5 and 5e-3, and fall towards that slowly.
         """
-        return self.prediction_type == "epsilon" and self.beta_schedule == "squaredcos_cap_v2"
+        ends_at_zero = self.zero_terminal_snr or self.beta_schedule == "squaredcos_cap_v2"
+        return self.prediction_type == "epsilon" and ends_at_zero
+
+
+class FlowParams(Section):
+    process: Literal["flow"]
+    num_train_timesteps: Timesteps
+    shift: Annotated[
+        float, Field(gt=0, le=100)
+    ]  # above 1: more of the noise levels near pure noise
+
+    def max_alpha_bar(self) -> float:
+        """alpha_bar of the first timestep, with sigma = shift / (T + shift - 1)."""
+        sigma = self.shift / (self.num_train_timesteps + self.shift - 1)
+        return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
+
+
+class EdmParams(Section):
+    process: Literal["edm"]
+    num_train_timesteps: Timesteps  # equally likely noise levels of the training
+    prediction_type: Literal["epsilon", "v_prediction"]  # the sign of the output, as in diffusers
+    sigma_data: PositiveFloat  # deviation of the latents
+    sigma_min: PositiveFloat  # the last and the first noise level of the sampler
+    sigma_max: PositiveFloat
+    rho: Annotated[float, Field(ge=1, le=100)]  # how the levels between them are spaced
+    p_mean: float  # of log(sigma) in training
+    p_std: PositiveFloat
+
+    def max_alpha_bar(self) -> float:
+        """alpha_bar of the first timestep."""
+        share = 0.5 / self.num_train_timesteps
+        return 1 / (1 + math.exp(NormalDist(self.p_mean, self.p_std).inv_cdf(share)) ** 2)
+
+
+DiffusionParams: TypeAlias = VariancePreservingParams | FlowParams | EdmParams
+PROCESSES: dict[str, type[DiffusionParams]] = {
+    "vp": VariancePreservingParams,
+    "flow": FlowParams,
+    "edm": EdmParams,
+}
+
+
+def read_diffusion(params: Params) -> DiffusionParams:
+    """The section ``diffusion``, by the schema of the process that it names; or UserError."""
+    section = params.unchecked("diffusion")
+    name = section.get("process", "vp")
+    if not isinstance(name, str) or name not in PROCESSES:
+        problem = f"must be one of {', '.join(PROCESSES)}"
+        raise params.fail("diffusion.process", name, problem, option="diffusion")
+    for key in section:
+        owners = [other for other, cls in PROCESSES.items() if key in cls.model_fields]
+        if owners and name not in owners:
+            raise UserError(
+                f"{params.path}: diffusion.{key} does not belong to diffusion.process={name}, but "
+                f"to {' and '.join(owners)}; choose a process as a whole, with `dvc exp run -S "
+                f"diffusion={name}` or in the defaults of conf/config.yaml"
+            )
+    return params.section("diffusion", PROCESSES[name])
 
 
 class UNetParams(Section):

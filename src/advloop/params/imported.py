@@ -1,44 +1,35 @@
 """Refuse an imported model that does not suit this run.
 
-A U-Net of another diffusion process predicts another quantity, and a model of another split has
+A network of another diffusion process predicts another quantity, and a model of another split has
 seen images that are held out here. The shapes of the weights show neither, but two files beside
-a model do: diffusers writes the process to ``scheduler_config.json``, and data/stage1/export.py
-all parameters of a training to ``stage1.json``. A model with neither file is accepted as it is.
+a model do: that of its scheduler, and ``stage1.json``, to which data/stage1/export.py writes all
+parameters of a training. A model with neither file is accepted as it is.
 A network of image features has to suit ``evaluate.feature_size``.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from advloop.core.errors import UserError
 from advloop.params.data import AutoencoderParams, DataParams
-from advloop.params.diffusion import BETAS, BetaSchedule, DiffusionParams, PredictionType
+from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import DINOV2_FOLDER, MIN_SIZE, EvaluateParams
 from advloop.params.loader import Params
+from advloop.params.schedulers import check_process, check_scheduler
 from advloop.params.training import BaseParams
 
-SCHEDULER = "scheduler_config.json"
 RECORD = "stage1.json"
-DEFAULTS = {  # of diffusers' schedulers, for values that the file leaves out
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "beta_start": BETAS["linear"][0],
-    "beta_end": BETAS["linear"][1],
-}
-CHOICES = {"beta_schedule": get_args(BetaSchedule), "prediction_type": get_args(PredictionType)}
-UNSUPPORTED = ("trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")  # no such parameter
 PATCH_SIZE, MAX_PATCH_SIZE = 14, 256  # of a DINOv2, if its config.json names none
 SPLIT = ("val_fraction", "test_fraction", "split_seed")
 
 
 def check_provenance(params: Params) -> None:
     """Raise UserError if an imported model contradicts this run's parameters."""
-    diffusion = params.section("diffusion", DiffusionParams)
+    diffusion = read_diffusion(params)
     autoencoder = params.section("autoencoder", AutoencoderParams).pretrained
     base = params.section("base", BaseParams).pretrained
     if base:
@@ -49,7 +40,7 @@ def check_provenance(params: Params) -> None:
         trained = _read_record(file)
         _check_data(params, section, model, file, trained["data"])
         if section == "base":
-            _check_process(model, file, trained["diffusion"], diffusion)
+            check_process(model, file, trained["diffusion"], diffusion)
     evaluate = params.section("evaluate", EvaluateParams)
     if evaluate.features == "dinov2" and evaluate.feature_weights:
         check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
@@ -82,40 +73,6 @@ def check_dinov2(folder: Path, size: int) -> None:
         )
 
 
-def check_scheduler(model: Path, ours: DiffusionParams) -> None:
-    """Raise UserError if the model's scheduler has another diffusion process than this run.
-
-    model: the path in ``base.pretrained``. The message names the parameter to set.
-    """
-    if file := find_scheduler(model):
-        _check_process(str(model), file, _read_scheduler(file), ours)
-
-
-def find_scheduler(model: Path) -> Path | None:
-    """The scheduler of a pipeline's folder, or of a U-Net in one; None if there is none."""
-    folders = (model, model / "scheduler", model.parent / "scheduler", model.parent)
-    return next((folder / SCHEDULER for folder in folders if (folder / SCHEDULER).is_file()), None)
-
-
-def _read_scheduler(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict) or "beta_schedule" not in content:
-            raise ValueError("it has no beta_schedule")
-        if unsupported := [key for key in UNSUPPORTED if content.get(key)]:
-            raise ValueError(f"it sets {unsupported[0]}")
-        process = DEFAULTS | content
-        for key, choices in CHOICES.items():
-            if process[key] not in choices:
-                raise ValueError(f"{key}={process[key]} is none of {', '.join(choices)}")
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(
-            f"{file}: not a diffusion process of this pipeline ({error}); set base.pretrained to "
-            "another U-Net, or to null to train one"
-        ) from None
-    return process
-
-
 def _read_record(file: Path) -> dict[str, Any]:
     """All parameters of a training; ``data`` and ``diffusion`` are sections for certain."""
     try:
@@ -143,47 +100,3 @@ def _check_data(
                 f"{params.path}: data.{name}={our}, but {model} was trained with {their} "
                 f"({file}); set it back, or {section}.pretrained=null to train one"
             )
-
-
-def _check_process(
-    model: str, file: Path, theirs: Mapping[str, Any], ours: DiffusionParams
-) -> None:
-    """Raise UserError if a value in ``theirs``, named as in DiffusionParams, is not ``ours``.
-
-    A beta of null is the usual one, so that naming the usual one makes no difference. A process
-    that ``check_params`` refuses is refused at once, instead of asking for it.
-    """
-    if _loses_x0(theirs):
-        raise UserError(
-            f"{file}: {model} predicts epsilon with beta_schedule={theirs['beta_schedule']}, from "
-            "which this pipeline cannot sample; set base.pretrained to another U-Net, or to null "
-            "to train one"
-        )
-    theirs = dict(theirs)
-    wanted = {name: getattr(ours, name) for name in ("num_train_timesteps", *CHOICES)}
-    if ours.beta_schedule == theirs.get("beta_schedule") and (betas := ours.betas()):
-        usual = BETAS[ours.beta_schedule]
-        for name, our, default in zip(("beta_start", "beta_end"), betas, usual, strict=True):
-            wanted[name] = our
-            theirs[name] = default if theirs.get(name) is None else theirs[name]
-    for name, our in wanted.items():
-        if name in theirs and not _same(our, their := theirs[name]):
-            raise UserError(
-                f"params.yaml: diffusion.{name}={our}, but {model} was trained with {their} "
-                f"({file}); set diffusion.{name}={their} in conf/config.yaml, or "
-                "base.pretrained=null to train one"
-            )
-
-
-def _loses_x0(theirs: Mapping[str, Any]) -> bool:
-    named = {name: theirs[name] for name in DiffusionParams.model_fields if name in theirs}
-    try:
-        return DiffusionParams.model_validate(named).loses_x0()
-    except ValueError:  # no process of this pipeline: one of its values is not ours
-        return False
-
-
-def _same(our: object, their: object) -> bool:
-    if isinstance(our, float) and isinstance(their, float):
-        return math.isclose(our, their, rel_tol=1e-6)  # float32 or a rounded decimal is the same
-    return our == their

@@ -46,7 +46,7 @@ class BaseParams(TrainingParams):
 class TrainDiffusionParams(TrainingParams):
     sample_interval: PositiveInt  # epochs between two sample grids
     num_preview_samples: PositiveInt
-    preview_steps: PositiveInt  # DDPM steps, spaced over num_train_timesteps
+    preview_steps: PositiveInt  # spaced over num_train_timesteps
 
 
 class DiscriminatorParams(Section):

@@ -85,7 +85,7 @@ class Setup:
             side,
             self.rows_per_epoch,
             self.params.batch_size,
-            criterion.diffusion.num_train_timesteps,
+            criterion.process.num_train_timesteps,
             criterion.device,
             *streams,
         )

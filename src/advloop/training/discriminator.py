@@ -14,7 +14,7 @@ from advloop.core.device import eval_mode
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
 from advloop.core.random import batches, generator, seeded
-from advloop.diffusion.process import timestep_limit
+from advloop.diffusion.process import Process
 from advloop.infra.snapshots import NoResume, Resume, Snapshot, Stateful, restore, states
 from advloop.models.discriminator import (
     Discriminator,
@@ -43,7 +43,7 @@ Weights = dict[str, torch.Tensor]
 class DiscriminatorSetup:
     """What one training of the discriminator is made of.
 
-    seed and iteration key the random streams. alphas_cumprod: (T,), of the diffusion process.
+    seed and iteration key the random streams. process: which noises what the discriminator sees.
     num_classes: of the labels in both sides, 0 without labels. precision: ``fp32`` or ``bf16``,
     of the convolutions; losses and the R1 penalty are always float32.
     """
@@ -52,7 +52,7 @@ class DiscriminatorSetup:
     model: DiscriminatorParams
     train: DiscData
     val: DiscData
-    alphas_cumprod: torch.Tensor
+    process: Process
     seed: int
     iteration: int
     num_classes: int = 0
@@ -63,9 +63,9 @@ class DiscriminatorSetup:
         if not self.model.noise_conditioned:
             return data
         bound = self.params.renoise_min_alpha_bar
-        limit = timestep_limit(self.alphas_cumprod, bound, "train_disc.renoise_min_alpha_bar")
+        limit = self.process.timestep_limit(bound, "train_disc.renoise_min_alpha_bar")
         stream = generator(self.seed, "train_disc", *key, "renoise")
-        return renoise(data, self.alphas_cumprod, limit, stream)
+        return renoise(data, self.process, limit, stream)
 
 
 @dataclass

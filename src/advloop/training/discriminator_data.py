@@ -14,7 +14,7 @@ from advloop.core.errors import UserError
 from advloop.core.random import generator
 from advloop.data.classes import Classes
 from advloop.data.latents import Gathered, Rows
-from advloop.diffusion.process import add_noise, midpoint_timesteps
+from advloop.diffusion.process import Process, midpoint_timesteps
 from advloop.params.training import TrainDiscParams
 
 KEPT = 0.5  # of the replay buffer, from one iteration to the next
@@ -65,7 +65,7 @@ class Reals:
 class Fakes:
     """Generated latents (N, C, H, W); None if unused.
 
-    samples: DDIM samples of the current model. predicted: as many of its one-step predictions,
+    samples: of the current model. predicted: as many of its one-step predictions,
     of the same classes. earlier: the replay buffer of the iteration before. labels,
     earlier_labels: classes (N,).
     """
@@ -185,7 +185,7 @@ def mix_fakes(
 ) -> tuple[list[Part], dict[str, int]]:
     """The fakes of a side with the shuffled ``rows`` (n,), n in all, and their numbers by kind.
 
-    Row k of the fakes is used either as DDIM sample k or as prediction k, so that the sides share
+    Row k of the fakes is used either as sample k or as prediction k, so that the sides share
     neither. (The predictions start from training images, and turned and mirrored copies of one
     image may have rows on both sides.) Replayed fakes take the place of further samples.
     """
@@ -229,15 +229,13 @@ def replay_labels(classes: Classes, count: int, seed: int, iteration: int) -> to
     return labels
 
 
-def renoise(
-    data: DiscData, alphas_cumprod: torch.Tensor, limit: int, stream: torch.Generator
-) -> DiscData:
-    """Every row, real or fake, noised (DDPM, Eq. 4) to a timestep in [0, limit).
+def renoise(data: DiscData, process: Process, limit: int, stream: torch.Generator) -> DiscData:
+    """Every row, real or fake, noised to a timestep in [0, limit).
 
     The timesteps cover the range evenly and are assigned to rows at random.
     """
     timesteps = midpoint_timesteps(len(data), limit, stream).to(data.latents.device)
     latents = data.latents[:]
     eps = torch.randn(latents.shape, generator=stream).to(latents.device)
-    noisy = add_noise(latents, eps, timesteps, alphas_cumprod)
+    noisy = process.add_noise(latents, eps, timesteps)
     return replace(data, latents=noisy, timesteps=timesteps)

@@ -219,18 +219,17 @@ class Opponent:
         criterion, settings = self.criterion, self.settings
 
         def sample(own: torch.Tensor, *own_labels: torch.Tensor) -> torch.Tensor:
-            def evaluated(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+            def evaluated(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
                 training = model.training
                 model.eval()
-                output: torch.Tensor = model(noisy, timesteps, *own_labels)
+                output: torch.Tensor = model(noisy, time, *own_labels)
                 model.train(training)
                 return output
 
             return sample_with_gradient(
+                criterion.process,
                 evaluated,
                 own,
-                criterion.alphas_cumprod,
-                criterion.diffusion.prediction_type,
                 settings.num_inference_steps,
                 settings.gradient_steps,
             )
