@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -37,13 +37,14 @@ def save_model_folder(
         temporary.write_bytes(content)
 
 
-def load_diffusers(network: Any, folder: Path) -> nn.Module:
+def load_diffusers(network: Any, folder: Path, keep: Set[str] = frozenset()) -> nn.Module:
     """The network of diffusers' class ``network`` in a local folder of config.json and weights.
 
     The weights are float32, whatever the files hold. Keys of config.json that the class does not
-    know are dropped. A line says so, and which weights were taken if the folder's are a variant.
-    Never asks a hub, and executes nothing (``weight_files``). Raises ValueError if the weights do
-    not match config.json, and whatever diffusers raises if it cannot read the folder.
+    know are dropped, unless in ``keep``. A line says so, and which weights were taken if the
+    folder's are a variant. Never asks a hub, and executes nothing (``weight_files``). Raises
+    ValueError if the weights do not match config.json, and whatever diffusers raises if it cannot
+    read the folder.
     """
     weights = find_weights(folder)
     with _quiet():
@@ -61,7 +62,7 @@ def load_diffusers(network: Any, folder: Path) -> nn.Module:
     assert isinstance(loaded, nn.Module)
     if weights.variant:
         say(printable(f"{weights.file}: {weights.variant} weights, in fp32 from here on"))
-    return _with_known_keys(loaded, folder / CONFIG)
+    return _with_known_keys(loaded, folder / CONFIG, keep)
 
 
 @contextmanager
@@ -80,20 +81,24 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _with_known_keys(loaded: nn.Module, file: Path) -> nn.Module:
-    """The network with those keys in its ``config`` alone that its class takes.
+def _with_known_keys(loaded: nn.Module, file: Path, keep: Set[str]) -> nn.Module:
+    """The network with those keys in its ``config`` alone that its class takes, or ``keep`` names.
 
     diffusers itself keeps the others, and saves them with the network.
     """
-    network = type(loaded)
+    network: Any = type(loaded)
     config = {k: v for k, v in loaded.config.items() if not k.startswith("_")}  # type: ignore[operator, union-attr]  # a mapping
-    unknown = sorted(config.keys() - signature(network.__init__).parameters.keys())
-    if not unknown:
+    arguments = signature(network.__init__).parameters.keys()
+    if config.keys() <= arguments | keep:
+        return loaded
+    plain = network(**{k: v for k, v in config.items() if k in arguments})
+    unknown = sorted(config.keys() - plain.config.keys() - keep)
+    if not unknown:  # only keys that the class adds by itself
         return loaded
     say(printable(f"{file}: dropped, unknown to {network.__name__}: {', '.join(unknown)}"))
-    plain = network(**{k: v for k, v in config.items() if k not in unknown})
+    plain.register_to_config(**{k: v for k, v in config.items() if k in keep})
     plain.load_state_dict(loaded.state_dict(), assign=True)
-    return plain.eval()
+    return plain.eval()  # type: ignore[no-any-return]  # a diffusers ModelMixin
 
 
 def component(folder: Path, *names: str) -> Path:
