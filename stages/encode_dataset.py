@@ -31,13 +31,11 @@ def main() -> None:
     dataset = load_dataset(args.data)
     deterministic()
     own, shift = read_scaling(args.autoencoder)
-    codec = Codec(
-        load_autoencoder(args.autoencoder).to(pick_device()),
-        shift=shift,
-        precision=read_precision(params),
-    )
+    model = load_autoencoder(args.autoencoder).to(pick_device())
+    codec = Codec(model, 1.0 if own is None else own, shift, read_precision(params))
     measured = latent_scale(codec, dataset.images, dataset.rows("train"), settings.batch_size)
-    codec.scale = measured if own is None else own
+    if own is None:
+        codec.scale = measured
     # Critics see the test images as the model sees its training set, in every orientation. Only
     # the images of tune are compared, never their latents.
     augmentations = {"train": settings.augment, "val": "none", "test": settings.augment}
@@ -67,13 +65,17 @@ def main() -> None:
         "latent_shape": list(shapes["train"][1:]),
     }
     write_json(args.out / "stats.json", stats | {k: v[0] for k, v in shapes.items()})
-    print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}, shift {codec.shift:g}")
-    size = codec.scale / measured
-    if not 0.5 < size < 2:
+    if isinstance(codec.scale, tuple):
+        print(f"latents {stats['latent_shape']}, scale and shift of each channel")
+    else:
+        print(f"latents {stats['latent_shape']}, scale {codec.scale:.6f}, shift {codec.shift:g}")
+    size = 1 / measured
+    if own is not None and not 0.5 < size < 2:
         print(
             f"warning: with the autoencoder's own scaling_factor the latents of these images have "
             f"a root mean square of {size:.3f}, not about 1; if the base model is trained here, "
-            "set scaling_factor to null in the autoencoder's config.json",
+            "set scaling_factor (and latents_mean and latents_std, if there) to null in the "
+            "autoencoder's config.json",
             file=sys.stderr,
         )
 

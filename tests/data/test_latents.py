@@ -25,6 +25,18 @@ LATENTS = torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     + [
         f'{{"latent_scale": {scale}, "latent_shift": 0.0}}'
         for scale in ("0.0", "-1.0", '"1.0"', "null", "true", "[1.0]", "NaN", "Infinity")
+    ]
+    + [
+        f'{{"latent_scale": {scale}, "latent_shift": {shift}, "latent_shape": [2, 8, 8]}}'
+        for scale, shift in (
+            ("[1.0, 0.0]", "[1.0, 0.0]"),
+            ("[1.0, null]", "[1.0, 0.0]"),
+            ("[1.0, 1.0]", "[1.0, NaN]"),
+            ("[1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0]"),
+            ("[1.0, 1.0]", "0.0"),
+            ("1.0", "[1.0, 1.0]"),
+            ("[]", "[]"),
+        )
     ],
 )
 def test_scale_that_is_no_positive_number_is_refused_in_one_line(tmp_path, content):
@@ -38,6 +50,12 @@ def test_scale_that_is_no_positive_number_is_refused_in_one_line(tmp_path, conte
 def test_scale_and_shift_come_back(tmp_path):
     write_json(tmp_path / "stats.json", {"latent_scale": 0.125, "latent_shift": -0.5, "train": 3})
     assert read_scale(tmp_path / "stats.json") == (0.125, -0.5)
+
+
+def test_scale_and_shift_of_each_channel_come_back(tmp_path):
+    numbers = {"latent_scale": (0.125, 2.0), "latent_shift": (-0.5, 0.0)}
+    write_json(tmp_path / "stats.json", numbers | {"latent_shape": [2, 8, 8]})
+    assert read_scale(tmp_path / "stats.json") == ((0.125, 2.0), (-0.5, 0.0))
 
 
 # --- Reading ---

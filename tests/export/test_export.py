@@ -17,8 +17,10 @@ from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
 from small_results import a_run, some_params
 from tiny_autoencoders import tiny_autoencoder
 from tiny_unet import CONFIG
+from torch import nn
 
 from advloop.core.errors import UserError
+from advloop.data.latents import Scale
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import sample
 from advloop.export.card import model_card, pipeline_code
@@ -60,8 +62,15 @@ def checkpoint(tmp_path: Path) -> Path:
 class Kind(NamedTuple):
     autoencoder: str
     diffusion: DiffusionParams
-    scale: float
-    shift: float
+    scale: Scale
+    shift: Scale
+
+    def network(self) -> nn.Module:
+        if isinstance(self.scale, float):
+            return tiny_autoencoder(self.autoencoder)
+        std = [0.5 / one for one in self.scale]
+        config = {"scaling_factor": 0.5, "latents_mean": self.shift, "latents_std": std}
+        return tiny_autoencoder(self.autoencoder, **config)
 
 
 # Every kind of autoencoder, prediction and schedule, in as few models.
@@ -75,12 +84,13 @@ MODELS = [
     Kind("PatchAutoencoder", diffusion_params(zero_terminal_snr=True), 1.1, 0.0),
     Kind("PatchAutoencoder", FLOW, 1.2, 0.0),
     Kind("AutoencoderKL", EDM, 1.2, 0.3),
+    Kind("AutoencoderKL", EPSILON, (0.5, 1.5, 0.8, 1.0), (0.1, -0.2, 0.0, 0.5)),
 ]
 
 
 def made(kind: Kind, checkpoint: Path) -> Export:
-    autoencoder = tiny_autoencoder(kind.autoencoder)
-    return Export(*read_unet(checkpoint), autoencoder, kind.scale, kind.shift, kind.diffusion)
+    parts = read_unet(checkpoint)
+    return Export(*parts, kind.network(), kind.scale, kind.shift, kind.diffusion)
 
 
 def own_images(kind: Kind, count: int = 8) -> np.ndarray:
@@ -88,7 +98,7 @@ def own_images(kind: Kind, count: int = 8) -> np.ndarray:
     denoiser = build_unet(CONFIG, seed=0).eval()
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     latents = sample(process_of(kind.diffusion), denoiser, noise, STEPS)
-    codec = Codec(tiny_autoencoder(kind.autoencoder), kind.scale, kind.shift)
+    codec = Codec(kind.network(), kind.scale, kind.shift)
     return codec.decode(latents).astype(int)
 
 
@@ -138,7 +148,8 @@ def test_folder_can_start_another_run_with_the_same_models_and_scale(
     base = import_base(tmp_path / "final", (4, 8, 8), UNET, kind.diffusion)
     assert all(torch.equal(v, model.weights[k]) for k, v in base.unet.state_dict().items())
     autoencoder, scale, shift = import_autoencoder(tmp_path / "final", AUTOENCODER)
-    assert (scale, shift) == (kind.scale, kind.shift)
+    assert scale == pytest.approx(kind.scale)
+    assert shift == kind.shift
     weights = autoencoder.state_dict()
     expected = model.autoencoder.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 from refusal import refusal
 from safetensors.torch import load_file, save_file
 from small_params import AUTOENCODER
@@ -17,6 +19,9 @@ from tiny_autoencoders import KINDS, PARAMS, autoencoder_params, tiny_autoencode
 from torch import nn
 
 from advloop.models.autoencoder import (
+    BY_CHANNEL,
+    CLASS,
+    SUPPORTED,
     build_autoencoder,
     check_autoencoder,
     import_autoencoder,
@@ -24,7 +29,7 @@ from advloop.models.autoencoder import (
     read_scaling,
     save_autoencoder,
 )
-from advloop.models.codec import Codec
+from advloop.models.codec import Codec, to_images
 from advloop.models.folders import WEIGHTS
 from advloop.models.patch_autoencoder import PatchAutoencoder
 
@@ -55,17 +60,96 @@ def test_a_saved_autoencoder_comes_back_and_its_bytes_repeat(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_these_tests_and_the_table_of_the_page_know_every_kind():
+    assert set(KINDS) == {CLASS, *SUPPORTED}
+    page = (REPO / "docs/your-own-data.md").read_text()
+    section = page.split("### Autoencoders")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", section, re.M) == [*SUPPORTED, CLASS]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_autoencoder_of_every_kind_is_imported_with_its_scale_alone_or_in_a_pipeline(
-    tmp_path, kind
+    tmp_path, kind, capsys
 ):
     model = tiny_autoencoder(kind)
-    save_autoencoder(tmp_path / "vae", model, 0.75)
+    if kind == CLASS:
+        save_autoencoder(tmp_path / "vae", model, 0.75)
+    else:  # as diffusers itself would
+        model.register_to_config(scaling_factor=0.75)
+        model.save_pretrained(tmp_path / "vae")
     for path in (tmp_path, tmp_path / "vae"):
         loaded, scale, shift = import_autoencoder(path, AUTOENCODER)
+        check_autoencoder(path, loaded, AUTOENCODER, 16)
         assert type(loaded) is type(model)
         assert (scale, shift) == (0.75, 0.0)
-        assert torch.equal(Codec(loaded).encode(IMAGES), Codec(model).encode(IMAGES))
+        codec = Codec(loaded, scale, shift)
+        latents = codec.encode(IMAGES)
+        torch.testing.assert_close(latents, Codec(model).encode(IMAGES) * 0.75)
+        with torch.no_grad():
+            pixels = model.decode(latents / 0.75).sample
+        assert np.array_equal(codec.decode(latents), to_images(pixels))
+    save_autoencoder(tmp_path / "saved", loaded, scale, shift)
+    assert import_autoencoder(tmp_path / "saved", AUTOENCODER)[1:] == (0.75, 0.0)
+    assert capsys.readouterr() == ("", "")
+
+
+MEAN, STD = [0.5, 0.0, -1.0, 0.25], [1.0, 2.0, 0.5, 4.0]
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("factor", [0.5, None])
+def test_mean_and_deviation_of_each_channel_are_those_of_the_latents(tmp_path, kind, factor):
+    model = tiny_autoencoder(kind)
+    model.register_to_config(scaling_factor=factor, latents_mean=MEAN, latents_std=STD)
+    model.save_pretrained(tmp_path / "theirs")
+    loaded, scale, shift = import_autoencoder(tmp_path / "theirs", AUTOENCODER)
+    used = factor or 1.0
+    assert scale == tuple(used / one for one in STD)
+    assert shift == tuple(MEAN)
+    # diffusers' StableDiffusionXLPipeline
+    encoded = Codec(model).encode(IMAGES)
+    mean, std = (torch.tensor(numbers).view(1, 4, 1, 1) for numbers in (MEAN, STD))
+    codec = Codec(loaded, scale, shift)
+    latents = codec.encode(IMAGES)
+    torch.testing.assert_close(latents, (encoded - mean) * used / std)
+    with torch.no_grad():
+        expected = to_images(model.decode(latents * std / used + mean).sample).astype(int)
+    assert np.abs(codec.decode(latents) - expected).max() <= 1
+    save_autoencoder(tmp_path / "ours", loaded, scale, shift)
+    assert read_scaling(tmp_path / "ours") == (scale, shift)
+    config = json.loads((tmp_path / "ours/config.json").read_text())
+    assert [config[key] for key in ("scaling_factor", *BY_CHANNEL)] == [used, MEAN, STD]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"latents_mean": MEAN}, "belong together"),
+        ({"latents_std": STD}, "belong together"),
+        ({"latents_mean": MEAN, "latents_std": STD, "shift_factor": 0.1}, "two shifts"),
+        ({"latents_mean": MEAN[:3], "latents_std": STD[:3]}, "a list of 4 numbers"),
+        ({"latents_mean": MEAN, "latents_std": [1.0, 1.0, 1.0, 0.0]}, "latents_std above 0"),
+        ({"latents_mean": MEAN, "latents_std": ["x"] * 4}, "latents_std=['x', 'x', 'x', 'x']"),
+        ({"latents_mean": {"a": 1}, "latents_std": STD}, "latents_mean={'a': 1}"),
+        ({"latents_mean": [float("nan")] * 4, "latents_std": STD}, "latents_mean=[nan"),
+        ({"latents_mean": 0.5, "latents_std": 2.0}, "a list of 4 numbers"),
+    ],
+    ids=str,
+)
+def test_numbers_of_channels_that_cannot_be_applied_are_refused(tmp_path, changes, says):
+    tiny_autoencoder("AutoencoderKL").save_pretrained(tmp_path)
+    edit_json(tmp_path / "config.json", **changes)
+    message = refusal(read_scaling, tmp_path)
+    assert message.startswith(f"{tmp_path / 'config.json'}: ")
+    assert says in message
+
+
+@pytest.mark.parametrize("name", ["AutoencoderKLWan", "AutoencoderRAE", "ConsistencyDecoderVAE"])
+def test_another_class_of_diffusers_is_refused_with_those_that_are_supported(tmp_path, name):
+    tiny_autoencoder("AutoencoderKL").save_pretrained(tmp_path)
+    edit_json(tmp_path / "config.json", _class_name=name)
+    message = refusal(load_autoencoder, tmp_path)
+    assert f"its class {name} is none of {', '.join(SUPPORTED)}" in message
 
 
 def test_a_scale_that_is_null_is_measured_and_stays_null(tmp_path):
@@ -85,7 +169,6 @@ def test_a_scale_that_is_null_is_measured_and_stays_null(tmp_path):
         ("scaling_factor", float("nan")),
         ("shift_factor", "x"),
         ("shift_factor", float("inf")),
-        ("latents_mean", [0.0] * 4),
     ],
 )
 def test_a_scale_or_shift_that_cannot_be_applied_is_refused(tmp_path, key, value):
@@ -155,6 +238,12 @@ def test_an_autoencoder_must_have_the_channels_and_the_factor_of_the_params():
         assert message.startswith("models/mine: ")
         assert f"latents {[channels, 16 // factor, 16 // factor]}" in message
         assert "[4, 4, 4]; set autoencoder.latent_channels" in message
+
+
+def test_an_autoencoder_that_decodes_to_other_images_is_refused():
+    model = tiny_autoencoder("AutoencoderKL", out_channels=4)
+    message = refusal(check_autoencoder, Path("models/mine"), model, AUTOENCODER, 16)
+    assert message.startswith("models/mine: encodes 16×16 RGB images, but decodes to [16, 16, 4]")
 
 
 def test_a_size_that_the_autoencoder_cannot_encode_is_refused():

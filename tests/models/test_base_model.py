@@ -20,7 +20,7 @@ from tiny_unet import CONFIG
 
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import sample
-from advloop.models.autoencoder import load_autoencoder
+from advloop.models.autoencoder import load_codec
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
 from advloop.models.denoiser import Denoiser, build_unet, load_checkpoint, save_checkpoint
@@ -312,12 +312,14 @@ def test_a_checkpoint_of_this_project_is_a_base_model_whatever_the_params_say(tm
 # --- A run ---
 
 
-def test_a_round_starts_from_a_pipeline_of_three_channels_with_its_scale_and_shift(
+def test_a_round_starts_from_a_pipeline_of_three_channels_with_a_scale_and_a_shift_of_each(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(make_project(tmp_path))
     monkeypatch.setenv("ADVLOOP_DEVICE", "cpu")
-    autoencoder = UNET_LIKE | {"latent_channels": 3, "scaling_factor": 0.01, "shift_factor": 0.125}
+    mean, std = [0.125, 0.0, -0.5], [0.5, 1.0, 2.0]
+    autoencoder = UNET_LIKE | {"latent_channels": 3, "scaling_factor": 0.01}
+    autoencoder |= {"latents_mean": mean, "latents_std": std}
     AutoencoderKL(**autoencoder).save_pretrained("mine/vae")
     unet = UNet2DModel(**CONFIG | {"in_channels": 3, "out_channels": 3})
     unet.save_pretrained("mine/unet")
@@ -331,13 +333,16 @@ def test_a_round_starts_from_a_pipeline_of_three_channels_with_its_scale_and_shi
         run_stage(stage, options, monkeypatch)
     assert "root mean square of 0.0" in capsys.readouterr().err
     stats = json.loads(Path("latents/stats.json").read_text())
-    assert (stats["latent_scale"], stats["latent_shift"]) == (0.01, 0.125)
+    assert (stats["latent_scale"], stats["latent_shift"]) == ([0.02, 0.01, 0.005], mean)
     assert stats["latent_shape"] == [3, 8, 8]
     assert same_weights(load_checkpoint(Path("base/checkpoint_best.pt")), unet)
     latents = torch.load("latents/train.pt", weights_only=True)
     splits = [line.split(",")[-1] for line in Path("data/manifest.csv").read_text().split()[1:]]
     first = np.load("data/images.npy")[splits.index("train")][None]
-    codec = Codec(load_autoencoder(Path("autoencoder")), 0.01, 0.125)
+    codec = load_codec(Path("autoencoder"), Path("latents"), torch.device("cpu"))
     torch.testing.assert_close(latents[:1], codec.encode(first))
+    plain = Codec(codec.model).encode(first)
+    expected = (plain - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None] * 0.01
+    torch.testing.assert_close(latents[:1], expected)
     discriminator = load_discriminator(Path("discriminator/discriminator_best.pt"), 3)
     assert discriminator.config["in_channels"] == 3

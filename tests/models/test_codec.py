@@ -139,7 +139,7 @@ def test_pixels_beyond_the_range_are_clipped():
     assert to_images(pixels)[0, 0, :, 0].tolist() == [0, 0, 255, 255, 255]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "AutoencoderDC"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_autoencoder_encodes_and_decodes_the_same_each_time(kind):
     model = tiny_autoencoder(kind).train()
     codec = Codec(model, 2.0)
@@ -176,3 +176,14 @@ def test_the_codec_shifts_and_scales_as_diffusers_does():
     latents = codec.encode(IMAGES)
     torch.testing.assert_close(latents, (plain.encode(IMAGES) - 0.25) * 0.5)
     assert np.array_equal(codec.decode(latents), plain.decode(latents / 0.5 + 0.25))
+
+
+def test_the_codec_scales_and_shifts_each_channel_by_itself():
+    plain = Codec(tiny_autoencoder("AutoencoderKL"))
+    scale, shift = (0.5, 1.0, 2.0, 4.0), (0.0, 0.25, -0.5, 1.0)
+    codec = Codec(plain.model, scale, shift)
+    latents = codec.encode(IMAGES)
+    one_by_one = [Codec(plain.model, *numbers) for numbers in zip(scale, shift, strict=True)]
+    for channel, other in enumerate(one_by_one):
+        assert torch.equal(latents[:, channel], other.encode(IMAGES)[:, channel])
+    assert np.array_equal(codec.decode(latents), plain.decode(plain.encode(IMAGES)))

@@ -10,7 +10,14 @@ from advloop.core.random import seeded
 from advloop.models.patch_autoencoder import PatchAutoencoder
 from advloop.params.data import AutoencoderParams
 
-KINDS = ("PatchAutoencoder", "AutoencoderKL", "AutoencoderTiny", "VQModel")
+KINDS = (
+    "PatchAutoencoder",
+    "AutoencoderKL",
+    "AsymmetricAutoencoderKL",
+    "AutoencoderTiny",
+    "VQModel",
+    "AutoencoderDC",
+)
 
 
 def autoencoder_params(**changes: Any) -> AutoencoderParams:
@@ -48,6 +55,14 @@ PLAIN = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "AutoencoderKL": UNET_LIKE,
+    "AsymmetricAutoencoderKL": {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "down_block_out_channels": (8, 8),
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "up_block_out_channels": (8, 16),
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    },
     "VQModel": UNET_LIKE | {"num_vq_embeddings": 32},
     "AutoencoderTiny": PLAIN | {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)},
     "AutoencoderDC": PLAIN
@@ -64,7 +79,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def tiny_autoencoder(kind: str, **config: Any) -> nn.Module:
-    """kind: a name of KINDS, or AutoencoderDC; config: further arguments of a diffusers class."""
+    """kind: a name of KINDS; config: further arguments of a diffusers class."""
     import diffusers
 
     with seeded(0, kind):

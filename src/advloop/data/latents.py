@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 import torch
 
@@ -20,17 +20,32 @@ from advloop.core.files import disk_errors, load_tensor, read_json, reserve, sav
 from advloop.core.processes import is_main_process
 from advloop.infra.snapshots import RowProgress
 
+Scale: TypeAlias = float | tuple[float, ...]
+"""A number for all channels of the latents, or one for each."""
 
-def read_scale(path: Path) -> tuple[float, float]:
+
+def read_scale(path: Path) -> tuple[Scale, Scale]:
     """Scale and shift of the latents, as stage encode_dataset wrote them; or UserError."""
     content = read_json(path)
     values = content if isinstance(content, dict) else {}
     scale, shift = values.get("latent_scale"), values.get("latent_shift")
-    if not isinstance(scale, float) or not 0 < scale < math.inf:
+    if not all(isinstance(one, float) and 0 < one < math.inf for one in _numbers(scale)):
         raise UserError(f"{path}: latent_scale={scale} must be positive; run `dvc repro`")
-    if not isinstance(shift, float) or not math.isfinite(shift):
+    if not all(isinstance(one, float) and math.isfinite(one) for one in _numbers(shift)):
         raise UserError(f"{path}: latent_shift={shift} must be a number; run `dvc repro`")
-    return scale, shift
+    if isinstance(scale, float) and isinstance(shift, float):
+        return scale, shift
+    scales, shifts = tuple(_numbers(scale)), tuple(_numbers(shift))
+    if [len(scales), len(shifts)] != [values.get("latent_shape", [None])[0]] * 2:
+        raise UserError(
+            f"{path}: latent_scale and latent_shift must have a number for each channel; run "
+            "`dvc repro`"
+        )
+    return scales, shifts
+
+
+def _numbers(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def load_latents(path: Path, shape: tuple[int, int, int] | None = None) -> torch.Tensor:

@@ -32,10 +32,17 @@ def sampling_code(model: Export, steps: int) -> str:
     lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
     if own:
         lines += [f"from patch_autoencoder import {name}"]
+    scaling = []
     encoded = "latents / autoencoder.config['scaling_factor']"
     if not model.names_scale:
         encoded = f"latents / {model.scale!r}"
-    if model.shift:
+    if isinstance(model.scale, tuple):
+        keys = "('latents_mean', 'latents_std')"
+        scaling = [
+            f"mean, std = (torch.tensor(autoencoder.config[key])[:, None, None] for key in {keys})"
+        ]
+        encoded += " * std + mean"
+    elif model.shift:
         encoded += " + autoencoder.config['shift_factor']"
     conditions = []
     if model.classes:
@@ -59,6 +66,7 @@ def sampling_code(model: Export, steps: int) -> str:
         f"shape = ({EXAMPLES}, {channels}, {size}, {size})",
         f"latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)){start}",
         *conditions,
+        *scaling,
         "with torch.no_grad():",
         "    for t in scheduler.timesteps:",
         f"        latents = scheduler.step({call}.sample, t, latents).prev_sample",

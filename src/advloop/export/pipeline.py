@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from advloop.core.files import atomic_path, load_model, write_json
+from advloop.data.latents import Scale
 from advloop.export.schedulers import scheduler_config
 from advloop.models import patch_autoencoder
 from advloop.models.autoencoder import save_autoencoder
@@ -34,8 +35,8 @@ class Export(NamedTuple):
     config: dict[str, Any]  # of the UNet2DModel
     weights: dict[str, torch.Tensor]  # EMA
     autoencoder: nn.Module
-    scale: float
-    shift: float
+    scale: Scale
+    shift: Scale
     diffusion: DiffusionParams
     classes: tuple[str, ...] = ()  # names in the order of their labels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,22 @@ from torch import nn
 
 from advloop.core.errors import UserError
 from advloop.core.files import all_finite, read_json
-from advloop.data.latents import read_scale
+from advloop.data.latents import Scale, read_scale
 from advloop.models.codec import Codec
 from advloop.models.folders import component, load_diffusers, load_weights, save_model_folder
-from advloop.models.patch_autoencoder import PatchAutoencoder
+from advloop.models.patch_autoencoder import SCALING, PatchAutoencoder
 from advloop.params.data import AutoencoderParams
 
 CLASS = "PatchAutoencoder"
+# Of diffusers, those for single images that leave it to others to scale their latents.
+SUPPORTED = (
+    "AutoencoderKL",
+    "AsymmetricAutoencoderKL",
+    "AutoencoderTiny",
+    "VQModel",
+    "AutoencoderDC",
+)
+BY_CHANNEL = ("latents_mean", "latents_std")
 
 
 def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:
@@ -33,14 +43,17 @@ def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:
 
 
 def save_autoencoder(
-    folder: Path, model: nn.Module, scale: float | None = None, shift: float = 0.0
+    folder: Path, model: nn.Module, scale: Scale | None = None, shift: Scale = 0.0
 ) -> None:
     """Write a folder of config.json and safetensors, as diffusers has it.
 
-    scale, shift: of the latents, for config.json. scale=None: it is still to be measured.
+    scale, shift: of the latents, for config.json. scale=None: it is still to be measured. Those of
+    each channel come from the model's own config, where they stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scaling = {"scaling_factor": scale, "shift_factor": shift}
+    if isinstance(scale, tuple):
+        scaling = {"scaling_factor": model.config.get("scaling_factor") or 1.0}  # type: ignore[operator, union-attr]  # a mapping
     if isinstance(model, PatchAutoencoder):
         config = {k: v for k, v in model.config.items() if k not in scaling}
         if scale is not None or shift:  # otherwise the folder looks the same wherever it came from
@@ -52,24 +65,56 @@ def save_autoencoder(
     model.save_pretrained(folder)  # type: ignore[operator]  # as above
 
 
-def read_scaling(folder: Path) -> tuple[float | None, float]:
-    """Scale and shift of the latents from config.json; scale None: to be measured. Or UserError."""
-    config = read_json(folder / "config.json")
-    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
-    for key, value in (("scaling_factor", scale), ("shift_factor", shift)):
-        number = isinstance(value, int | float) and math.isfinite(value)
-        if value is not None and (not number or (key == "scaling_factor" and value <= 0)):
-            raise UserError(
-                f"{folder / 'config.json'}: {key}={value} must be a number, and the scale above 0; "
-                "correct it, or set it to null to have the scale measured"
-            )
-    for key in ("latents_mean", "latents_std"):
-        if config.get(key) is not None:
-            raise UserError(
-                f"{folder / 'config.json'}: {key} scales each channel by itself, but here all "
-                "channels share one scale; set it to null and train the base model on such latents"
-            )
-    return None if scale is None else float(scale), float(shift)
+def read_scaling(folder: Path) -> tuple[Scale | None, Scale]:
+    """Scale and shift of the latents from config.json; scale None: to be measured. Or UserError.
+
+    With latents_mean and latents_std, they are numbers for each channel: scaled latents are
+    (encoded - latents_mean) * scaling_factor / latents_std, as in diffusers' pipelines, where a
+    scaling_factor that is missing or null is 1.
+    """
+    file = folder / "config.json"
+    config = read_json(file)
+    scale = _number(file, "scaling_factor", config.get("scaling_factor"))
+    shift = _number(file, "shift_factor", config.get("shift_factor")) or 0.0
+    mean, std = (_numbers(file, key, config) for key in BY_CHANNEL)
+    if mean is None and std is None:
+        return scale, shift
+    if mean is None or std is None:
+        raise UserError(
+            f"{file}: latents_mean and latents_std belong together, but one is missing; name both, "
+            "or set both to null"
+        )
+    if shift:
+        raise UserError(
+            f"{file}: shift_factor={shift} and latents_mean are two shifts; set one to null"
+        )
+    return tuple((1.0 if scale is None else scale) / one for one in std), mean
+
+
+def _number(file: Path, key: str, value: Any) -> float | None:
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if value is not None and (not number or (key != "shift_factor" and value <= 0)):
+        raise UserError(
+            f"{file}: {key}={value} must be a number, and the scale above 0; correct it, or set it "
+            "to null to have the scale measured"
+        )
+    return None if value is None else float(value)
+
+
+def _numbers(file: Path, key: str, config: dict[str, Any]) -> tuple[float, ...] | None:
+    """The number of each channel; None if the config names none. Or UserError."""
+    value, channels = config.get(key), config.get("latent_channels")
+    if value is None:
+        return None
+    numbers = value if isinstance(value, list) else [value]
+    fine = all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
+    if not fine or len(numbers) != channels or (key == "latents_std" and min(numbers) <= 0):
+        raise UserError(
+            f"{file}: {key}={str(value)[:60]} must be a list of {channels} numbers, one for each "
+            "channel, and latents_std above 0; correct it, or set latents_mean and latents_std to "
+            "null"
+        )
+    return tuple(float(one) for one in numbers)
 
 
 def load_autoencoder(folder: Path) -> nn.Module:
@@ -94,7 +139,7 @@ def load_autoencoder(folder: Path) -> nn.Module:
 
 def import_autoencoder(
     path: Path, params: AutoencoderParams
-) -> tuple[nn.Module, float | None, float]:
+) -> tuple[nn.Module, Scale | None, Scale]:
     """The autoencoder at ``path`` (``autoencoder.pretrained``), with its latents' scale and shift.
 
     path: the folder of an autoencoder or of a diffusers pipeline, or a state dict of the network
@@ -112,25 +157,32 @@ def import_autoencoder(
 def _load_diffusers_class(folder: Path, name: str) -> nn.Module:
     import diffusers
 
-    if not name.startswith(("Autoencoder", "VQModel")) or not hasattr(diffusers, name):
-        raise ValueError(f"its class {name} is not a diffusers autoencoder")
-    return load_diffusers(getattr(diffusers, name), folder)
+    if name not in SUPPORTED:
+        raise ValueError(f"its class {name} is none of {', '.join((*SUPPORTED, CLASS))}")
+    return load_diffusers(getattr(diffusers, name), folder, {*SCALING, *BY_CHANNEL})
 
 
 def check_autoencoder(folder: Path, model: nn.Module, params: AutoencoderParams, size: int) -> None:
     """Raise UserError unless the latents of ``model`` have the shape that ``params`` describes.
 
-    That is (latent_channels, size / factor, size / factor) for images (size, size, 3).
+    That is (latent_channels, size / factor, size / factor) for images (size, size, 3), which it
+    has to decode to such images.
     """
-    probe = np.zeros((1, size, size, 3), dtype=np.uint8)
+    probe, codec = np.zeros((1, size, size, 3), dtype=np.uint8), Codec(model)
     try:
-        shape = list(Codec(model).encode(probe).shape[1:])
+        latents = codec.encode(probe)
+        shape, decoded = list(latents.shape[1:]), codec.decode(latents).shape
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{folder}: cannot encode {size}×{size} images ({reason}); change data.image_size, or "
             "use another autoencoder"
         ) from None
+    if decoded != probe.shape:
+        raise UserError(
+            f"{folder}: encodes {size}×{size} RGB images, but decodes to {list(decoded[1:])}; use "
+            "an autoencoder with out_channels=3 whose decoder undoes its encoder"
+        )
     wanted = [params.latent_channels, size // params.factor, size // params.factor]
     if shape != wanted:
         raise UserError(

@@ -1,8 +1,9 @@
-"""The boundary between pixels and latents: an autoencoder and one scale for all latents.
+"""The boundary between pixels and latents: an autoencoder and the scale of its latents.
 
 Everywhere else, images are uint8 (N, S, S, 3), and latents are float32 (N, C, H, W) in *scaled*
 units: (encoded - shift) * scale. An imported autoencoder may name scale and shift in its
-config.json. Otherwise the shift is 0, and the scale gives the training set's latents a mean square
+config.json, for all channels together or for each, since that is what its diffusion models were
+trained on. Otherwise the shift is 0, and one scale gives the training set's latents a mean square
 of 1 over all channels together. Whitening each channel by itself would give the channels of fine
 detail the same weight as those of the layout.
 """
@@ -24,7 +25,7 @@ from advloop.core.distributed import map_across_processes
 from advloop.core.errors import UserError
 from advloop.core.random import batches
 from advloop.data.augmentation import VARIANTS, augment_images
-from advloop.data.latents import TensorWriter
+from advloop.data.latents import Scale, TensorWriter
 from advloop.infra.snapshots import RowProgress
 
 Images = npt.NDArray[np.uint8]
@@ -43,16 +44,22 @@ def to_images(pixels: torch.Tensor) -> Images:
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def _by_channel(value: Scale, device: torch.device) -> float | torch.Tensor:
+    """A number for each channel as (C, 1, 1), so that it applies to latents (B, C, H, W)."""
+    return torch.tensor(value, device=device)[:, None, None] if isinstance(value, tuple) else value
+
+
 class Codec:
     """An autoencoder with the scale and shift of its latents: images to scaled latents and back.
 
-    scale and shift are diffusers' scaling_factor and shift_factor. Encoding is deterministic: it
+    scale and shift are diffusers' scaling_factor and shift_factor or, with a number for each
+    channel, scaling_factor / latents_std and latents_mean. Encoding is deterministic: it
     takes the mode of the posterior. precision: ``fp32`` or ``bf16``, of the encoder; decoding is
     always float32, because all pictures and image metrics depend on it.
     """
 
     def __init__(
-        self, model: nn.Module, scale: float = 1.0, shift: float = 0.0, precision: str = "fp32"
+        self, model: nn.Module, scale: Scale = 1.0, shift: Scale = 0.0, precision: str = "fp32"
     ) -> None:
         self.model, self.scale, self.shift, self.precision = model, scale, shift, precision
 
@@ -69,14 +76,16 @@ class Codec:
             encoded = encoded.latent_dist.mode()
         elif not isinstance(encoded, torch.Tensor):
             encoded = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-        latents: torch.Tensor = (encoded.float() - self.shift) * self.scale
+        scale, shift = (_by_channel(value, self.device) for value in (self.scale, self.shift))
+        latents: torch.Tensor = (encoded.float() - shift) * scale
         return latents
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Images:
         """Scaled latents (B, C, H, W) -> images uint8 (B, S, S, 3)."""
         with eval_mode(self.model):
-            encoded = latents.to(self.device) / self.scale + self.shift
+            scale, shift = (_by_channel(value, self.device) for value in (self.scale, self.shift))
+            encoded = latents.to(self.device) / scale + shift
             decoded: Any = self.model.decode(encoded)  # type: ignore[operator]  # as above
         return to_images(decoded if isinstance(decoded, torch.Tensor) else decoded.sample)
 

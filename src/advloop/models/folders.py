@@ -1,18 +1,24 @@
-"""Model folders in the form of diffusers (config.json, safetensors), and files of state dicts."""
+"""Model folders in the form of diffusers (config.json, weights), and files of state dicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, printable
 from advloop.core.files import all_finite, atomic_path, load_torch, read_json, write_json
+from advloop.infra.progress import say
 from advloop.models.patch_autoencoder import WEIGHTS
+from advloop.models.weight_files import find_weights
 
+CONFIG = "config.json"
 CLASSES = "classes.json"  # in an exported model's folder: class names in the order of their labels
 
 
@@ -26,36 +32,102 @@ def save_model_folder(
     from safetensors.torch import save
 
     content = save({name: t.detach().cpu().contiguous() for name, t in weights.items()})
-    write_json(folder / "config.json", {"_class_name": class_name, **config})
+    write_json(folder / CONFIG, {"_class_name": class_name, **config})
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
 
 
-def load_diffusers(network: Any, folder: Path) -> nn.Module:
-    """The network of diffusers' class ``network`` in a local folder of config.json and safetensors.
+def load_diffusers(network: Any, folder: Path, keep: Set[str] = frozenset()) -> nn.Module:
+    """The network of diffusers' class ``network`` in a local folder of config.json and weights.
 
-    Never asks a hub and never unpickles. Raises ValueError if the weights do not match
-    config.json, and whatever diffusers raises if it cannot read the folder.
+    The weights are float32, whatever the files hold. Keys of config.json that the class does not
+    know are dropped, unless in ``keep``. A line says so, and which weights were taken if the
+    folder's are a variant. Never asks a hub, and executes nothing (``weight_files``). Raises
+    ValueError if the weights do not match config.json, and whatever diffusers raises if it cannot
+    read the folder.
     """
-    loaded, report = network.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        low_cpu_mem_usage=False,  # otherwise it asks for accelerate in four lines
-    )
+    weights = find_weights(folder)
+    with _quiet():
+        loaded, report = network.from_pretrained(
+            folder,
+            local_files_only=True,
+            variant=weights.variant,
+            use_safetensors=weights.kind == "safetensors",
+            torch_dtype=torch.float32,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,  # otherwise it asks for accelerate in four lines
+        )
     if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
         raise ValueError("its weights do not match its config.json")
     assert isinstance(loaded, nn.Module)
-    return loaded
+    if weights.variant:
+        say(printable(f"{weights.file}: {weights.variant} weights, in fp32 from here on"))
+    return _with_known_keys(loaded, folder / CONFIG, keep)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' warning of unknown keys, and its progress bar for files of weights."""
+    from diffusers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _with_known_keys(loaded: nn.Module, file: Path, keep: Set[str]) -> nn.Module:
+    """The network with those keys in its ``config`` alone that its class takes, or ``keep`` names.
+
+    diffusers itself keeps the others, and saves them with the network.
+    """
+    network: Any = type(loaded)
+    config = {k: v for k, v in loaded.config.items() if not k.startswith("_")}  # type: ignore[operator, union-attr]  # a mapping
+    arguments = signature(network.__init__).parameters.keys()
+    if config.keys() <= arguments | keep:
+        return loaded
+    plain = network(**{k: v for k, v in config.items() if k in arguments})
+    unknown = sorted(config.keys() - plain.config.keys() - keep)
+    if not unknown:  # only keys that the class adds by itself
+        return loaded
+    say(printable(f"{file}: dropped, unknown to {network.__name__}: {', '.join(unknown)}"))
+    plain.register_to_config(**{k: v for k, v in config.items() if k in keep})
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    return plain.eval()  # type: ignore[no-any-return]  # a diffusers ModelMixin
 
 
 def component(folder: Path, *names: str) -> Path:
-    """The folder of a model: ``folder`` itself or, in a pipeline's, the first of ``names``."""
-    if (folder / "config.json").is_file():
+    """The folder of a model: ``folder`` itself or, in a pipeline's, the first of ``names``.
+
+    Averaged weights beside it, in ``NAME_ema/`` or ``ema/``, are taken first, and a line says so.
+    """
+    if (folder / CONFIG).is_file():
         return folder
-    inside = [folder / name for name in names if (folder / name / "config.json").is_file()]
-    return inside[0] if inside else folder
+    plain = next((folder / name for name in names if (folder / name / CONFIG).is_file()), None)
+    for name in [*(f"{name}_ema" for name in names), "ema"]:
+        average = folder / name
+        if not (average / CONFIG).is_file():
+            continue
+        if plain is None:
+            return average
+        if _class_name(average) == _class_name(plain):  # ema/ may be of another part of a pipeline
+            others = f"to take those of {plain.name}/, name {plain}"
+            say(printable(f"{average}: averaged weights (EMA), which are taken; {others}"))
+            return average
+    return plain or folder
+
+
+def _class_name(folder: Path) -> Any:
+    """What config.json says; None if it is damaged, of which loading the folder will tell."""
+    try:
+        return json.loads((folder / CONFIG).read_text())["_class_name"]
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        return None
 
 
 def check_class_names(model: Path, classes: Sequence[str]) -> None:
