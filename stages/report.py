@@ -35,7 +35,8 @@ def main() -> None:
     rounds = prune_rounds(args.rounds, read_num_iterations(params))
     smallest = params.section("evaluate", EvaluateParams).smallest_change
     results = read_results(args.reals, args.base, rounds, smallest)
-    text = page(results, args.reals, args.base, rounds, params.everything())
+    settings = params.everything("card")  # which changes nothing that the page shows
+    text = page(results, args.reals, args.base, rounds, settings)
     of_base = base_folders(results, args.base)
     strips = {"real images": args.reals, **{TITLES[name]: of_base[name] for name in of_base}}
     strips |= {f"round {one.index}": one.evaluation for one in rounds}

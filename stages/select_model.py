@@ -9,10 +9,12 @@ from _runtime.arguments import load_params, parse_args
 from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import BASE, CHECKPOINT, prune_rounds
+from advloop.core.rounds import BASE, CHECKPOINT, EVALUATION, prune_rounds
 from advloop.data.dataset import classes_of, read_manifest
 from advloop.data.latents import read_scale
+from advloop.data.pictures import load_png
 from advloop.evaluation.agreement import select
+from advloop.evaluation.gallery import SAMPLES
 from advloop.evaluation.results import read_results
 from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
@@ -20,6 +22,7 @@ from advloop.models.autoencoder import load_autoencoder
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
+from advloop.params.training import GenerateParams
 
 
 def sha256(path: Path) -> str:
@@ -50,6 +53,8 @@ def main() -> None:
     checkpoints = {BASE: args.base / CHECKPOINT}
     checkpoints |= {one.name: one.checkpoint("best") for one in rounds}
     checkpoint = checkpoints[chosen]
+    folders = {BASE: args.base / EVALUATION} | {one.name: one.evaluation for one in rounds}
+    load_png(samples := folders[chosen] / SAMPLES)
     manifest = read_manifest(args.data / "manifest.csv")
     classes = tuple(sorted(set(classes_of(manifest))))
     config, weights = read_unet(checkpoint)
@@ -64,6 +69,8 @@ def main() -> None:
         load_autoencoder(args.autoencoder),
         *read_scale(args.stats),
         read_diffusion(params),
+        params.section("generate", GenerateParams).num_inference_steps,
+        samples,
         classes,
     )
     files = {
@@ -72,11 +79,11 @@ def main() -> None:
         "checkpoint": checkpoint,
     }
     hashes = {name: sha256(path) for name, path in files.items()}
-    settings = {name: value for name, value in params.everything().items() if name != "exp_name"}
+    settings = params.everything("exp_name")  # a model keeps its bytes under another name
     splits = [row[2] for row in manifest]
     export_pipeline(model, args.out, model_card(model, settings, results, splits, hashes))
     print(f"selected: {chosen}")
-    print(f"{args.out}: a diffusers pipeline; its README.md says how to sample from it")
+    print(f"{args.out}: a pipeline for diffusers; its README.md says how to sample from it")
 
 
 if __name__ == "__main__":

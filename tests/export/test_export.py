@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,23 +15,27 @@ import torch
 import yaml
 from card_code import code_blocks, run_code
 from conftest import REPO, snapshot
+from diffusers import DiffusionPipeline
+from PIL import Image
 from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
-from small_results import a_run, some_params
+from small_results import a_run, results, scores, some_params
 from tiny_autoencoders import tiny_autoencoder
 from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.core.errors import UserError
 from advloop.data.latents import Scale
+from advloop.data.pictures import save_png
 from advloop.diffusion.processes import process_of
-from advloop.diffusion.sampling import sample
-from advloop.export.card import model_card, pipeline_code
+from advloop.diffusion.sampling import condition_on_labels, sample
+from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
-from advloop.models.denoiser import build_unet, save_checkpoint
+from advloop.models.denoiser import Denoiser, build_unet, save_checkpoint
+from advloop.models.patch_autoencoder import PatchAutoencoder
 from advloop.params.diffusion import DiffusionParams
 
 STEPS = 5
@@ -88,58 +94,107 @@ MODELS = [
 ]
 
 
-def made(kind: Kind, checkpoint: Path) -> Export:
+def made(kind: Kind, checkpoint: Path, classes: tuple[str, ...] = ()) -> Export:
     parts = read_unet(checkpoint)
-    return Export(*parts, kind.network(), kind.scale, kind.shift, kind.diffusion)
+    picture = checkpoint.parent / "samples.png"
+    save_png(picture, Image.new("RGB", (16, 16), "red"))
+    scaling = kind.scale, kind.shift
+    return Export(*parts, kind.network(), *scaling, kind.diffusion, STEPS, picture, classes)
 
 
-def own_images(kind: Kind, count: int = 8) -> np.ndarray:
+def own_images(
+    kind: Kind, denoiser: Denoiser, steps: int = STEPS, labels: torch.Tensor | None = None
+) -> np.ndarray:
     """This project's samples from the noise of the card's code."""
-    denoiser = build_unet(CONFIG, seed=0).eval()
-    noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    latents = sample(process_of(kind.diffusion), denoiser, noise, STEPS)
+    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = condition_on_labels(denoiser.eval(), labels)
+    latents = sample(process_of(kind.diffusion), model, noise, steps)
     codec = Codec(kind.network(), kind.scale, kind.shift)
     return codec.decode(latents).astype(int)
 
 
-@pytest.mark.parametrize("kind", MODELS, ids=lambda k: f"{k.autoencoder}-{k.scale}-{k.shift}")
-def test_code_of_the_card_samples_the_images_of_this_project(
-    kind: Kind, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+kinds = pytest.mark.parametrize(
+    "kind", MODELS, ids=lambda k: f"{k.autoencoder}-{k.scale}-{k.shift}".replace(", ", "_")
+)
+
+
+@kinds
+def test_code_of_the_card_samples_the_images_of_this_project_without_warnings(
+    kind: Kind,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     model = made(kind, checkpoint)
     export_pipeline(model, tmp_path / "final", card_of(model))
-    blocks = code_blocks((tmp_path / "final/README.md").read_text())
-    expected = own_images(kind)
+    (block,) = code_blocks((tmp_path / "final/README.md").read_text())
+    assert len([line for line in block.splitlines() if line]) <= 5
+    expected = own_images(kind, build_unet(CONFIG, seed=0))
     assert expected.std() > 5
-    found = run_code(blocks.pop(), tmp_path / "final", monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = run_code(block, tmp_path / "final", monkeypatch)
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 1  # betas of float32 there, of float64 here
-    assert len(blocks) == (kind.shift == 0 and kind.diffusion.process == "vp")
-    for block in blocks:
-        assert len([line for line in block.splitlines() if line]) <= 5
-        pictures = run_code(block, tmp_path / "final", monkeypatch)
-        assert np.abs(np.stack([np.asarray(p) for p in pictures]) - expected).max() <= 1
+    said, warned = capfd.readouterr()
+    assert said == ""
+    assert re.sub(r"\r?[^\r\n]*\d+/\d+ \[.*?\]", "", warned).strip() == "", "not the bar alone"
+    assert caplog.records == []
 
 
-def test_five_lines_of_the_page_are_those_of_the_demos_card(checkpoint: Path):
-    steps = yaml.safe_load((REPO / "params.yaml").read_text())["generate"]["num_inference_steps"]
-    page = (REPO / "docs/your-own-data.md").read_text()
-    assert code_blocks(page) == [f"{pipeline_code(made(MODELS[0], checkpoint), steps)}\n"]
-
-
-@pytest.mark.parametrize("kind", [MODELS[1], MODELS[3]], ids=["own", "shifted"])
-def test_diffusers_refuses_what_it_would_sample_otherwise(
-    kind: Kind, checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", [MODELS[1], MODELS[-1]], ids=["own", "channels"])
+def test_labels_and_steps_are_those_that_are_asked_for(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from diffusers import DiffusionPipeline
+    conditional = build_unet(CONFIG | {"num_class_embeds": 3}, seed=0)
+    save_checkpoint(tmp_path / "checkpoint.pt", conditional)
+    model = made(kind, tmp_path / "checkpoint.pt", ("cat", "dog", "owl"))
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    (block,) = code_blocks((tmp_path / "final/README.md").read_text())
+    in_turn, chosen = torch.arange(8) % 3, torch.tensor([2, 0, 1, 1, 0, 2, 2, 0])
+    found = run_code(block, tmp_path / "final", monkeypatch)
+    assert np.abs(found - own_images(kind, conditional, labels=in_turn)).max() <= 1
+    asked = "labels=['owl', 0, 1, 'dog', 'cat', 2, 2, 0], num_inference_steps=3, generator"
+    found = run_code(block.replace("generator", asked, 1), tmp_path / "final", monkeypatch)
+    assert np.abs(found - own_images(kind, conditional, 3, chosen)).max() <= 1
+    for wrong in ("labels=[1]", "labels=['cow'] * 8"):
+        code = block.replace("generator", f"{wrong}, generator", 1)
+        with pytest.raises(ValueError, match=r"labels for 8 images|not in list"):
+            run_code(code, tmp_path / "final", monkeypatch)
 
+
+def test_five_lines_of_the_page_are_those_of_the_card(checkpoint: Path):
+    page = (REPO / "docs/your-own-data.md").read_text()
+    assert code_blocks(page) == code_blocks(card_of(made(MODELS[0], checkpoint)))
+
+
+@pytest.mark.parametrize("kind", [MODELS[0], MODELS[2]], ids=["own", "of diffusers"])
+def test_diffusers_runs_the_code_of_the_folder_only_if_it_is_trusted(
+    kind: Kind, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = tmp_path / "modules"
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(cache))
+    monkeypatch.setattr(sys, "path", sys.path)
     model = made(kind, checkpoint)
-    export_pipeline(model, tmp_path, card_of(model))
-    with pytest.raises(ValueError, match="vqvae"):
-        DiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    load = DiffusionPipeline.from_pretrained
+    with pytest.raises(ValueError, match=r"custom code in pipeline\.py"):
+        load(tmp_path / "final", local_files_only=True)
+    assert not cache.exists()
+    given = {}
+    if model.own_autoencoder:
+        with pytest.raises(ValueError, match="vqvae"):
+            load(tmp_path / "final", local_files_only=True, trust_remote_code=True)
+        given = {"vqvae": PatchAutoencoder.from_pretrained(tmp_path / "final/vqvae")}
+    pipeline = load(tmp_path / "final", local_files_only=True, trust_remote_code=True, **given)
+    found = pipeline(8, generator=torch.Generator().manual_seed(0)).images
+    expected = own_images(kind, build_unet(CONFIG, seed=0))
+    assert np.abs(np.stack([np.asarray(image) for image in found]) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("kind", MODELS, ids=lambda k: f"{k.autoencoder}-{k.scale}-{k.shift}")
+@kinds
 def test_folder_can_start_another_run_with_the_same_models_and_scale(
     kind: Kind, checkpoint: Path, tmp_path: Path
 ):
@@ -165,7 +220,8 @@ def test_equal_models_give_equal_bytes(checkpoint: Path, tmp_path: Path):
             export_pipeline(model, tmp_path / kind.autoencoder / name, card_of(model))
         one, other = (snapshot(tmp_path / kind.autoencoder / name) for name in ("one", "other"))
         assert one == other
-        assert {Path(name).suffix for name in one} <= {".json", ".md", ".safetensors", ".py"}
+        suffixes = {Path(name).suffix for name in one}
+        assert suffixes == {".json", ".md", ".safetensors", ".py", ".png"}
 
 
 def test_scheduler_takes_the_timesteps_of_this_project():
@@ -192,6 +248,52 @@ def test_card_names_the_selected_model_its_scores_its_lineage_and_its_data(check
     assert ["this model" in line for line in lines] == [False, True, False]
     assert "7 images: 2 test, 5 train." in card
     assert '"images.npy": "12ab"' in card
+
+
+def test_card_shows_the_picture_of_the_samples_beside_it(checkpoint: Path, tmp_path: Path):
+    model = made(MODELS[0], checkpoint)
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    (picture,) = re.findall(r"^!\[.*\]\((.*)\)$", card_of(model), re.M)
+    assert (tmp_path / "final" / picture).read_bytes() == model.samples.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stated", "source", "images", "license"),
+    [
+        ({}, "pictures", None, "unknown"),
+        ({}, "data/freedoom_plans.zip", "bsd-3-clause", "unknown"),
+        ({"data_license": "cc0-1.0"}, "data/freedoom_plans.zip", "cc0-1.0", "unknown"),
+        ({"model_license": "mit"}, "pictures", None, "mit"),
+        ({"model_license": "a\n---\nb", "data_license": "```"}, "pictures", "```", "a\n---\nb"),
+    ],
+)
+def test_card_states_the_licences_as_far_as_they_are_known(
+    stated: dict[str, str], source: str, images: str | None, license: str, checkpoint: Path
+):
+    params = params_of(source)
+    params["card"] |= stated
+    card = model_card(made(MODELS[0], checkpoint), params, a_run(), ["train"], HASHES)
+    assert yaml.safe_load(card.split("\n---\n")[0])["license"] == license
+    section = card.split("## Licences")[1].split("```json\n")[1].split("\n```\n")[0]
+    assert json.loads(section) == {"images": images, "model": stated.get("model_license")}
+
+
+def test_card_reports_the_metrics_that_passed_the_exam_and_names_the_others(checkpoint: Path):
+    models = (scores("base", 30.0), scores("iter_0", 20.0))
+    for garbage, case in ((True, "random pixels"), (False, "sharpened on samples")):
+        run = results(*models, valid=("pixels", "critic_gap"), garbage=garbage)
+        card = model_card(made(MODELS[0], checkpoint), params_of(), run, ["train"], HASHES)
+        front = yaml.safe_load(card.split("\n---\n")[0])
+        (entry,) = front["model-index"][0]["results"]
+        assert [metric["type"] for metric in entry["metrics"]] == ["pixels", "critic_gap"]
+        rows = dict(re.findall(r"^\| ([\w ]+) \| ((?:yes|no) \| .*) \|$", card, re.M))
+        assert rows == {
+            "pixels": "yes | ",
+            "layout": f"no | {case}",
+            "KID": f"no | {case}",
+            "latent critics": "yes | ",
+            "image critics": f"no | {case}",
+        }
 
 
 @pytest.mark.parametrize(

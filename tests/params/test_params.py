@@ -128,6 +128,7 @@ def test_everything_is_all_but_derived_in_the_order_of_the_file_and_recorded_as_
     assert list(found["unet"]) == ["b", "a"]
     assert type(found["unet"]["b"]) is list
     assert params.used == found
+    assert Params.load(path).everything("unet") == {"scale": "demo", "seed": 0}
 
 
 # --- Sections in code ---

@@ -149,6 +149,7 @@ chosen, floor = (
     wrong("select_model", f"{ROUND}/evaluation/scores.json"),
     wrong("report", "reals/reals.json"),
 )
+samples = wrong("select_model", "base/evaluation/samples.png")
 strip, grid, facts = (
     wrong("report", f"{ROUND}/evaluation/{name}")
     for name in ("strip.png", "viability.png", "facts.json")
@@ -206,6 +207,8 @@ EVALUATION = [
     strip("missing", drop, "not found"),
     strip("damaged", cut, "not a readable image"),
     strip("of another scale", says(PNG), "9 pixels wide"),
+    samples("missing", drop, "not found"),
+    samples("damaged", cut, "not a readable image"),
     grid("missing", drop, "not found"),
     grid("damaged", cut, "not a readable image"),
     facts("missing", drop, "not found"),

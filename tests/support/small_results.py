@@ -165,5 +165,6 @@ def some_params(**changes: Any) -> dict[str, Any]:
         "objective": {"name": "ddo", "uses_discriminator": False, "weight": 0.4},
         "base": {"pretrained": None},
         "data": {"source": "plans.zip"},
+        "card": {"model_license": None, "data_license": None},
         "train_disc": {"loss": "bce"},
     } | changes

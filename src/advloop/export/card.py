@@ -15,79 +15,26 @@ from advloop.evaluation.agreement import rounds, select
 from advloop.evaluation.results import VIEWS, Results
 from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import markdown_table
-from advloop.export.pipeline import AUTOENCODER, Export
-from advloop.export.schedulers import scheduler_config, set_timesteps
+from advloop.export.pipeline import CODE, PIPELINE, SAMPLES, Export
 from advloop.models.folders import CLASSES
 
 UNCONDITIONAL = "unconditional-image-generation"  # a task on the hub
 EXAMPLES = 8  # images that the code samples
+UNKNOWN = "unknown"  # a licence on the hub
+EMBEDDED = {"data/freedoom_plans.zip": "bsd-3-clause"}  # of the images that come with this project
 
 
-def sampling_code(model: Export, steps: int) -> str:
-    """Python code that samples EXAMPLES images in the exported folder, with torch and diffusers."""
-    name = model.autoencoder_class
-    own = model.own_autoencoder
-    scheduler = scheduler_config(model.diffusion)["_class_name"]
-    classes = sorted([scheduler, "UNet2DModel", *([] if own else [name])])
-    lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
-    if own:
-        lines += [f"from patch_autoencoder import {name}"]
-    scaling = []
-    encoded = "latents / autoencoder.config['scaling_factor']"
-    if not model.names_scale:
-        encoded = f"latents / {model.scale!r}"
-    if isinstance(model.scale, tuple):
-        keys = "('latents_mean', 'latents_std')"
-        scaling = [
-            f"mean, std = (torch.tensor(autoencoder.config[key])[:, None, None] for key in {keys})"
+def sampling_code() -> str:
+    """Python code that samples EXAMPLES images, to be run in the exported folder."""
+    return "\n".join(
+        [
+            "import torch",
+            f"from {CODE.removesuffix('.py')} import {PIPELINE}",
+            "",
+            f'pipeline = {PIPELINE}.from_pretrained(".")',
+            f"images = pipeline({EXAMPLES}, generator=torch.Generator().manual_seed(0)).images",
         ]
-        encoded += " * std + mean"
-    elif model.shift:
-        encoded += " + autoencoder.config['shift_factor']"
-    conditions = []
-    if model.classes:
-        conditions = [
-            f"# {len(model.classes)} classes, named in {CLASSES} in this order",
-            f"labels = torch.arange({EXAMPLES}) % {len(model.classes)}",
-        ]
-    call = "unet(noisy, t, labels)" if conditions else "unet(noisy, t)"
-    start, scaled = "", "latents"
-    if model.diffusion.process == "edm":
-        start = " * scheduler.init_noise_sigma"
-        scaled = "scheduler.scale_model_input(latents, t)"
-    call = call.replace("noisy", scaled)
-    channels, size = model.config["in_channels"], model.config["sample_size"]
-    lines += [
-        "",
-        'unet = UNet2DModel.from_pretrained("unet")',
-        f'autoencoder = {name}.from_pretrained("{AUTOENCODER}")',
-        f'scheduler = {scheduler}.from_pretrained("scheduler")',
-        set_timesteps(model.diffusion, steps),
-        f"shape = ({EXAMPLES}, {channels}, {size}, {size})",
-        f"latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)){start}",
-        *conditions,
-        *scaling,
-        "with torch.no_grad():",
-        "    for t in scheduler.timesteps:",
-        f"        latents = scheduler.step({call}.sample, t, latents).prev_sample",
-        f"    pixels = autoencoder.decode({encoded}).sample",
-        "images = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()",
-    ]
-    return "\n".join(lines)
-
-
-def pipeline_code(model: Export, steps: int) -> str:
-    """The same with diffusers' own pipeline, for a model that ``has_pipeline``."""
-    lines, given = ["import torch", "from diffusers import LDMPipeline"], ""
-    if model.own_autoencoder:
-        lines += ["from patch_autoencoder import PatchAutoencoder"]
-        given = f', vqvae=PatchAutoencoder.from_pretrained("{AUTOENCODER}")'
-    lines += [
-        "",
-        f'pipeline = LDMPipeline.from_pretrained("."{given})',
-        f"images = pipeline({EXAMPLES}, torch.manual_seed(0), num_inference_steps={steps}).images",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def lineage(results: Results, imported: bool) -> list[str]:
@@ -112,24 +59,43 @@ def _chosen_by(results: Results) -> str:
     return ", ".join(valid) or "default, since no view passed the exam of the run"
 
 
-def _front_matter(results: Results, source: str, *, classes: bool) -> list[str]:
+def licences(params: Mapping[str, Any]) -> dict[str, str | None]:
+    """The licences of the images and of the model; None where none is stated."""
+    stated = params["card"]
+    images = stated["data_license"] or EMBEDDED.get(params["data"]["source"])
+    return {"images": images, "model": stated["model_license"]}
+
+
+def _front_matter(results: Results, params: Mapping[str, Any], *, classes: bool) -> list[str]:
     scores = results.model(select(results))
-    flat = scores.flat()
-    metrics = [{"type": name, "value": flat[name]} for name in (scores.get(m).name for m in VIEWS)]
+    flat, valid = scores.flat(), results.exam.valid
+    metrics = [{"type": name, "value": flat[name]} for name in (scores.get(m).name for m in valid)]
     task = "class-conditional-image-generation" if classes else UNCONDITIONAL
     entry = {
         "task": {"type": task},
-        "dataset": {"name": source, "type": "images"},
+        "dataset": {"name": params["data"]["source"], "type": "images"},
         "metrics": metrics,
     }
     return [
         "---",
         "library_name: diffusers",
         *([] if classes else [f"pipeline_tag: {UNCONDITIONAL}"]),
+        f"license: {json.dumps(licences(params)['model'] or UNKNOWN)}",
         "tags: [latent-diffusion, adversarial-fine-tuning, advloop]",
         f"model-index: {json.dumps([{'name': 'advloop', 'results': [entry]}])}",
         "---",
     ]
+
+
+def _validity(results: Results) -> list[str]:
+    """A row for each view: whether it passed the run's exam, and what fooled it."""
+    exam = results.exam
+    rows = ["| view | passed the exam | fooled by |", "|---|---|---|"]
+    for view in VIEWS:
+        fooled = ", ".join(map(str, exam.failures(view)))
+        passed = "yes" if view in exam.valid else "no"
+        rows.append(f"| {results.base.get(view).metric.title} | {passed} | {fooled} |")
+    return rows
 
 
 def model_card(
@@ -144,35 +110,28 @@ def model_card(
     params: of the run, by section; splits: of each prepared image; hashes: SHA-256 of the files
     that the model was made from, by name.
     """
-    steps = params["generate"]["num_inference_steps"]
     counts = Counter(splits)
     kind = f"Conditional on {len(model.classes)} classes" if model.classes else "Unconditional"
+    files = f"`{CODE}`, which is code of"
+    if model.own_autoencoder:
+        files = f"`{CODE}` and, for the autoencoder, `patch_autoencoder.py`, which are code of"
     lines = [
-        *_front_matter(results, params["data"]["source"], classes=bool(model.classes)),
+        *_front_matter(results, params, classes=bool(model.classes)),
         "",
         "# A latent diffusion model from an adversarial loop",
         "",
+        f"![Samples of this model]({SAMPLES})",
+        "",
         f"{kind}. To sample from it, run this in its folder:",
         "",
-    ]
-    if model.has_pipeline:
-        lines += [
-            f"```python\n{pipeline_code(model, steps)}\n```",
-            "",
-            "Or without a pipeline:",
-            "",
-        ]
-    lines += [f"```python\n{sampling_code(model, steps)}\n```", ""]
-    if not model.has_pipeline:
-        lines += ["`LDMPipeline` refuses this folder, because it would sample other images.", ""]
-    if model.own_autoencoder:
-        lines += [
-            "The autoencoder is not a class of diffusers: `patch_autoencoder.py` defines it, with "
-            "torch only. diffusers would run such a file only with `trust_remote_code=True`; read "
-            "the file, and import it yourself, as above.",
-            "",
-        ]
-    lines += [
+        f"```python\n{sampling_code()}\n```",
+        "",
+        f"It takes {model.num_inference_steps} steps, unless `num_inference_steps=` says otherwise."
+        + (f" `labels=` takes names of `{CLASSES}`, or numbers." if model.classes else ""),
+        "",
+        f"diffusers has no pipeline for these parts, so that this imports {files} torch and "
+        "diffusers. Nothing else runs it; read it first.",
+        "",
         "## Scores",
         "",
         f"This model is `{select(results)}`. It was chosen by {_chosen_by(results)}, on images and "
@@ -181,9 +140,20 @@ def model_card(
         "",
         markdown_table(results),
         "",
+        "A view counts if neither garbage nor damage fooled it in the exam of this run. Disregard "
+        "the scores of one that did not pass.",
+        "",
+        *_validity(results),
+        "",
         "## Lineage",
         "",
         *lineage(results, imported=bool(params["base"]["pretrained"])),
+        "",
+        "## Licences",
+        "",
+        "Of the images and of the model; null: none is stated.",
+        "",
+        f"```json\n{json.dumps(licences(params), indent=2)}\n```",
         "",
         "## Data",
         "",

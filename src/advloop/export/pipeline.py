@@ -1,22 +1,20 @@
 """Export a checkpoint as the folder of a diffusers pipeline.
 
-The folder is laid out for ``LDMPipeline``, diffusers' pipeline for unconditional latent diffusion:
-unet/, scheduler/ and vqvae/, its name for any autoencoder. The pipeline can load the folder only if
-it samples the same images as this project, which needs latents without a shift. PatchAutoencoder
-is not a class of diffusers, which runs foreign code only with ``trust_remote_code``; so the folder
-holds the file that defines it, for the user to import and to pass to the pipeline.
+diffusers' own pipeline for unconditional latent diffusion, ``LDMPipeline``, is deprecated, and
+knows neither classes nor a shift of latents. So the folder holds a pipeline of this project, laid
+out alike: unet/, scheduler/, and vqvae/ for any autoencoder. diffusers runs foreign code only with
+``trust_remote_code``, so that the user imports it from the folder instead, after a look at it.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from advloop.core.files import atomic_path, load_model, write_json
+from advloop.core.files import copy_file, load_model, write_json, write_text
 from advloop.data.latents import Scale
 from advloop.export.schedulers import scheduler_config
 from advloop.models import patch_autoencoder
@@ -26,7 +24,10 @@ from advloop.models.patch_autoencoder import PatchAutoencoder
 from advloop.params.diffusion import DiffusionParams
 from advloop.params.schedulers import SCHEDULER
 
-AUTOENCODER = "vqvae"
+AUTOENCODER, SAMPLES = "vqvae", "samples.png"
+# The file of the pipeline as it is called in the folder, and here, where it is not imported,
+# because that would import diffusers.
+CODE, SOURCE, PIPELINE = "pipeline.py", "latent_pipeline.py", "LatentPipeline"
 
 
 class Export(NamedTuple):
@@ -38,35 +39,13 @@ class Export(NamedTuple):
     scale: Scale
     shift: Scale
     diffusion: DiffusionParams
+    num_inference_steps: int  # that samples take
+    samples: Path  # a picture of them
     classes: tuple[str, ...] = ()  # names in the order of their labels
-
-    @property
-    def autoencoder_class(self) -> str:
-        return type(self.autoencoder).__name__
 
     @property
     def own_autoencoder(self) -> bool:
         return isinstance(self.autoencoder, PatchAutoencoder)
-
-    @property
-    def names_scale(self) -> bool:
-        """Whether the autoencoder's config can hold the scale, as scaling_factor."""
-        config: Any = self.autoencoder.config
-        return self.own_autoencoder or "scaling_factor" in config
-
-    @property
-    def has_pipeline(self) -> bool:
-        """Whether LDMPipeline samples the same images: it knows a scale, no shift, no class.
-
-        Of the processes it knows the variance-preserving one alone.
-        """
-        known = self.names_scale and self.diffusion.process == "vp"
-        return known and self.shift == 0 and not self.classes
-
-    @property
-    def loads_by_itself(self) -> bool:
-        """Whether LDMPipeline needs no autoencoder from the user."""
-        return self.has_pipeline and not self.own_autoencoder
 
 
 def read_unet(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -86,18 +65,22 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
     save_model_folder(folder / "unet", "UNet2DModel", model.config, model.weights)
     scheduler = scheduler_config(model.diffusion)
     write_json(folder / "scheduler" / SCHEDULER, scheduler)
-    place = folder / AUTOENCODER
-    save_autoencoder(place, model.autoencoder, model.scale, model.shift)
+    save_autoencoder(folder / AUTOENCODER, model.autoencoder, model.scale, model.shift)
+    index: dict[str, Any] = {
+        "_class_name": [CODE.removesuffix(".py"), PIPELINE],
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "num_inference_steps": model.num_inference_steps,
+        "classes": list(model.classes),
+    }
+    copy_file(Path(__file__).with_name(SOURCE), folder / CODE)
     if model.own_autoencoder:
         source = Path(patch_autoencoder.__file__)
-        with atomic_path(folder / source.name) as temporary:
-            shutil.copyfile(source, temporary)
-    classes = {"unet": "UNet2DModel", "scheduler": scheduler["_class_name"]}
-    parts = {name: ["diffusers", class_name] for name, class_name in classes.items()}
-    if model.loads_by_itself:  # without this entry, LDMPipeline asks the user for an autoencoder
-        parts[AUTOENCODER] = ["diffusers", model.autoencoder_class]
-    write_json(folder / "model_index.json", {"_class_name": "LDMPipeline", **parts})
+        copy_file(source, folder / source.name)
+    else:
+        index[AUTOENCODER] = ["diffusers", type(model.autoencoder).__name__]
+    write_json(folder / "model_index.json", index)
     if model.classes:
         write_json(folder / CLASSES, list(model.classes))
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    copy_file(model.samples, folder / SAMPLES)
+    write_text(folder / "README.md", card)

@@ -1,4 +1,4 @@
-"""diffusers' scheduler for each process: its configuration, and how code sets its timesteps."""
+"""diffusers' scheduler for each process."""
 
 from __future__ import annotations
 
@@ -34,10 +34,3 @@ def scheduler_config(params: DiffusionParams) -> dict[str, Any]:
         "thresholding": False,
         "rescale_betas_zero_snr": params.zero_terminal_snr,
     }
-
-
-def set_timesteps(params: DiffusionParams, steps: int) -> str:
-    """The line of code that has ``scheduler`` take ``steps`` steps."""
-    if isinstance(params, FlowParams):
-        return f"scheduler.set_timesteps(sigmas=[1 - i / {steps} for i in range({steps})])"
-    return f"scheduler.set_timesteps({steps})"

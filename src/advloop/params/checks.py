@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, get_type_hints
 
 from advloop.core.errors import UserError
+from advloop.params.card import CardParams
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.diffusion import (
     DiffusionParams,
@@ -42,6 +43,7 @@ class Sections(NamedTuple):
     train_disc: TrainDiscParams
     train_diffusion: TrainDiffusionParams
     evaluate: EvaluateParams
+    card: CardParams
 
 
 SECTIONS: dict[str, type[Section]] = get_type_hints(Sections)

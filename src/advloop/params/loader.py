@@ -82,9 +82,9 @@ class Params:
             problem = _problem(error, rules(cls)[key])
             raise self.fail(f"{name}.{key}", values[key], problem) from None
 
-    def everything(self) -> dict[str, Any]:
-        """All values but ``derived`` as plain Python, in the order of the file."""
-        return {name: self._get(name) for name in self.content if name != "derived"}
+    def everything(self, *but: str) -> dict[str, Any]:
+        """All values but ``derived`` and these as plain Python, in the order of the file."""
+        return {name: self._get(name) for name in self.content if name not in (*but, "derived")}
 
     def at(self, key: str) -> Any:
         """The unchecked value at a dotted key (``base.pretrained``); None if there is none."""

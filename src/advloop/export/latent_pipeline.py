@@ -1,0 +1,117 @@
+"""The pipeline of a latent diffusion model for which diffusers has none of its own.
+
+Stage select puts this file into the folder that it writes, as ``pipeline.py``, for the model card's
+code to import. So it needs diffusers, torch and, if this project trained the autoencoder, the
+``patch_autoencoder.py`` beside it; nothing of the project.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+
+class LatentPipeline(DiffusionPipeline):
+    """Samples images: denoises latents, undoes their scale, decodes them.
+
+    vqvae: any autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls
+    it so. num_inference_steps: those that the model was made for. classes: names in the order of
+    their labels; empty if the model is unconditional.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        vqvae: Any,
+        num_inference_steps: int = 50,
+        classes: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        register: Any = self  # diffusers' methods have no types
+        register.register_modules(unet=unet, scheduler=scheduler, vqvae=vqvae)
+        register.register_to_config(num_inference_steps=num_inference_steps, classes=list(classes))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> LatentPipeline:  # type: ignore[override]
+        """The pipeline in a local folder that stage select wrote."""
+        folder = Path(folder)
+        index = json.loads((folder / "model_index.json").read_text())
+        quiet = {"low_cpu_mem_usage": False}  # otherwise diffusers warns if accelerate is missing
+        if "vqvae" in index:
+            autoencoder = getattr(diffusers, index["vqvae"][1])
+            vqvae = autoencoder.from_pretrained(folder / "vqvae", **quiet)
+        else:
+            # No import statement: diffusers would take its name for that of a package to install.
+            own = import_module("patch_autoencoder")
+            vqvae = own.PatchAutoencoder.from_pretrained(folder / "vqvae")
+        return cls(
+            getattr(diffusers, index["unet"][1]).from_pretrained(folder / "unet", **quiet),
+            getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler"),
+            vqvae,
+            index["num_inference_steps"],
+            index["classes"],
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        labels: Sequence[int | str] | None = None,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int | None = None,
+    ) -> ImagePipelineOutput:
+        """``batch_size`` images as PIL images, in ``images`` of the result.
+
+        labels: a class for each image, by name or number; None takes the classes in turn.
+        num_inference_steps: None takes those that the model was made for.
+        """
+        unet, scheduler = self.unet, self.scheduler
+        shape = (batch_size, unet.config.in_channels, *[unet.config.sample_size] * 2)
+        latents = randn_tensor(shape, generator=generator, device=self.device, dtype=unet.dtype)
+        conditions = self._conditions(batch_size, labels)
+        steps = num_inference_steps or self.config["num_inference_steps"]
+        kind = type(scheduler).__name__
+        if kind == "FlowMatchEulerDiscreteScheduler":
+            scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)])
+        else:
+            scheduler.set_timesteps(steps)
+            latents = latents * scheduler.init_noise_sigma
+        for t in self.progress_bar(scheduler.timesteps):
+            noisy = latents
+            if kind == "EDMEulerScheduler":
+                noisy = scheduler.scale_model_input(latents, t)
+            latents = scheduler.step(unet(noisy, t, conditions).sample, t, latents).prev_sample
+        pixels = self.vqvae.decode(self._unscaled(latents)).sample
+        arrays = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        images = [Image.fromarray(array) for array in arrays.cpu().numpy()]
+        return ImagePipelineOutput(images=images)
+
+    def _conditions(
+        self, batch_size: int, labels: Sequence[int | str] | None
+    ) -> torch.Tensor | None:
+        classes = self.config["classes"]
+        if labels is None:
+            labels = [k % len(classes) for k in range(batch_size)] if classes else []
+        numbers = [classes.index(one) if isinstance(one, str) else one for one in labels]
+        if len(numbers) != (batch_size if classes else 0):
+            raise ValueError(f"{len(numbers)} labels for {batch_size} images, {classes=}")
+        return torch.tensor(numbers, device=self.device) if classes else None
+
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, H, W) as the autoencoder made them, before they were scaled."""
+        config: dict[str, Any] = self.vqvae.config
+        latents = latents / config["scaling_factor"]
+        if config.get("latents_mean") is None:
+            return latents + (config.get("shift_factor") or 0.0)
+        mean, std = (latents.new_tensor(config[key]) for key in ("latents_mean", "latents_std"))
+        return latents * std[:, None, None] + mean[:, None, None]
