@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from advloop.core.errors import counted
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import findings
 from advloop.data.listing import describe_groups, describe_unused, list_items
-from advloop.data.manifests import Item
 from advloop.data.prepare import prepare
 from advloop.data.sizes import check_sizes
 from advloop.data.sources import open_source
@@ -36,9 +34,7 @@ def main() -> None:
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
 
-    def progress(items: Iterable[Item]) -> Iterable[Item]:  # for values, then for pixels
-        return bar("prepare")(items)
-
+    progress = bar("prepare", 2 * len(items))  # for values, then for pixels
     check = partial(check_sizes, params)
     written, splits = prepare(source, items, data, args.out, progress, on_skip, check)
     kept, flat, kind = written.items, written.flat, "image" if data.tiles == 1 else "tile"

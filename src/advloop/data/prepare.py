@@ -15,7 +15,14 @@ from advloop.core.errors import UNPRINTABLE, UserError
 from advloop.core.files import atomic_path, write_json
 from advloop.data.dataset import write_manifest
 from advloop.data.findings import Look, look_at, require_differences
-from advloop.data.images import cut_tiles, decode_image, flat_share, read_pixels
+from advloop.data.images import (
+    HEAD,
+    cut_tiles,
+    decode_image,
+    flat_share,
+    may_be_deep,
+    read_pixels,
+)
 from advloop.data.manifests import Item
 from advloop.data.sources import Source
 from advloop.data.splits import assign_splits
@@ -99,8 +106,9 @@ def see_values(source: Source, items: Sequence[Item], progress: Progress) -> See
     for item in progress(items):
         with contextlib.suppress(UserError):  # write_images says which, and why
             name = name_of(source, item)
-            image, wide = read_pixels(source.read(item.file), name, only_deep=True)
-            seen.add(item.file, image, colour=wide)
+            if may_be_deep(source.read(item.file, HEAD)):  # all other files are read once
+                image, wide = read_pixels(source.read(item.file), name, only_deep=True)
+                seen.add(item.file, image, colour=wide)
     return seen
 
 
