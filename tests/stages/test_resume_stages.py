@@ -89,6 +89,27 @@ def test_a_stage_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_on
         assert contents(project / path) == contents(whole / path), path
 
 
+@pytest.mark.parametrize("stage", ["prepare", "encode", "train_autoencoder", "encode_dataset"])
+def test_a_stage_killed_between_two_outputs_runs_again_over_what_it_left(
+    whole: Path, project: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+):
+    for path in outputs_of(stage):
+        remove(path)
+    rename = Path.replace
+
+    def last_rename(self: Path, target: Path) -> Path:
+        rename(self, target)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", last_rename)
+        with pytest.raises(Killed):
+            run_stage(stage, STAGES[stage], patched)
+    run_stage(stage, STAGES[stage], monkeypatch)
+    for path in outputs_of(stage):
+        assert contents(project / path) == contents(whole / path), path
+
+
 def edit_params(old: str, new: str) -> None:
     text = Path("params.yaml").read_text()
     assert old in text

@@ -26,6 +26,10 @@ class Source(Protocol):
 
     name: str
 
+    def __hash__(self) -> int:
+        """A source is the same as itself alone."""
+        ...
+
     def files(self) -> list[str]:
         """All files but hidden ones, sorted; UserError if a folder cannot be listed."""
         ...
