@@ -15,7 +15,6 @@ from checkup.finding import Finding, ask, ok, read, warning, writable, wrong
 
 SECONDS = 30  # a remote has to answer
 FICLONE = 0x40049409  # the Linux ioctl that copies a file by sharing its blocks
-SHARED = "dvc config --local cache.shared group"
 PROBE = """
 import os
 os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # report a dead server soon
@@ -120,7 +119,7 @@ def cache(root: Path) -> Finding:
         mend = own if folder.resolve().is_relative_to(root.resolve()) else elsewhere
         return wrong(f"cannot be written ({reason})", mend)
     if closed := _closed_part(folder):
-        mend = f"its owner: chmod --recursive g+rwX {folder}; all: {SHARED}"
+        mend = "see `Several users` in docs/machines.md"
         return wrong(f"{closed} is another user's and cannot be written", mend)
     if kind:
         return ok(f"{kind}s: outputs take no disk space twice")
