@@ -184,10 +184,15 @@ def test_an_output_that_another_process_writes_is_refused_with_its_number(
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_stage_in_one_line(sign: signal.Signals, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
-        errors.run_stage(lambda: os.kill(os.getpid(), sign))
-    signal.signal(signal.SIGTERM, before)
+    # in a job in the background, SIGINT is ignored
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            errors.run_stage(lambda: os.kill(os.getpid(), sign))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted; `dvc repro` resumes this stage\n"
 
