@@ -1,7 +1,7 @@
 """Whether a source has images enough for the run's parameters, before anything is trained.
 
 The parameters are those of later stages. They change nothing that stage prepare writes, so it does
-not declare them; the stages that do check their own sizes again.
+not declare them; the stages that use them check their own sizes again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from advloop.params.training import (
 
 
 def check_sizes(params: Params, items: Sequence[Item], splits: Sequence[str]) -> None:
-    """Raise UserError if a stage would fail of too few images; items, splits: of each of them."""
+    """Raise UserError if a later stage would lack images. items, splits: one of each image."""
     train = splits.count("train")
     _check_sets(params, train)
     _check_warmup(params, train)
