@@ -13,14 +13,13 @@ from _runtime.snapshots import resumable
 from advloop.core.device import deterministic, pick_device
 from advloop.core.files import write_json
 from advloop.core.processes import is_main_process
-from advloop.data.augmentation import VARIANTS
 from advloop.data.classes import label_latents, save_classes
 from advloop.data.dataset import load_dataset
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
 from advloop.models.autoencoder import load_autoencoder, read_scaling
 from advloop.models.codec import Codec, encode_rows, latent_scale
-from advloop.params.data import EncodeDatasetParams
+from advloop.params.data import VARIANTS, EncodeDatasetParams
 from advloop.params.run import read_precision
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from _runtime.arguments import load_params, parse_args
@@ -15,8 +15,8 @@ from advloop.core.errors import counted
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import findings
 from advloop.data.listing import describe_groups, describe_unused, list_items
-from advloop.data.manifests import Item
 from advloop.data.prepare import prepare
+from advloop.data.sizes import check_sizes
 from advloop.data.sources import open_source
 from advloop.data.splits import class_lines
 from advloop.data.values import describe_range
@@ -26,17 +26,17 @@ from advloop.params.data import DataParams
 
 def main() -> None:
     args = parse_args(__doc__, out=Path)
-    data = load_params("prepare").section("data", DataParams)
+    params = load_params("prepare")
+    data = params.section("data", DataParams)
     source = open_source(Path(data.source), in_cache)
     items = list_items(source, data.classes)
 
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
 
-    def progress(items: Iterable[Item]) -> Iterable[Item]:  # for values, then for pixels
-        return bar("prepare")(items)
-
-    written, splits = prepare(source, items, data, args.out, progress, on_skip)
+    progress = bar("prepare", 2 * len(items))  # for values, then for pixels
+    check = partial(check_sizes, params)
+    written, splits = prepare(source, items, data, args.out, progress, on_skip, check)
     kept, flat, kind = written.items, written.flat, "image" if data.tiles == 1 else "tile"
     counts = Counter(splits)
     print(

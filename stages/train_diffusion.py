@@ -19,9 +19,9 @@ from advloop.core.processes import is_main_process
 from advloop.core.random import generator, noise_for
 from advloop.core.rounds import CHECKPOINT, HISTORY, LATEST, METRICS, SAMPLES
 from advloop.data.classes import count_classes, load_classes
-from advloop.data.draws import held_out_fakes
 from advloop.data.latents import load_latents
 from advloop.data.pictures import image_grid, save_png
+from advloop.data.shares import held_out_fakes
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample_preview

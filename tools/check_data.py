@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -33,7 +34,8 @@ from advloop.data.listing import (
     some_names,
 )
 from advloop.data.manifests import Item, find_manifest
-from advloop.data.prepare import name_of, see_values, split_items
+from advloop.data.prepare import Check, accept, name_of, see_values, split_items, tiled
+from advloop.data.sizes import check_sizes
 from advloop.data.sources import Source, open_source
 from advloop.data.splits import class_lines
 from advloop.data.values import SIXTEEN_BITS, ValueRange, choose_range, describe_range, record_of
@@ -49,9 +51,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for opening images; default 1")
     args = parser.parse_args()
     try:
-        params = Params.load().section("data", DataParams)
+        loaded = Params.load()
+        params = loaded.section("data", DataParams)
         params = params.model_copy(update={"source": args.source or params.source})
-        for line in check_source(open_source(Path(params.source), in_cache), params, args.seconds):
+        source, check = open_source(Path(params.source), in_cache), partial(check_sizes, loaded)
+        for line in check_source(source, params, args.seconds, check):
             print(line, flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -68,7 +72,9 @@ class Opened:
     bad: dict[str, str] = field(default_factory=dict)  # why it cannot be used, in one line
 
 
-def check_source(source: Source, params: DataParams, seconds: float) -> Iterator[str]:
+def check_source(
+    source: Source, params: DataParams, seconds: float, check: Check = accept
+) -> Iterator[str]:
     """Lines that say which images are used, how they are split, and what is left out and why.
 
     seconds: for opening images; those that are not opened count as good. Raises UserError if the
@@ -117,6 +123,7 @@ def check_source(source: Source, params: DataParams, seconds: float) -> Iterator
     splits = split_items(kept, params)
     yield _describe_splits(kept, splits)
     yield from map(printable, class_lines(kept, splits))
+    check(*tiled(kept, splits, params.tiles))
     pairs = [(i, split) for i, split in zip(kept, splits, strict=True) if i.file in opened.looks]
     looks = [opened.looks[item.file] for item, _ in pairs]
     if len(looks) == len(kept):

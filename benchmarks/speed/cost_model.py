@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from advloop.data.augmentation import VARIANTS
 from advloop.models.denoiser import Denoiser, unet_config
 from advloop.models.discriminator import Discriminator
+from advloop.params.data import VARIANTS
 from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
 from shapes import ROOT

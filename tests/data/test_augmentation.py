@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from advloop.data.augmentation import VARIANTS, augment, augment_at_random
+from advloop.data.augmentation import augment, augment_at_random
+from advloop.params.data import VARIANTS
 
 IMAGES = np.random.default_rng(0).integers(256, size=(64, 5, 5, 3), dtype=np.uint8)
 

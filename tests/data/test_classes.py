@@ -7,8 +7,9 @@ import pytest
 import torch
 from refusal import refusal
 
-from advloop.data.classes import Classes, apportion, label_latents, load_classes, save_classes
+from advloop.data.classes import Classes, label_latents, load_classes, save_classes
 from advloop.data.dataset import Dataset
+from advloop.data.shares import apportion
 
 TWO = Classes(
     ("day", "night"),

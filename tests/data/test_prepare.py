@@ -30,10 +30,14 @@ class Fake:
     def __init__(self, groups, each, bad=lambda _: False):
         names = [(f"{g:03d}", f"{k:03d}") for g in range(groups) for k in range(each)]
         self.items = [Item(f"{group}/{name}.png", group) for group, name in names]
-        self.bad = bad
+        self.bad, self.read_whole = bad, []
 
-    def read(self, file):
-        return GOOD[:45] if self.bad(file) else OTHER if file.endswith("7.png") else GOOD
+    def read(self, file, size=-1):
+        content = GOOD[:45] if self.bad(file) else OTHER if file.endswith("7.png") else GOOD
+        if size >= 0:
+            return content[:size]
+        self.read_whole.append(file)
+        return content
 
 
 def run(source, on_error, folder):
@@ -42,6 +46,12 @@ def run(source, on_error, folder):
     params = DATA.model_copy(update={"source": "fake", "on_error": on_error, "image_size": SIZE})
     prepare(source, source.items, params, folder, lambda items: items, said.append)
     return said
+
+
+def test_images_of_8_bits_are_read_once_and_in_order(tmp_path):
+    source = Fake(10, 8)
+    run(source, "stop", tmp_path)
+    assert source.read_whole == [item.file for item in source.items]
 
 
 def test_array_is_the_one_that_numpy_saves_whatever_is_left_out(tmp_path):
@@ -111,11 +121,11 @@ class Squares:
         names = [(f"{g:03d}", f"{k:03d}") for g in range(groups) for k in range(each)]
         self.items = [Item(f"{group}/{name}.png", group) for group, name in names]
 
-    def read(self, file):
+    def read(self, file, size=-1):
         image = Image.new("RGB", (16, 16), "white")
         image.paste((int(file[:3]), 0, 0), (8, 0, 16, 8))  # above right: flat, of its group
         image.paste((0, 255, int(file[:3])), (0, 8, 8, 12))  # below left: half green, of its group
-        return encoded(image)
+        return encoded(image)[: size if size >= 0 else None]
 
 
 def tiled(folder, **changed):
@@ -148,7 +158,7 @@ def test_tiles_flatter_than_max_flat_are_left_out_and_counted(tmp_path):
 def test_a_source_of_one_image_is_refused_whatever_made_its_pixels_the_same(tmp_path):
     source = Fake(10, 8)
     for content in (GOOD, encoded(Image.new("L", (30, 40), 0), "JPEG")):
-        source.read = lambda _, content=content: content
+        source.read = lambda *_, content=content: content
         message = refusal(run, source, "skip", tmp_path)
         assert message.startswith("fake: all 80 prepared images are the same")
     assert list(tmp_path.iterdir()) == []

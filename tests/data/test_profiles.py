@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from refusal import refusal
 
 from advloop.data.images import decode_image, open_image
-from advloop.data.metadata import IGNORED, UNNAMED_ADOBE
+from advloop.data.metadata import IGNORED, NUMBERED, UNNAMED_ADOBE
 from advloop.data.profiles import CONVERTED, UNUSABLE
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -103,6 +103,19 @@ def test_adobe_rgb_that_exif_alone_names_is_noted():
     assert opened(encoded(RGB, "JPEG", quality=100, exif=tags))[1] == [UNNAMED_ADOBE]
     content = encoded(RGB, "JPEG", quality=100, exif=tags, icc_profile=rgb_profile(ADOBE))
     assert opened(content)[1] == [CONVERTED]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "noted"),
+    [
+        (b"\x09\x10\0\1", [NUMBERED]),  # BT.2020, PQ
+        (b"\x0c\x0d\0\1", [NUMBERED]),  # Display P3
+        (b"\x01\x0d\0\1", []),  # sRGB
+        (b"", [NUMBERED]),
+    ],
+)
+def test_colours_that_a_png_names_by_numbers_alone_are_noted(numbers, noted):
+    assert opened(with_chunk("cICP", numbers)) == (COLOUR, noted)
 
 
 # --- Metadata that Pillow refuses ---

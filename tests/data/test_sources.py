@@ -35,6 +35,7 @@ def test_archive_reads_like_the_folder_that_was_packed(tmp_path):
     assert folder.files() == archive.files() == files
     for file in files:
         assert folder.read(file) == archive.read(file) == file.encode()
+        assert folder.read(file, 3) == archive.read(file, 3) == file[:3].encode()
 
 
 def test_paths_start_below_the_single_top_folder_of_an_archive(tmp_path):

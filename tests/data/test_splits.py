@@ -124,6 +124,7 @@ def alternating(*given):
     return make_items(6, **{f"g{g}": given[g % len(given)] for g in range(6)})
 
 
+FEW_OTHERS = [*make_items(7, 6, g3="tune", g4="test"), Item("single.png", "single", "test")]
 TWO_SPLITS = [*make_items(6, g2="train"), Item("g2/other.png", "g2", "test")]
 
 
@@ -137,6 +138,7 @@ TWO_SPLITS = [*make_items(6, g2="train"), Item("g2/other.png", "g2", "test")]
         (make_items(MIN_GROUPS - 1), ["4 group(s)", "g0", "at least 5"]),
         (make_items(MIN_GROUPS, 1), ["tune split has 1 image(s)", "data.test_fraction=0.2"]),
         (make_items(8, g3="tune", g4="test"), ["test split has 1 group(s)", "needs 2"]),
+        (FEW_OTHERS, ["test split has 6 images of g4 and 1 of other groups, 2 are needed; put"]),
         (TWO_SPLITS, ["group g2 is in both train and test"]),
         (alternating("val", "test"), ["no group is left for the train split"]),
         (alternating("train", "val"), ["no group is left for the tune split"]),  # part of test

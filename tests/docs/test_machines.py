@@ -37,7 +37,8 @@ def test_cache_on_another_disk_takes_the_outputs_and_everything_still_works(
     one_round: Path, tmp_path: Path
 ) -> None:
     before, big = snapshot(one_round / "outputs"), tmp_path / "big disk"
-    script = block("Outputs on another disk").replace("/BIG/DISK", f"'{big}'")
+    script = "".join(block("Outputs on another disk", k) for k in (0, 1))
+    script = script.replace("/BIG/DISK", f"'{big}'").replace("GROUP", str(os.getgid()))
     edit(one_round / "conf/scale/tiny.yaml", "num_seeds: 3", "num_seeds: 4")
     compose(one_round)
     done = run(one_round, f"{script}dvc repro\ndvc status")
@@ -49,6 +50,8 @@ def test_cache_on_another_disk_takes_the_outputs_and_everything_still_works(
     for path in (one_round / "outputs").rglob("*"):
         assert path.is_dir() or path.resolve().is_relative_to(big), path
     assert not (one_round / ".dvc/cache").exists()
+    folders = [path for path in (big / "cache").rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o2070 for path in folders} == {0o2070}  # the new ones, too
 
 
 def test_two_merged_runs_become_one_by_the_recipe(one_round: Path) -> None:

@@ -136,6 +136,14 @@ def test_classes_are_those_of_the_images_that_were_drawn():
     assert torch.equal(make_reals(sources).test.labels, sources.labels("test"))
 
 
+def test_sets_of_one_group_of_training_images_are_judged_all_the_same():
+    sources = some_sources()
+    alone = [g if s != "train" else "one" for g, s in zip(GROUPS, SPLITS, strict=True)]
+    floor = measure(replace(sources, dataset=replace(sources.dataset, groups=alone)))
+    assert {group for one in floor.clean for group in one.groups} == {"one"}
+    assert all(np.isfinite(floor.scores[0].get("critic_gap").values))
+
+
 def test_critics_of_the_floor_know_the_group_of_each_training_image():
     """Images that are row numbers say whose groups the critics were given."""
     sources = some_sources()
@@ -146,9 +154,17 @@ def test_critics_of_the_floor_know_the_group_of_each_training_image():
     assert len({image[0, 0, 0] for one in floor.clean for image in one.images}) == 18
 
 
+ALIKE = replace(some_sources().dataset, groups=["one"] * 37 + ["two"])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        (
+            {"dataset": ALIKE, "params": evaluate_params(num_reals=6)},
+            r"evaluate\.num_reals=6 draws a set which has \d images of one and [01] of other",
+        ),
+        ({"params": evaluate_params(num_seeds=5)}, "a set of 4 images is too small, 6 are needed"),
         ({"test": torch.zeros(15, 4, 8, 8)}, r"latents/test\.pt: 15 latents of 8 images; remake"),
         (
             {"classes": some_sources(classes=True).classes},

@@ -15,7 +15,7 @@ from small_diffusion import copy_weights, equal
 from stage_folder import FAKE, MODEL, ROUND, StageFolder
 from tiny_unet import CONFIG
 
-from advloop.data.draws import held_out_fakes
+from advloop.data.shares import held_out_fakes
 from advloop.models.denoiser import build_unet
 from advloop.objectives.neon import extrapolate
 

@@ -187,6 +187,13 @@ def test_library_knows_neither_dvc_nor_the_command_line_nor_stages(path: Path) -
     )
 
 
+@pytest.mark.parametrize("folder", ["src", "stages"])
+def test_a_clock_that_jumps_changes_neither_order_nor_interval(folder: str) -> None:
+    """Times of day are printed alone: nothing is computed from them."""
+    code = "\n".join(path.read_text() for path in sorted((REPO / folder).rglob("*.py")))
+    assert re.findall(r"\btime\.time\(|\bdatetime\b|\bst_[acm]time\b|\bgetmtime\b", code) == []
+
+
 def params_read(script: Path) -> set[str]:
     """Sections, single values (``section.name``) and scalars that a stage's script reads."""
     tree = ast.parse(script.read_text())

@@ -19,8 +19,8 @@ from stage_folder import CHOICES, DISC, FAKE, MODEL, STAGES, TUNED, StageFolder,
 import train_diffusion
 import train_disc
 from advloop.data.classes import load_classes
-from advloop.data.draws import held_out_fakes
 from advloop.data.latents import read_scale
+from advloop.data.shares import held_out_fakes
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.evaluation.scores import read_scores

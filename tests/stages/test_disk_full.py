@@ -17,6 +17,7 @@ from stage_runner import ROUND, run_stage
 from advloop.core.errors import UserError
 from advloop.core.files import atomic_path, load_torch, reserve, save_torch
 from advloop.data.latents import TensorWriter
+from advloop.infra.locks import try_lock
 from advloop.training.history import write_history
 
 KIB = 1024
@@ -93,6 +94,16 @@ def test_a_memory_mapped_file_is_reserved_before_it_is_written(small: Path):
             images[:] = 1  # SIGBUS if it were not reserved
 
     refused(path, write)
+
+
+@pytest.mark.parametrize("kind", ["No space left on device", "Read-only file system"])
+def test_a_lock_that_cannot_be_written_is_refused_in_one_line(small: Path, kind: str):
+    if kind.startswith("Read"):
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    else:
+        fill(small, leave=0)
+    with pytest.raises(UserError, match=rf"locks/out: cannot be written \({kind}\)"):
+        try_lock(small / "locks/out")
 
 
 @pytest.mark.xdist_group("resume_stages")  # the worker that has ``whole``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from _runtime import caches
@@ -15,6 +16,8 @@ from dvc.repo import Repo
 from omegaconf import OmegaConf
 from PIL import Image
 
+import check_data
+from advloop.data import sizes
 from advloop.data.dataset import load_dataset
 from prepare import main
 
@@ -59,6 +62,25 @@ def test_stage_names_each_skipped_image_in_one_line_of_stderr_and_says_how_many(
     assert record["count"] == 4
     assert sorted(record["images"].values()) == lines
     assert len(load_dataset(Path("data")).files) == 159
+
+
+def test_too_few_images_for_a_later_stage_are_refused_before_and_after_decoding(
+    images, capsys, monkeypatch
+):
+    says = "evaluate.num_seeds=3 needs 180 training images"
+    for broken, least in ((1, 60), (60, 30)):  # enough until they are decoded
+        for k in range(broken):
+            put(f"{k % 20}/{k // 20}.png", b"")(images)
+        monkeypatch.setattr(sizes, "MIN_IMAGES", least)
+        status, printed = run(capsys)
+        assert status == 1
+        assert says.replace("180", str(3 * least)) in printed.err
+        assert ("skipped" in printed.err) == (least == 30)
+        assert not list(Path("data").glob("*"))
+    monkeypatch.setattr(sys, "argv", ["check_data.py"])
+    monkeypatch.setattr(sizes, "MIN_IMAGES", 60)
+    with pytest.raises(SystemExit, match="needs 180 training images"):
+        check_data.main()
 
 
 def test_stage_says_what_it_did_not_use_assumed_or_finds_odd(images, capsys):

@@ -89,6 +89,27 @@ def test_a_stage_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_on
         assert contents(project / path) == contents(whole / path), path
 
 
+@pytest.mark.parametrize("stage", ["prepare", "encode", "train_autoencoder", "encode_dataset"])
+def test_a_stage_killed_between_two_outputs_runs_again_over_what_it_left(
+    whole: Path, project: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+):
+    for path in outputs_of(stage):
+        remove(path)
+    rename = Path.replace
+
+    def last_rename(self: Path, target: Path) -> Path:
+        rename(self, target)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", last_rename)
+        with pytest.raises(Killed):
+            run_stage(stage, STAGES[stage], patched)
+    run_stage(stage, STAGES[stage], monkeypatch)
+    for path in outputs_of(stage):
+        assert contents(project / path) == contents(whole / path), path
+
+
 def edit_params(old: str, new: str) -> None:
     text = Path("params.yaml").read_text()
     assert old in text
@@ -163,10 +184,15 @@ def test_an_output_that_another_process_writes_is_refused_with_its_number(
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_stage_in_one_line(sign: signal.Signals, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
-        errors.run_stage(lambda: os.kill(os.getpid(), sign))
-    signal.signal(signal.SIGTERM, before)
+    # in a job in the background, SIGINT is ignored
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            errors.run_stage(lambda: os.kill(os.getpid(), sign))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted; `dvc repro` resumes this stage\n"
 

@@ -314,7 +314,10 @@ CASES = [
          p.patch.setattr(os, "link", no_link)], "warning",
          ("copies: outputs take twice the disk",), "dvc cache dir --local"),
     Case("unwritable", "cache", lambda p: p.write(".dvc/config", "[cache]\n  dir = /proc/self\n"),
-         "wrong", ("cannot be written",), "sudo chown"),
+         "wrong", ("cannot be written",), "dvc cache dir --local"),
+    Case("another user's part", "cache", lambda p: p.write(".dvc/cache/files/md5/0f/a", "")
+         and p.patch.setattr(os, "access", lambda path, _: path.name != "0f"), "wrong",
+         ("cache/files/md5/0f is another user's",), "docs/machines.md"),
     Case("git was killed", "locks", lambda p: os.utime(p.write(".git/index.lock", ""), (0, 0)),
          "wrong", ("a killed git left its lock",), "rm .git/index.lock"),
     Case("damaged", "locks", lambda p: p.write(".dvc/tmp/rwlock", '{"write": {'), "wrong",

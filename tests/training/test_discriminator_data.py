@@ -10,7 +10,7 @@ from refusal import refusal
 from small_discriminator import PARAMS, PROCESS, numbered
 
 from advloop.data.classes import Classes
-from advloop.data.draws import VAL_SHARE
+from advloop.data.shares import VAL_SHARE
 from advloop.params.training import MIN_SAMPLES
 from advloop.training.discriminator_data import (
     KEPT,

@@ -114,11 +114,23 @@ def cache(root: Path) -> Finding:
         kind = _first_link(kinds, above, root)
     except OSError as error:
         reason = f"{error.filename or above}: {error.strerror}"
-        return wrong(f"cannot be written ({reason})", f"sudo chown --recursive $USER {root}")
+        own = f"sudo chown --recursive $USER {root}"
+        elsewhere = "dvc cache dir --local /A/FOLDER"
+        mend = own if folder.resolve().is_relative_to(root.resolve()) else elsewhere
+        return wrong(f"cannot be written ({reason})", mend)
+    if closed := _closed_part(folder):
+        mend = "see `Several users` in docs/machines.md"
+        return wrong(f"{closed} is another user's and cannot be written", mend)
     if kind:
         return ok(f"{kind}s: outputs take no disk space twice")
     mend = "dvc cache dir --local /A/FOLDER/ON/THE/DISK/OF/THIS/PROJECT"
     return warning(f"copies: outputs take twice the disk ({folder} is on another one)", mend)
+
+
+def _closed_part(folder: Path) -> Path | None:
+    """A folder of the cache's objects that this user cannot add to, as in one that users share."""
+    places = sorted((folder / "files/md5").glob("??"))
+    return next((place for place in places if not os.access(place, os.W_OK)), None)
 
 
 def _alive(pid: int) -> bool:

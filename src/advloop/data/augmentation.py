@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-VARIANTS = {"none": 1, "hflip": 2, "dihedral": 8}
-"""How many variants each value of ``encode_dataset.augment`` has."""
+from advloop.params.data import VARIANTS
 
 
 def augment(pixels: torch.Tensor, variant: int) -> torch.Tensor:

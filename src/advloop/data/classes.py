@@ -17,6 +17,7 @@ from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.core.random import generator
 from advloop.data.dataset import Dataset
+from advloop.data.shares import apportion
 
 FILE = "classes.pt"
 
@@ -66,22 +67,6 @@ class Classes:
 def count_classes(classes: Classes | None) -> int:
     """The number of classes, 0 if there are none."""
     return len(classes.names) if classes else 0
-
-
-def apportion(count: int, weights: Sequence[int]) -> list[int]:
-    """Divide ``count`` in proportion to whole weights, at least one of them above 0.
-
-    Hamilton's method of largest remainders; the earlier of two equal remainders wins. A share
-    differs from the exact one by less than 1, and is at most its weight if
-    count <= sum(weights).
-    """
-    total = sum(weights)
-    shares = [count * weight // total for weight in weights]
-    rest = [count * weight % total for weight in weights]
-    order = sorted(range(len(weights)), key=lambda k: -rest[k])
-    for k in order[: count - sum(shares)]:
-        shares[k] += 1
-    return shares
 
 
 def label_latents(dataset: Dataset, counts: Mapping[str, int]) -> Classes:

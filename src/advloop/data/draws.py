@@ -8,11 +8,9 @@ import torch
 
 from advloop.core.random import generator
 from advloop.data.augmentation import augment_at_random
-from advloop.data.classes import apportion
 from advloop.data.dataset import Dataset
 from advloop.data.latents import Gathered
-
-VAL_SHARE = 0.2  # of a round's reals and of its fakes: validation's, the 80/20 split
+from advloop.data.shares import apportion, count_reals
 
 
 def draw_reals(dataset: Dataset, num: int, seed: int, iteration: int) -> npt.NDArray[np.int64]:
@@ -22,12 +20,12 @@ def draw_reals(dataset: Dataset, num: int, seed: int, iteration: int) -> npt.NDA
     them are used once. Test images are never drawn. If the images have classes, each keeps its
     share of both splits.
     """
-    from_val = min(round(num * VAL_SHARE), len(dataset.rows("val")))
+    train, val = dataset.rows("train"), dataset.rows("val")
+    from_train, from_val = count_reals(num, len(train), len(val))
     chosen = []
-    for split, count in (("val", from_val), ("train", num - from_val)):
-        rows = dataset.rows(split)
+    for split, rows, count in (("val", val, from_val), ("train", train, from_train)):
         if dataset.classes:
-            chosen += _draw_shares(dataset, rows, min(count, len(rows)), seed, iteration, split)
+            chosen += _draw_shares(dataset, rows, count, seed, iteration, split)
             continue
         order = torch.randperm(len(rows), generator=generator(seed, "encode", iteration, split))
         chosen.append(rows[order[:count].numpy()])
@@ -63,11 +61,6 @@ def gather_reals(
         places.append(np.flatnonzero(own))
     order = torch.from_numpy(np.concatenate(places)).argsort()
     return Gathered([(Gathered(parts), order)])
-
-
-def held_out_fakes(count: int) -> int:
-    """How many of a round's ``count`` fakes, the first ones, validate and do not train."""
-    return max(1, int(count * VAL_SHARE))
 
 
 def draw_images(

@@ -12,7 +12,16 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from advloop.core.errors import UserError
-from advloop.data.metadata import DAMAGED, IGNORED, Note, upright, without_metadata
+from advloop.data.metadata import (
+    DAMAGED,
+    IGNORED,
+    NUMBERED,
+    PNG,
+    Note,
+    names_other_colours,
+    upright,
+    without_metadata,
+)
 from advloop.data.profiles import to_srgb
 from advloop.data.values import SIXTEEN_BITS, ValueRange, has_values, to_grey
 
@@ -28,6 +37,8 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+HEAD = 25  # bytes, up to the bit depth of a PNG
 MAX_PIXELS = 89_478_485  # Pillow's own limit; a 20,000×20,000 bomb is four times this
 RGB = npt.NDArray[np.uint8]
 
@@ -110,6 +121,11 @@ def open_image(
         raise _unreadable(name, error) from None
 
 
+def may_be_deep(head: bytes) -> bool:
+    """Whether a file may have more than 8 bits a channel. head: its first HEAD bytes."""
+    return head.startswith(TIFFS) or (head.startswith(PNG) and head[24:] == b"\x10")
+
+
 def read_pixels(
     content: bytes, name: str, note: Note = ignore, *, only_deep: bool = False
 ) -> Pixels:
@@ -142,6 +158,8 @@ def _load(content: bytes, name: str, note: Note, only_deep: bool) -> Pixels:
                 if only_deep and not wide and not has_values(image):
                     return Pixels(image, wide)
                 image.load()
+                if names_other_colours(content) and not image.info.get("icc_profile"):
+                    note(NUMBERED)
                 return Pixels(upright(image, note), wide)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too many pixels; scale it down or remove it") from None
@@ -150,7 +168,7 @@ def _load(content: bytes, name: str, note: Note, only_deep: bool) -> Pixels:
 def _unreadable(name: str, error: Exception, content: bytes = b"") -> UserError:
     if isinstance(error, UnidentifiedImageError):  # its own text only shows an object's address
         kinds = ", ".join(dict.fromkeys(FORMATS.values()))
-        if content.startswith((b"II*\0", b"MM\0*")):
+        if content.startswith(TIFFS):
             reason = "a TIFF of a layout that Pillow does not know, as floats of several channels"
         else:
             reason = f"none of {kinds}"

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from advloop.core.errors import UNPRINTABLE, UserError
@@ -30,6 +31,7 @@ class Item:
     class_name: str | None = None
 
 
+@lru_cache(maxsize=1)  # several ask for it, and index.json may be large
 def find_manifest(source: Source) -> str | None:
     """The file that lists the images, or None if folder names decide.
 

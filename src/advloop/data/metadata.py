@@ -16,6 +16,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 TRANSPARENCY = b"tRNS"
 IGNORED = "metadata that cannot be read, ignored"
+CICP, SRGB = b"cICP", b"\x01\x0d"  # numbers of primaries and of transfer (ITU-T H.273)
+NUMBERED = "with colours named by numbers (cICP) alone, taken as sRGB"
 UNNAMED_ADOBE = "AdobeRGB as EXIF says, without a profile, taken as sRGB"
 
 
@@ -36,6 +38,18 @@ def without_metadata(content: bytes) -> Iterator[bytes]:
         if len(kept) < len(content):
             content = kept
             yield content
+
+
+def names_other_colours(content: bytes) -> bool:
+    """Whether a PNG says by numbers that its colours are not those of sRGB."""
+    if not content.startswith(PNG):
+        return False
+    for kind, chunk in _chunks(content):
+        if kind == b"IDAT":
+            break
+        if kind == CICP:
+            return chunk[8:10] != SRGB
+    return False
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

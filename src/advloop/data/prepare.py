@@ -15,7 +15,14 @@ from advloop.core.errors import UNPRINTABLE, UserError
 from advloop.core.files import atomic_path, write_json
 from advloop.data.dataset import write_manifest
 from advloop.data.findings import Look, look_at, require_differences
-from advloop.data.images import cut_tiles, decode_image, flat_share, read_pixels
+from advloop.data.images import (
+    HEAD,
+    cut_tiles,
+    decode_image,
+    flat_share,
+    may_be_deep,
+    read_pixels,
+)
 from advloop.data.manifests import Item
 from advloop.data.sources import Source
 from advloop.data.splits import assign_splits
@@ -25,6 +32,12 @@ from advloop.params.data import DataParams
 Progress = Callable[[Iterable[Item]], Iterable[Item]]
 OnSkip = Callable[[str], None]
 """Receives one line that says why an image is left out."""
+Check = Callable[[Sequence[Item], Sequence[str]], None]
+"""Receives the images, tile by tile, and their splits; UserError if they are too few."""
+
+
+def accept(items: Sequence[Item], splits: Sequence[str]) -> None:
+    """Take any number of images."""
 
 
 class Written(NamedTuple):
@@ -51,6 +64,7 @@ def prepare(
     folder: Path,
     progress: Progress,
     on_skip: OnSkip,
+    check: Check = accept,
 ) -> tuple[Written, list[str]]:
     """Write images.npy and manifest.csv with the same rows, and skipped.json under ``skip``.
 
@@ -60,6 +74,7 @@ def prepare(
     written is split; the splits are returned. Raises UserError, and then writes nothing.
     """
     splits = split_items(items, params)  # fails before the images are decoded, which takes a while
+    check(*tiled(items, splits, params.tiles))
     seen = see_values(source, items, progress)
     values = choose_range(seen, params.value_range, source.name)
     with atomic_path(folder / "images.npy") as temporary:
@@ -69,6 +84,7 @@ def prepare(
             written = written._replace(values=record_of(seen, values, params.value_range))
         if written.items != list(items):
             splits = split_items(written.items, params)
+            check(written.items, splits)
         rows = []
         for item, split in zip(written.items, splits, strict=True):
             names = [] if item.class_name is None else [item.class_name]
@@ -90,8 +106,9 @@ def see_values(source: Source, items: Sequence[Item], progress: Progress) -> See
     for item in progress(items):
         with contextlib.suppress(UserError):  # write_images says which, and why
             name = name_of(source, item)
-            image, wide = read_pixels(source.read(item.file), name, only_deep=True)
-            seen.add(item.file, image, colour=wide)
+            if may_be_deep(source.read(item.file, HEAD)):  # all other files are read once
+                image, wide = read_pixels(source.read(item.file), name, only_deep=True)
+                seen.add(item.file, image, colour=wide)
     return seen
 
 
@@ -170,6 +187,16 @@ def tiles_of(item: Item, tiles: int) -> list[Item]:
         return [item]
     places = [(row, column) for row in range(1, tiles + 1) for column in range(1, tiles + 1)]
     return [replace(item, file=f"{item.file}#{row},{column}") for row, column in places]
+
+
+def tiled(items: Sequence[Item], splits: Sequence[str], tiles: int) -> tuple[list[Item], list[str]]:
+    """The items of all tiles, if none is left out, and the split of each."""
+    pairs = [
+        (part, split)
+        for item, split in zip(items, splits, strict=True)
+        for part in tiles_of(item, tiles)
+    ]
+    return [part for part, _ in pairs], [split for _, split in pairs]
 
 
 def name_of(source: Source, item: Item) -> str:

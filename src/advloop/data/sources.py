@@ -26,12 +26,16 @@ class Source(Protocol):
 
     name: str
 
+    def __hash__(self) -> int:
+        """A source is the same as itself alone."""
+        ...
+
     def files(self) -> list[str]:
         """All files but hidden ones, sorted; UserError if a folder cannot be listed."""
         ...
 
-    def read(self, file: str) -> bytes:
-        """The content of a file; UserError that names it if it cannot be read."""
+    def read(self, file: str, size: int = -1) -> bytes:
+        """The first ``size`` bytes of a file, or all; UserError if it cannot be read."""
         ...
 
 
@@ -91,7 +95,7 @@ class FolderSource:
             ]
         return sorted(found)
 
-    def read(self, file: str) -> bytes:
+    def read(self, file: str, size: int = -1) -> bytes:
         path = self.root / file
         try:
             target = path.resolve()
@@ -106,7 +110,8 @@ class FolderSource:
                 raise UserError(f"{path}: is not a regular file; remove it")
             if status.st_size > MAX_FILE_BYTES:
                 raise UserError(f"{path}: is larger than 512 MiB; remove it")
-            return path.read_bytes()
+            with path.open("rb") as content:
+                return content.read(size)
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: cannot be read ({reason}); fix or remove it") from None
@@ -145,7 +150,7 @@ class ArchiveSource:
     def files(self) -> list[str]:
         return list(self._members)
 
-    def read(self, file: str) -> bytes:
+    def read(self, file: str, size: int = -1) -> bytes:
         try:
             info = self._members[file]
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -160,7 +165,7 @@ class ArchiveSource:
                 )
             with self._zip.open(info) as packed:
                 # without a size, zipfile unpacks everything, whatever info says
-                return packed.read(info.file_size + 1)
+                return packed.read(info.file_size + 1 if size < 0 else size)
         except UserError:
             raise
         except Exception as error:  # a damaged member can fail in any way

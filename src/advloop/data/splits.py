@@ -15,6 +15,7 @@ from advloop.params.evaluation import MIN_IMAGES
 
 MIN_GROUPS = 5
 MIN_TEST_GROUPS = 2  # a critic trains on some and judges by the others
+MIN_OTHERS = 2  # images of other groups: a distance is also measured without each group
 
 
 def assign_splits(
@@ -114,12 +115,22 @@ def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: flo
                 f"data.source: the {name} split has {count} image(s), evaluation needs "
                 f"{MIN_IMAGES}; raise data.test_fraction={test_fraction} or add images"
             )
-    groups = {item.group for item, split in zip(items, splits, strict=True) if split == "test"}
-    if len(groups) < MIN_TEST_GROUPS:
+    groups = [item.group for item, split in zip(items, splits, strict=True) if split == "test"]
+    if len(set(groups)) < MIN_TEST_GROUPS:
         raise UserError(
-            f"data.source: the test split has {len(groups)} group(s) after tune has taken its "
+            f"data.source: the test split has {len(set(groups))} group(s) after tune has taken its "
             f"share, evaluation needs {MIN_TEST_GROUPS}; put more groups into test"
         )
+    if problem := jackknife_problem(groups):
+        raise UserError(f"data.source: the test split {problem}; put more groups into test")
+
+
+def jackknife_problem(groups: Sequence[str]) -> str | None:
+    """Why test images of these groups, one entry each, cannot do without each group in turn."""
+    largest, count = Counter(groups).most_common(1)[0]
+    if (others := len(groups) - count) >= MIN_OTHERS:
+        return None
+    return f"has {count} images of {largest} and {others} of other groups, {MIN_OTHERS} are needed"
 
 
 def class_lines(items: Sequence[Item], splits: Sequence[str]) -> list[str]:

@@ -17,18 +17,20 @@ import torch
 
 from advloop.core.errors import UserError
 from advloop.core.random import generator
-from advloop.data.augmentation import VARIANTS, augment_images
+from advloop.data.augmentation import augment_images
 from advloop.data.classes import Classes, count_classes
 from advloop.data.dataset import Dataset
 from advloop.data.draws import draw_images, draw_rows
+from advloop.data.splits import jackknife_problem
 from advloop.evaluation.critic import statistics
 from advloop.evaluation.features import Features
-from advloop.evaluation.metrics import measure, measure_classes
+from advloop.evaluation.metrics import measure, measure_classes, require_set
 from advloop.evaluation.reals import Reals, nearest_training
 from advloop.evaluation.results import AUTOENCODER, REALS
 from advloop.evaluation.scores import Scores
 from advloop.evaluation.views import Drawn, RealSet, Views, image_statistics, view_scores
 from advloop.models.codec import Codec
+from advloop.params.data import VARIANTS
 from advloop.params.evaluation import EvaluateParams
 
 Images = npt.NDArray[np.uint8]
@@ -101,8 +103,14 @@ def make_reals(sources: Sources) -> Reals:
     sources.check()
     params, of_test = sources.params, sources.dataset.rows("test")
     drawn = sources.rows("test", params.num_reals)
+    if problem := jackknife_problem([sources.dataset.groups[row] for row in drawn]):
+        raise UserError(
+            f"params.yaml: evaluate.num_reals={params.num_reals} draws a set which {problem}; use "
+            "more, or null"
+        )
     latents = sources.test[torch.from_numpy(np.searchsorted(of_test, drawn))]
     available = len(sources.dataset.rows("train")) // params.num_seeds
+    require_set(min(available, params.num_samples))
     return Reals(
         test=_real_set(sources, "test"),
         tune=_real_set(sources, "tune"),

@@ -20,17 +20,21 @@ METRICS: Mapping[Metric, Callable[[torch.Tensor, torch.Tensor], float]] = {**nei
 CLASS_KID = Metric("class_kid", "class by class, KID", better="lower")
 
 
+def require_set(count: int) -> None:
+    """UserError if a set of so many images is too small to be measured."""
+    if count < MIN_IMAGES:
+        raise UserError(
+            f"evaluate: a set of {count} images is too small, {MIN_IMAGES} are needed; add "
+            "images, raise data.test_fraction, or lower evaluate.num_seeds"
+        )
+
+
 def measure(samples: Sequence[torch.Tensor], real: torch.Tensor, features: str) -> list[Score]:
     """Every metric of features (M, D), one set for each sampling seed, against real (N, D).
 
     features: the network's name. UserError if a set is too small, or if their widths differ.
     """
-    smallest = min(len(part) for part in (*samples, real))
-    if smallest < MIN_IMAGES:
-        raise UserError(
-            f"evaluate: a set of {smallest} images is too small, {MIN_IMAGES} are needed; add "
-            "images, raise data.test_fraction, or lower evaluate.num_seeds"
-        )
+    require_set(min(len(part) for part in (*samples, real)))
     widths = {part.shape[1] for part in (*samples, real)}
     if len(widths) > 1:
         raise UserError(

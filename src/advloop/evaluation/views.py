@@ -102,10 +102,8 @@ class Views:
         }
 
     def _critics(self, drawn: Drawn, index: int, jackknife: bool) -> Values:
-        reals, groups = self.reals, drawn.groups or range(len(drawn.images))
-        # tune may be one group: a critic may then know the looks of those that it judges, for every
-        # model alike
-        folded = reals.groups if len(set(reals.groups)) > 1 else range(len(reals.groups))
+        reals, groups = self.reals, fold_groups(drawn.groups, len(drawn.images))
+        folded = fold_groups(reals.groups, len(reals.groups))
         latents, images = (
             fresh_critic(
                 real.to(self.device), folded, fake, groups, self.params, self.seed, key, index
@@ -123,6 +121,15 @@ class Views:
         single = {AUC: latents.auc, ACCURACY: latents.accuracy, IMAGE_AUC: images.auc}
         others = {metric: Measured(value) for metric, value in single.items()}
         return dict(zip((GAP, IMAGE_GAP), gaps, strict=True)) | others
+
+
+def fold_groups(groups: Sequence[Hashable], count: int) -> Sequence[Hashable]:
+    """What a critic's folds keep together, of ``count`` images: their groups, if there are several.
+
+    tune, or a set of training images, may be one group: a critic may then know the looks of those
+    that it judges, for every model alike.
+    """
+    return groups if len(set(groups)) > 1 else range(count)
 
 
 def view_scores(values: Sequence[Values], features: str, split: str = "test") -> list[Score]:

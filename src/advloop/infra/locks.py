@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from advloop.core.errors import UserError
+from advloop.core.files import disk_errors
 
 _held: dict[Path, int] = {}
 
@@ -20,21 +21,25 @@ _held: dict[Path, int] = {}
 def try_lock(path: Path) -> bool:
     """Lock the file ``path`` until this process ends; False if another process has it.
 
-    The file says who holds the lock, for users who wait for it.
+    The file says who holds the lock, for users who wait for it. UserError if it cannot be written.
     """
     path = path.resolve()
     if path in _held:
         return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return False
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.ftruncate(handle, 0)
-    os.write(handle, f"{os.getpid()} ({Path(sys.argv[0]).stem}, since {since})".encode())
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()} ({Path(sys.argv[0]).stem}, since {since})".encode())
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        except OSError:
+            os.close(handle)
+            raise
     _held[path] = handle
     return True
 

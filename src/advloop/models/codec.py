@@ -24,9 +24,10 @@ from advloop.core.device import autocast, eval_mode
 from advloop.core.distributed import map_across_processes
 from advloop.core.errors import UserError
 from advloop.core.random import batches
-from advloop.data.augmentation import VARIANTS, augment_images
+from advloop.data.augmentation import augment_images
 from advloop.data.latents import Scale, TensorWriter
 from advloop.infra.snapshots import RowProgress
+from advloop.params.data import VARIANTS
 
 Images = npt.NDArray[np.uint8]
 Progress = Callable[[Iterable[range]], Iterable[range]]

@@ -111,6 +111,13 @@ def _check_unet(params: Params, sections: Sections) -> None:
         if channels % unet.norm_num_groups:
             problem = f"must divide {channels} channels"
             raise params.fail("unet.norm_num_groups", unet.norm_num_groups, problem)
+    cells = size // 2 ** (levels - 1)
+    if cells == 1 and unet.block_out_channels[-1] == unet.norm_num_groups:
+        problem = (
+            "leaves one value a group at the lowest level, which has 1 cell and as many channels, "
+            "and nothing of it after the normalisation; use less"
+        )
+        raise params.fail("unet.norm_num_groups", unet.norm_num_groups, problem)
     for level in unet.attention_levels:
         if level >= levels:
             problem = f"is not a level: the last is {levels - 1}"

@@ -38,6 +38,9 @@ class AutoencoderParams(Section):
     latent_noise: NonNegativeFloat  # in standard deviations of the latent
 
 
+VARIANTS = {"none": 1, "hflip": 2, "dihedral": 8}  # of an image, by the value of ``augment``
+
+
 class EncodeDatasetParams(Section):
     augment: Literal["none", "hflip", "dihedral"]
     batch_size: PositiveInt

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from advloop.core.errors import UserError
 from advloop.core.random import batches, generator, seeded
-from advloop.data.augmentation import VARIANTS, augment
+from advloop.data.augmentation import augment
 from advloop.infra.snapshots import NoResume, Resume, Stateful, restore, states
 from advloop.models.autoencoder import build_autoencoder
 from advloop.models.codec import Codec, to_pixels
 from advloop.models.patch_autoencoder import PatchAutoencoder
-from advloop.params.data import AutoencoderParams
+from advloop.params.data import VARIANTS, AutoencoderParams
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]

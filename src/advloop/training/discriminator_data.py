@@ -14,6 +14,7 @@ from advloop.core.errors import UserError
 from advloop.core.random import generator
 from advloop.data.classes import Classes
 from advloop.data.latents import Gathered, Rows
+from advloop.data.shares import count_val_fakes
 from advloop.diffusion.process import Process, midpoint_timesteps
 from advloop.params.training import TrainDiscParams
 
@@ -173,8 +174,7 @@ def pair_rows(
         rows = torch.from_numpy(np.flatnonzero(split_of_rows == side))
         reals[side] = rows[torch.randperm(len(rows), generator=stream)]
     order = torch.randperm(num_fake, generator=stream)
-    num_real = sum(len(rows) for rows in reals.values())
-    cut = round(num_fake * len(reals["val"]) / max(1, num_real))
+    cut = count_val_fakes(num_fake, len(reals["train"]), len(reals["val"]))
     fakes = {"train": order[cut:], "val": order[:cut]}
     counts = {side: min(len(reals[side]), len(fakes[side])) for side in reals}
     return {side: (reals[side][:count], fakes[side][:count]) for side, count in counts.items()}
