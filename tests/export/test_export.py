@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +18,7 @@ import torch
 import yaml
 from card_code import code_blocks, run_code
 from conftest import REPO, snapshot
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
 from small_results import a_run, results, scores, some_params
@@ -29,6 +32,7 @@ from advloop.data.pictures import save_png
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.export.card import model_card
+from advloop.export.latent_pipeline import LatentPipeline
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
@@ -163,6 +167,53 @@ def test_labels_and_steps_are_those_that_are_asked_for(
         code = block.replace("generator", f"{wrong}, generator", 1)
         with pytest.raises(ValueError, match=r"labels for 8 images|not in list"):
             run_code(code, tmp_path / "final", monkeypatch)
+
+
+def euler_of_flow(unet: Any, x: torch.Tensor) -> torch.Tensor:
+    """Liu et al. 2023, with the shift of Esser et al. 2024, Eq. 23; time is 1000 sigma."""
+    even = [1 - k / STEPS for k in range(STEPS + 1)]
+    sigmas = [3 * sigma / (1 + 2 * sigma) for sigma in even]
+    for sigma, later in pairwise(sigmas):
+        x = x + (later - sigma) * unet(x, torch.tensor(1000 * sigma)).sample
+    return x
+
+
+def euler_of_edm(unet: Any, x: torch.Tensor) -> torch.Tensor:
+    """Karras et al. 2022, Eq. 5, table 1 and algorithm 1 without its second order."""
+    low, high, data = 0.002, 80.0, 0.5
+    ramp = [k / (STEPS - 1) for k in range(STEPS)]
+    sigmas = [(high ** (1 / 7) + r * (low ** (1 / 7) - high ** (1 / 7))) ** 7 for r in ramp]
+    x = x * math.sqrt(high**2 + 1)  # diffusers' init_noise_sigma; the paper's is high itself
+    for sigma, later in pairwise([*sigmas, 0.0]):
+        total = sigma**2 + data**2
+        output = unet(x / math.sqrt(total), torch.tensor(math.log(sigma) / 4)).sample
+        clean = data**2 / total * x + sigma * data / math.sqrt(total) * output
+        x = x + (later - sigma) * (x - clean) / sigma
+    return x
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "euler"),
+    [
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), euler_of_flow),
+        (EDMEulerScheduler(), euler_of_edm),
+    ],
+    ids=["flow", "edm"],
+)
+def test_the_pipeline_also_samples_by_the_schedulers_of_flows_and_of_edm(
+    scheduler: Any, euler: Callable[[Any, torch.Tensor], torch.Tensor]
+):
+    unet, autoencoder = (
+        build_unet(CONFIG, seed=0).unet,
+        tiny_autoencoder("AutoencoderKL", scaling_factor=1.0),
+    )
+    pipeline = LatentPipeline(unet, scheduler, autoencoder, STEPS)
+    found = pipeline(8, generator=torch.Generator().manual_seed(0)).images
+    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = Codec(autoencoder).decode(euler(unet, noise)).astype(int)
+    assert expected.std() > 5
+    assert np.abs(np.stack([np.asarray(image) for image in found]) - expected).max() <= 1
 
 
 def test_five_lines_of_the_page_are_those_of_the_card(checkpoint: Path):

@@ -133,6 +133,8 @@ def test_mean_and_deviation_of_each_channel_are_those_of_the_latents(tmp_path, k
         ({"latents_mean": {"a": 1}, "latents_std": STD}, "latents_mean={'a': 1}"),
         ({"latents_mean": [float("nan")] * 4, "latents_std": STD}, "latents_mean=[nan"),
         ({"latents_mean": 0.5, "latents_std": 2.0}, "a list of 4 numbers"),
+        ({"latents_mean": [10**400] * 4, "latents_std": STD}, "latents_mean=[1000"),
+        ({"latents_mean": MEAN, "latents_std": [1e-320] * 4}, "latents_std above 0"),
     ],
     ids=str,
 )
@@ -167,6 +169,8 @@ def test_a_scale_that_is_null_is_measured_and_stays_null(tmp_path):
         ("scaling_factor", -1.0),
         ("scaling_factor", "x"),
         ("scaling_factor", float("nan")),
+        ("scaling_factor", 10**400),
+        ("scaling_factor", 1e-320),
         ("shift_factor", "x"),
         ("shift_factor", float("inf")),
     ],

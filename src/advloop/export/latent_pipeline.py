@@ -23,9 +23,10 @@ from PIL import Image
 class LatentPipeline(DiffusionPipeline):
     """Samples images: denoises latents, undoes their scale, decodes them.
 
-    vqvae: any autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls
-    it so. num_inference_steps: those that the model was made for. classes: names in the order of
-    their labels; empty if the model is unconditional.
+    scheduler: DDIMScheduler, EDMEulerScheduler or FlowMatchEulerDiscreteScheduler. vqvae: any
+    autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls it so.
+    num_inference_steps: those that the model was made for. classes: names in the order of their
+    labels; empty if the model is unconditional.
     """
 
     def __init__(
@@ -80,16 +81,14 @@ class LatentPipeline(DiffusionPipeline):
         latents = randn_tensor(shape, generator=generator, device=self.device, dtype=unet.dtype)
         conditions = self._conditions(batch_size, labels)
         steps = num_inference_steps or self.config["num_inference_steps"]
-        kind = type(scheduler).__name__
-        if kind == "FlowMatchEulerDiscreteScheduler":
-            scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)])
+        flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
+        if flow:  # which would space them otherwise, and starts with noise as it is
+            scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)])
         else:
             scheduler.set_timesteps(steps)
             latents = latents * scheduler.init_noise_sigma
         for t in self.progress_bar(scheduler.timesteps):
-            noisy = latents
-            if kind == "EDMEulerScheduler":
-                noisy = scheduler.scale_model_input(latents, t)
+            noisy = latents if flow else scheduler.scale_model_input(latents, t)
             latents = scheduler.step(unet(noisy, t, conditions).sample, t, latents).prev_sample
         pixels = self.vqvae.decode(self._unscaled(latents)).sample
         arrays = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ SUPPORTED = (
     "AutoencoderDC",
 )
 BY_CHANNEL = ("latents_mean", "latents_std")
+LARGEST = 1e9  # of the numbers that scale or shift latents; the smallest scale is its inverse
 
 
 def build_autoencoder(params: AutoencoderParams) -> PatchAutoencoder:
@@ -92,13 +92,17 @@ def read_scaling(folder: Path) -> tuple[Scale | None, Scale]:
 
 
 def _number(file: Path, key: str, value: Any) -> float | None:
-    number = isinstance(value, int | float) and math.isfinite(value)
-    if value is not None and (not number or (key != "shift_factor" and value <= 0)):
+    if value is not None and not _usable(key, value):
         raise UserError(
-            f"{file}: {key}={value} must be a number, and the scale above 0; correct it, or set it "
-            "to null to have the scale measured"
+            f"{file}: {key}={str(value)[:60]} must be a number, and the scale above 0; correct it, "
+            "or set it to null to have the scale measured"
         )
     return None if value is None else float(value)
+
+
+def _usable(key: str, value: Any) -> bool:
+    least = 1 / LARGEST if key in ("scaling_factor", "latents_std") else -LARGEST
+    return isinstance(value, int | float) and least < value < LARGEST
 
 
 def _numbers(file: Path, key: str, config: dict[str, Any]) -> tuple[float, ...] | None:
@@ -107,8 +111,7 @@ def _numbers(file: Path, key: str, config: dict[str, Any]) -> tuple[float, ...] 
     if value is None:
         return None
     numbers = value if isinstance(value, list) else [value]
-    fine = all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
-    if not fine or len(numbers) != channels or (key == "latents_std" and min(numbers) <= 0):
+    if len(numbers) != channels or not all(_usable(key, one) for one in numbers):
         raise UserError(
             f"{file}: {key}={str(value)[:60]} must be a list of {channels} numbers, one for each "
             "channel, and latents_std above 0; correct it, or set latents_mean and latents_std to "

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
+from advloop.core.device import spare_memory
 from advloop.core.distributed import rank, sum_gradients
 from advloop.core.errors import UserError
 from advloop.core.processes import is_main_process
@@ -146,6 +147,7 @@ def train_diffusion(
     if problem := params.warmup_problem(len(setup.train)):
         raise UserError(f"params.yaml: {setup.stage}: warmup_steps={params.warmup_steps} {problem}")
     average = average_of(denoiser, params.ema_decay)
+    spare_memory(denoiser)
     optimizer = torch.optim.AdamW(
         denoiser.parameters(),
         params.learning_rate,
