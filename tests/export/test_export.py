@@ -27,7 +27,7 @@ from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
-from advloop.models.denoiser import build_unet, save_checkpoint
+from advloop.models.denoiser import build_denoiser, save_checkpoint
 from advloop.params.diffusion import DiffusionParams
 
 STEPS = 5
@@ -53,7 +53,7 @@ def card_of(model: Export, source: str = "pictures") -> str:
 def checkpoint(tmp_path: Path) -> Path:
     """EMA weights and raw ones that differ."""
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, build_unet(CONFIG, seed=0), build_unet(CONFIG, seed=1))
+    save_checkpoint(path, build_denoiser(CONFIG, seed=0), build_denoiser(CONFIG, seed=1))
     return path
 
 
@@ -85,7 +85,7 @@ def made(kind: Kind, checkpoint: Path) -> Export:
 
 def own_images(kind: Kind, count: int = 8) -> np.ndarray:
     """This project's samples from the noise of the card's code."""
-    denoiser = build_unet(CONFIG, seed=0).eval()
+    denoiser = build_denoiser(CONFIG, seed=0).eval()
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     latents = sample(process_of(kind.diffusion), denoiser, noise, STEPS)
     codec = Codec(tiny_autoencoder(kind.autoencoder), kind.scale, kind.shift)
@@ -136,7 +136,7 @@ def test_folder_can_start_another_run_with_the_same_models_and_scale(
     model = made(kind, checkpoint)
     export_pipeline(model, tmp_path / "final", card_of(model))
     base = import_base(tmp_path / "final", (4, 8, 8), UNET, kind.diffusion)
-    assert all(torch.equal(v, model.weights[k]) for k, v in base.unet.state_dict().items())
+    assert all(torch.equal(v, model.weights[k]) for k, v in base.network.state_dict().items())
     autoencoder, scale, shift = import_autoencoder(tmp_path / "final", AUTOENCODER)
     assert (scale, shift) == (kind.scale, kind.shift)
     weights = autoencoder.state_dict()

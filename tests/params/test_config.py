@@ -21,6 +21,7 @@ from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.loader import Params
+from advloop.params.run import read_denoiser
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
 from hydra_plugins.advloop_derived import derive, source_name
@@ -72,6 +73,14 @@ def test_every_process_composes_and_trains_a_base_model_of_its_own(tmp_path, pro
     assert (params.at("base.pretrained") is None) == (process != "vp")
     mine = compose(tmp_path / "params.yaml", *options, "base.pretrained=mine")
     assert mine.at("base.pretrained") == "mine"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_transformer_composes_at_every_scale_and_is_trained_from_scratch(tmp_path, scale):
+    params = compose(tmp_path / "params.yaml", "denoiser=dit", f"scale={scale}", "objective=none")
+    check_params(params)
+    assert read_denoiser(params) == "dit"
+    assert params.at("base.pretrained") is None
 
 
 def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):

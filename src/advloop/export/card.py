@@ -17,6 +17,7 @@ from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import markdown_table
 from advloop.export.pipeline import AUTOENCODER, Export
 from advloop.export.schedulers import scheduler_config, set_timesteps
+from advloop.models.architectures import DIT
 from advloop.models.folders import CLASSES
 
 UNCONDITIONAL = "unconditional-image-generation"  # a task on the hub
@@ -28,7 +29,8 @@ def sampling_code(model: Export, steps: int) -> str:
     name = model.autoencoder_class
     own = model.own_autoencoder
     scheduler = scheduler_config(model.diffusion)["_class_name"]
-    classes = sorted([scheduler, "UNet2DModel", *([] if own else [name])])
+    network = model.architecture
+    classes = sorted([scheduler, network.class_name, *([] if own else [name])])
     lines = ["import torch", f"from diffusers import {', '.join(classes)}"]
     if own:
         lines += [f"from patch_autoencoder import {name}"]
@@ -43,16 +45,23 @@ def sampling_code(model: Export, steps: int) -> str:
             f"# {len(model.classes)} classes, named in {CLASSES} in this order",
             f"labels = torch.arange({EXAMPLES}) % {len(model.classes)}",
         ]
-    call = "unet(noisy, t, labels)" if conditions else "unet(noisy, t)"
-    start, scaled = "", "latents"
+    start, noisy = "", "latents"
     if model.diffusion.process == "edm":
         start = " * scheduler.init_noise_sigma"
-        scaled = "scheduler.scale_model_input(latents, t)"
-    call = call.replace("noisy", scaled)
+        noisy = "scheduler.scale_model_input(latents, t)"
+    time, labels = "t", ", labels" if conditions else ""
+    if network.class_name == DIT:
+        time, labels = f"t.expand({EXAMPLES})", ", labels"
+        if not conditions:
+            null = model.config["num_embeds_ada_norm"]
+            conditions = [f"labels = torch.full(({EXAMPLES},), {null})  # no class"]
+    output = f"{network.component}({noisy}, {time}{labels}).sample"
     channels, size = model.config["in_channels"], model.config["sample_size"]
+    if model.config["out_channels"] != channels:
+        output += f"[:, :{channels}]"  # the rest is a learned sigma
     lines += [
         "",
-        'unet = UNet2DModel.from_pretrained("unet")',
+        f'{network.component} = {network.class_name}.from_pretrained("{network.component}")',
         f'autoencoder = {name}.from_pretrained("{AUTOENCODER}")',
         f'scheduler = {scheduler}.from_pretrained("scheduler")',
         set_timesteps(model.diffusion, steps),
@@ -61,7 +70,8 @@ def sampling_code(model: Export, steps: int) -> str:
         *conditions,
         "with torch.no_grad():",
         "    for t in scheduler.timesteps:",
-        f"        latents = scheduler.step({call}.sample, t, latents).prev_sample",
+        f"        output = {output}",
+        "        latents = scheduler.step(output, t, latents).prev_sample",
         f"    pixels = autoencoder.decode({encoded}).sample",
         "images = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()",
     ]

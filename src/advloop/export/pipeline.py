@@ -19,6 +19,7 @@ from torch import nn
 from advloop.core.files import atomic_path, load_model, write_json
 from advloop.export.schedulers import scheduler_config
 from advloop.models import patch_autoencoder
+from advloop.models.architectures import UNET, Architecture, architecture_of
 from advloop.models.autoencoder import save_autoencoder
 from advloop.models.folders import CLASSES, save_model_folder
 from advloop.models.patch_autoencoder import PatchAutoencoder
@@ -31,13 +32,17 @@ AUTOENCODER = "vqvae"
 class Export(NamedTuple):
     """All parts of a model, read and checked before anything is written."""
 
-    config: dict[str, Any]  # of the UNet2DModel
+    config: dict[str, Any]  # of the network, as in a checkpoint
     weights: dict[str, torch.Tensor]  # EMA
     autoencoder: nn.Module
     scale: float
     shift: float
     diffusion: DiffusionParams
     classes: tuple[str, ...] = ()  # names in the order of their labels
+
+    @property
+    def architecture(self) -> Architecture:
+        return architecture_of(self.config)
 
     @property
     def autoencoder_class(self) -> str:
@@ -57,9 +62,10 @@ class Export(NamedTuple):
     def has_pipeline(self) -> bool:
         """Whether LDMPipeline samples the same images: it knows a scale, no shift, no class.
 
-        Of the processes it knows the variance-preserving one alone.
+        It knows U-Nets and the variance-preserving process alone.
         """
-        known = self.names_scale and self.diffusion.process == "vp"
+        pair = (self.architecture.class_name, self.diffusion.process)
+        known = self.names_scale and pair == (UNET, "vp")
         return known and self.shift == 0 and not self.classes
 
     @property
@@ -82,7 +88,9 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
 
     The folder or its parts can be another run's ``base.pretrained`` and ``autoencoder.pretrained``.
     """
-    save_model_folder(folder / "unet", "UNet2DModel", model.config, model.weights)
+    network = model.architecture
+    config = {name: value for name, value in model.config.items() if name != "_class_name"}
+    save_model_folder(folder / network.component, network.class_name, config, model.weights)
     scheduler = scheduler_config(model.diffusion)
     write_json(folder / "scheduler" / SCHEDULER, scheduler)
     place = folder / AUTOENCODER
@@ -91,7 +99,7 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
         source = Path(patch_autoencoder.__file__)
         with atomic_path(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
-    classes = {"unet": "UNet2DModel", "scheduler": scheduler["_class_name"]}
+    classes = {network.component: network.class_name, "scheduler": scheduler["_class_name"]}
     parts = {name: ["diffusers", class_name] for name, class_name in classes.items()}
     if model.loads_by_itself:  # without this entry, LDMPipeline asks the user for an autoencoder
         parts[AUTOENCODER] = ["diffusers", model.autoencoder_class]

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from advloop.params.section import Section
 
 AlphaBar = Annotated[float, Field(gt=0, le=0.999)]
+GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
 
 class TrainingParams(Section):
@@ -87,3 +88,4 @@ class GenerateParams(Section):
     num_inference_steps: PositiveInt
     batch_size: PositiveInt
     predicted_min_alpha_bar: AlphaBar  # of one-step predictions
+    guidance_scale: GuidanceScale = 1.0  # of classifier-free guidance; 1: none
