@@ -470,6 +470,27 @@ def test_imported_model_that_was_trained_otherwise_is_refused(workspace, key, va
     assert "pretrained=null" in message
 
 
+@pytest.mark.parametrize("model", ["mine/unet", "mine/unet.pt"])
+def test_of_a_model_without_a_scheduler_the_user_says_what_it_was_trained_as(workspace, model):
+    place = workspace.params.parent / "mine"
+    (place / "unet").mkdir(parents=True)
+    (place / "unet.pt").write_bytes(b"")
+    (place / "unet/config.json").write_text('{"_diffusers_version": "0.42.1"}')
+    workspace.edit({"base.pretrained": model, "derived.base_source": model})
+    message = workspace.refusal()
+    assert f"base.pretrained={model} has no scheduler_config.json beside it" in message
+    assert "-S base.trained_as=vp" in message
+    workspace.edit({"base.trained_as": "flow"})
+    assert "base.trained_as=flow, but diffusion.process=vp; use `dvc" in workspace.refusal()
+    workspace.edit({"base.trained_as": "vp"})
+    check_config.main()
+    workspace.out.unlink()
+    (place / "scheduler").mkdir()
+    file = place / "scheduler/scheduler_config.json"
+    file.write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
+    assert f"but {model} was trained as flow" in workspace.refusal()
+
+
 def test_imported_model_may_have_seen_another_split_of_other_images(workspace):
     (workspace.params.parent / "mine").mkdir()
     workspace.edit({"data.source": "mine", "data.split_seed": 1})

@@ -42,6 +42,7 @@ class TrainingParams(Section):
 
 class BaseParams(TrainingParams):
     pretrained: str | None  # local diffusers folder or state dict, or None to train
+    trained_as: Literal["vp", "flow", "edm"] | None = None  # what it is, if no scheduler says it
 
 
 class TrainDiffusionParams(TrainingParams):
