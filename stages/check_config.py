@@ -111,6 +111,7 @@ def differences(params: Params) -> list[str]:
     groups = {
         "scale": content["scale"],
         "diffusion": content["diffusion"]["process"],
+        "denoiser": content["denoiser"],
         "objective": objective_file(content["objective"]),
     }
     absent = [k for k, v in groups.items() if not (CONF / k / f"{v}.yaml").is_file()]

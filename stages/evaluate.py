@@ -22,7 +22,7 @@ from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
 from advloop.models.discriminator import load_discriminator
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -49,6 +49,7 @@ def main() -> None:
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
+    check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
     discriminator = load_discriminator(args.discriminator, shape[0], count_classes(classes))
     codec = load_codec(args.autoencoder, args.latents, device)
     train = load_latents(args.latents / "train.pt", shape)

@@ -30,7 +30,7 @@ from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -57,6 +57,7 @@ def main() -> None:
     denoiser = load_checkpoint(args.model).to(device)
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
+    check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
     codec = load_codec(args.autoencoder, args.latents, device)
     features = load_features(
         settings.features, codec, settings.feature_size, device, settings.feature_weights

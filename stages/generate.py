@@ -19,7 +19,7 @@ from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
-from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
 from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import GenerateParams
@@ -37,13 +37,14 @@ def main() -> None:
     shape = denoiser.latent_shape
     classes = load_classes(args.latents)
     check_classes(args.model, denoiser, count_classes(classes))
+    check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
     labels = classes.fake_labels(settings.num_samples, seed, args.iteration) if classes else None
 
     def generate(part: range) -> torch.Tensor:
         own = None if labels is None else labels[part.start : part.stop].to(device)
         return sample(
             process,
-            condition_on_labels(denoiser, own),
+            condition_on_labels(denoiser, own, settings.guidance_scale, denoiser.null_label),
             noise_for(part, shape, seed, "generate", args.iteration).to(device),
             settings.num_inference_steps,
         )

@@ -18,6 +18,7 @@ from advloop.evaluation.gallery import SAMPLES
 from advloop.evaluation.results import read_results
 from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
+from advloop.models.architectures import architecture_of
 from advloop.models.autoencoder import load_autoencoder
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -58,18 +59,22 @@ def main() -> None:
     manifest = read_manifest(args.data / "manifest.csv")
     classes = tuple(sorted(set(classes_of(manifest))))
     config, weights = read_unet(checkpoint)
-    if (config.get("num_class_embeds") or 0) != len(classes):
+    architecture = architecture_of(config)
+    known = architecture.num_classes(config)
+    if known != len(classes) and (classes or architecture.null_label(config) is None):
         raise UserError(
-            f"{checkpoint}: knows {config.get('num_class_embeds') or 0} classes, but the images "
-            f"have {len(classes)}; remake it with `dvc repro`"
+            f"{checkpoint}: knows {known} classes, but the images have {len(classes)}; remake it "
+            "with `dvc repro`"
         )
+    sampling = params.section("generate", GenerateParams)
     model = Export(
         config,
         weights,
         load_autoencoder(args.autoencoder),
         *read_scale(args.stats),
         read_diffusion(params),
-        params.section("generate", GenerateParams).num_inference_steps,
+        sampling.num_inference_steps,
+        sampling.guidance_scale,
         samples,
         classes,
     )

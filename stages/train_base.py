@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from _runtime.arguments import load_params, parse_args
@@ -20,9 +21,9 @@ from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.base_model import import_base
-from advloop.models.denoiser import Denoiser, build_unet, save_checkpoint, unet_config
-from advloop.params.diffusion import UNetParams, read_diffusion
-from advloop.params.run import read_precision, read_seed
+from advloop.models.denoiser import Denoiser, build_denoiser, denoiser_config, save_checkpoint
+from advloop.params.diffusion import DiTParams, UNetParams, read_diffusion
+from advloop.params.run import read_denoiser, read_precision, read_seed
 from advloop.params.training import BaseParams
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup, train_diffusion, validate
@@ -46,11 +47,22 @@ def main() -> None:
     device = pick_device()
     diffusion = read_diffusion(params)
     criterion = noise_criterion(process_of(diffusion), read_precision(params), device)
-    unet = params.section("unet", UNetParams)
+    network: UNetParams | DiTParams = (
+        params.section("dit", DiTParams)
+        if read_denoiser(params) == "dit"
+        else params.section("unet", UNetParams)
+    )
     seed = read_seed(params)
+    if settings.pretrained:
+        names = classes.names if classes else ()
+        denoiser = import_base(Path(settings.pretrained), shape, network, diffusion, names)
+    else:
+        config = denoiser_config(network, channels, size, count_classes(classes))
+        denoiser = build_denoiser(config, seed)
+    denoiser.to(device)
     setup = Setup(
         params=settings,
-        criterion=criterion,
+        criterion=replace(criterion, null_label=denoiser.null_label),
         train=side("train", train),
         val=side("val", val),
         seed=seed,
@@ -66,16 +78,11 @@ def main() -> None:
         say(diffusion_report(history[-1], settings.epochs))
 
     if settings.pretrained:
-        names = classes.names if classes else ()
-        path = Path(settings.pretrained)
-        denoiser = import_base(path, shape, unet, diffusion, names).to(device)
         history: list[Row] = [{"epoch": 0} | validate(setup, denoiser, epoch=0)]
         if is_main_process():
             save_checkpoint(args.out, denoiser)
             write_history(args.history, history)
     else:
-        config = unet_config(unet, channels, size, count_classes(classes))
-        denoiser = build_unet(config, seed).to(device)
         with resumable(args, params, "out", "metrics", "history") as resume:
             history = train_diffusion(setup, denoiser, bar("train_base"), on_epoch, resume)
     if is_main_process():

@@ -47,7 +47,11 @@ from advloop.training.opponent import Opponent
 
 
 def draw_preview(
-    criterion: Criterion, settings: TrainDiffusionParams, model: Denoiser, seed: int
+    criterion: Criterion,
+    settings: TrainDiffusionParams,
+    model: Denoiser,
+    seed: int,
+    num_classes: int,
 ) -> torch.Tensor:
     """Samples (N, C, H, W) from the same noise at every epoch and iteration.
 
@@ -55,8 +59,8 @@ def draw_preview(
     """
     count = settings.num_preview_samples
     labels = None
-    if model.num_classes:
-        labels = (torch.arange(count) % model.num_classes).to(criterion.device)
+    if num_classes:
+        labels = (torch.arange(count) % num_classes).to(criterion.device)
     noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.device)
     with eval_mode(model), autocast(criterion.precision, criterion.device):
         return sample_preview(
@@ -106,7 +110,8 @@ def main() -> None:
     shape = denoiser.latent_shape
     codec = load_codec(args.autoencoder, args.latents, device)
     classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, count_classes(classes))
+    num_classes = count_classes(classes)
+    check_classes(args.model, denoiser, num_classes)
     discriminator = None
     if objective.uses_discriminator:
         if args.discriminator is None:
@@ -114,7 +119,7 @@ def main() -> None:
                 "params.yaml: objective.uses_discriminator=true needs --discriminator, which its "
                 "command lacks; run `make params`, then `dvc repro`"
             )
-        discriminator = load_discriminator(args.discriminator, shape[0], count_classes(classes))
+        discriminator = load_discriminator(args.discriminator, shape[0], num_classes)
         discriminator.to(device)
     criterion = Criterion(
         objective=recipe.make(objective),
@@ -124,6 +129,7 @@ def main() -> None:
         precision=read_precision(params),
         device=device,
         reference=frozen_copy(denoiser) if recipe.against_reference else None,
+        null_label=denoiser.null_label,
     )
 
     def load_side(split: str) -> Side:
@@ -176,7 +182,7 @@ def main() -> None:
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
         if epoch % settings.sample_interval == 0 or epoch == settings.epochs or setup.collapsed:
-            images = codec.decode(draw_preview(criterion, settings, ema, seed))
+            images = codec.decode(draw_preview(criterion, settings, ema, seed, num_classes))
             name = f"epoch_{epoch:03d}_samples.png"
             save_png(args.out / SAMPLES / name, image_grid(images, columns=8))
             say("  Saved samples to samples/")

@@ -63,6 +63,12 @@ TINY = {
         "attention_levels": [],
         "norm_num_groups": 4,
     },
+    "dit": {
+        "patch_size": 2,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+    },
     "base": {
         "pretrained": None,
         "epochs": 2,

@@ -99,9 +99,14 @@ def top_level() -> list[tuple[str, str]]:
 
 def scale_parameters(conf: Path) -> Iterator[Parameter]:
     """Parameters of conf/config.yaml and conf/scale/, with their values in demo and full."""
-    files = [conf / "config.yaml", conf / "scale/demo.yaml", conf / "scale/full.yaml"]
-    config, *scales = map(OmegaConf.load, files)
-    composed = [OmegaConf.merge(scale, config) for scale in scales]  # in the order of its defaults
+    files = [
+        conf / name
+        for name in ("config.yaml", "denoiser/unet.yaml", "scale/demo.yaml", "scale/full.yaml")
+    ]
+    config, denoiser, *scales = map(OmegaConf.load, files)
+    composed = [  # in the order of its defaults
+        OmegaConf.merge(scale, denoiser, config) for scale in scales
+    ]
     comment_of = {k: v for file in files[::-1] for k, v in comments(file).items() if v}
     known = [("", *row) for row in top_level()]
     known += [(section, *row) for section, cls in SECTIONS.items() for row in fields(cls)]

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from advloop.core.device import autocast
 from advloop.core.random import batches, noise_for
 from advloop.diffusion.sampling import sample
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from race import Contender
 from training import PROCESS
 
@@ -27,7 +27,7 @@ def contenders(
     pipeline_batch: int = PIPELINE_BATCH,
 ) -> list[Contender]:
     """Each draws ``count`` latents, with ``steps`` network calls for each."""
-    ours = build_unet(config, seed=0).to(device).eval()
+    ours = build_denoiser(config, seed=0).to(device).eval()
     shape = ours.latent_shape
 
     def our_samples() -> None:

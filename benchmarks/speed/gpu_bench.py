@@ -15,7 +15,7 @@ import torch
 
 from advloop.core.device import deterministic
 from advloop.core.random import noise_for
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.params.loader import Params
 from advloop.params.training import BaseParams
 from race import Contender, Sample, of, race
@@ -88,7 +88,7 @@ class Bench:
         return found.repeat(-(-count // len(found)), 1, 1, 1)[:count]
 
     def unet(self) -> Denoiser:
-        return build_unet(self.config, seed=0).to(self.device)
+        return build_denoiser(self.config, seed=0).to(self.device)
 
     def scaled(self, target: float) -> float:
         """An H200's target, for a GPU of this peak."""

@@ -28,9 +28,9 @@ from advloop.core.random import batches, noise_for
 from advloop.diffusion.sampling import sample
 from advloop.infra.snapshots import Resume, Snapshots
 from advloop.models.autoencoder import load_autoencoder
-from advloop.models.base_model import import_unet
+from advloop.models.base_model import import_network
 from advloop.models.codec import Codec
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.training.autoencoder import psnr
 from advloop.training.diffusion import Setup, train_diffusion
 from gpu_bench import Bench
@@ -60,8 +60,8 @@ def precision(bench: Bench) -> None:
     config = shape_unet(shape_params("demo"))
     shape = (config["in_channels"], config["sample_size"], config["sample_size"])
     cpu, rows = torch.device("cpu"), range(8)
-    host = draw(import_unet(data / "unet", shape).to(cpu), rows, "fp32", cpu)
-    network = import_unet(data / "unet", shape).to(bench.device)
+    host = draw(import_network(data / "unet", shape).to(cpu), rows, "fp32", cpu)
+    network = import_network(data / "unet", shape).to(bench.device)
     torch.backends.cudnn.allow_tf32 = False
     exact = draw(network, rows, "fp32", bench.device)
     torch.backends.cudnn.allow_tf32 = True  # as torch has it
@@ -182,7 +182,7 @@ def _share(index: int, port: int, bench: Bench, out: Path) -> None:
 def shared_work(bench: Bench) -> dict[str, torch.Tensor]:
     """A training in fp32 and some samples, split across the processes if there are several."""
     deterministic()
-    network = build_unet(bench.config, seed=0).to(bench.device)
+    network = build_denoiser(bench.config, seed=0).to(bench.device)
     size = bench.few(64)
     drawn = map_across_processes(
         lambda part: draw(network, part, "fp32", bench.device), batches(2 * size, size)
@@ -204,7 +204,7 @@ def two_processes(bench: Bench) -> None:
     same = torch.equal(shared.pop("samples"), alone.pop("samples"))
     bench.add("two processes draw the samples of one, to the byte", float(same), "", 1.0)
     apart = max(float((shared[k] - alone[k]).abs().max()) for k in alone)
-    start = build_unet(bench.config, seed=0).state_dict()
+    start = build_denoiser(bench.config, seed=0).state_dict()
     moved = max(float((alone[k] - start[k]).abs().max()) for k in alone)
     bench.add("… and train its weights: largest difference", apart, "")
     bench.add("… largest change by the training itself", moved, "")

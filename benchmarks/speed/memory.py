@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from advloop.core.files import save_torch, write_json
 from advloop.data.dataset import write_manifest
 from advloop.models.autoencoder import build_autoencoder, save_autoencoder
-from advloop.models.denoiser import build_unet, save_checkpoint, unet_config
+from advloop.models.denoiser import build_denoiser, save_checkpoint, unet_config
 from advloop.params.data import AutoencoderParams
 from advloop.params.diffusion import UNetParams
 from advloop.params.loader import Params
@@ -92,7 +92,7 @@ def prepare(folder: Path, count: int) -> None:
     autoencoder = build_autoencoder(params.section("autoencoder", AutoencoderParams))
     save_autoencoder(folder / "autoencoder", autoencoder)
     config = unet_config(params.section("unet", UNetParams), CHANNELS, SIDE)
-    unet = build_unet(config, seed=0)
+    unet = build_denoiser(config, seed=0)
     save_checkpoint(folder / "model.pt", unet)
     _latents(folder / "latents/train.pt", count)
     _latents(folder / "latents/val.pt", VALIDATION)

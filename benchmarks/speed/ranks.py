@@ -16,7 +16,7 @@ from advloop.core.files import read_json, write_json
 from advloop.core.processes import free_port, launch_variables
 from advloop.core.random import batches, noise_for
 from advloop.diffusion.sampling import sample
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.training.diffusion import train_diffusion
 from race import Sample
 from shapes import shape_params, shape_unet
@@ -37,7 +37,7 @@ def _work(index: int, count: int, port: int, threads: int, shape: str, result: P
     os.environ |= launch_variables(index, count, port)
     torch.set_num_threads(threads)
     distributed.join()
-    model = build_unet(shape_unet(shape_params(shape)), seed=0)
+    model = build_denoiser(shape_unet(shape_params(shape)), seed=0)
     batch = BATCH[shape]
     latents = noise_for(range(batch * STEPS[shape]), model.latent_shape, 0)
     setup = epoch_of(latents, batch, "fp32", torch.device("cpu"))

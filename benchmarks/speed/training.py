@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from advloop.core.device import autocast
 from advloop.diffusion.criterion import noise_criterion
 from advloop.diffusion.variance_preserving import VariancePreserving, make_alphas_cumprod
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.params.training import BaseParams
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup, train_diffusion
@@ -54,12 +54,12 @@ def contenders(
     The example's loop is left out if accelerate is not installed.
     """
     count, setup = len(latents), epoch_of(latents, batch, precision, device)
-    ours = build_unet(config, seed=0).to(device)
+    ours = build_denoiser(config, seed=0).to(device)
 
     def our_epoch() -> None:
         train_diffusion(setup, ours, lambda items: items, lambda *_: None)
 
-    bare = build_unet(config, seed=0).to(device)
+    bare = build_denoiser(config, seed=0).to(device)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), 1e-4, fused=True)
     noisy, target = torch.randn(2, batch, *latents.shape[1:], device=device)
     timesteps = torch.arange(batch, device=device)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from advloop.core.device import autocast, pick_device
 from advloop.core.random import generator
 from advloop.infra.output import print_safely
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from race import Contender, of, race
 from shapes import fast_precision, shape_params, shape_unet, waiter
 
@@ -168,11 +168,11 @@ def make_variants(
     shape: str, batch: int, precision: str, device: torch.device, makers: Sequence[Maker]
 ) -> dict[str, Variant]:
     """The variants of one shape by name, with the same batch."""
-    plain = build_unet(shape_unet(shape_params(shape)), seed=0).to(device)
+    plain = build_denoiser(shape_unet(shape_params(shape)), seed=0).to(device)
     size = (2, batch, *plain.latent_shape)
     noisy, target = torch.randn(size, generator=generator(0, "variants")).to(device)
     return {
-        title(make): make(Variant(copy.deepcopy(plain.unet), noisy, target, precision))
+        title(make): make(Variant(copy.deepcopy(plain.network), noisy, target, precision))
         for make in makers
     }
 

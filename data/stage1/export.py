@@ -33,7 +33,7 @@ def main(root: Path = ROOT) -> None:
         copy_function=shutil.copyfile,  # without the modes: DVC's outputs are read-only
     )
     denoiser = load_checkpoint(outputs / "base" / "checkpoint_best.pt")
-    denoiser.unet.save_pretrained(here / "unet")
+    denoiser.network.save_pretrained(here / "unet")
     source = root / content["data"]["source"]
     write_json(
         here / "stage1.json",

@@ -13,7 +13,7 @@ from tiny_unet import CONFIG
 
 from advloop.core.files import write_json
 from advloop.models.autoencoder import build_autoencoder, load_autoencoder, save_autoencoder
-from advloop.models.denoiser import build_unet, save_checkpoint
+from advloop.models.denoiser import build_denoiser, save_checkpoint
 
 export = runpy.run_path(str(REPO / "data/stage1/export.py"))["main"]
 
@@ -31,7 +31,7 @@ def project(tmp_path):
     save_autoencoder(outputs / "autoencoder", build_autoencoder(AUTOENCODER), None, 0.0)
     write_json(outputs / "autoencoder.json", {"val_psnr_db": 30.0})
     (outputs / "base").mkdir()
-    save_checkpoint(outputs / "base/checkpoint_best.pt", build_unet(CONFIG, seed=0))
+    save_checkpoint(outputs / "base/checkpoint_best.pt", build_denoiser(CONFIG, seed=0))
     write_json(outputs / "base/metrics.json", {"val_noise_loss": 0.5})
     return tmp_path
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from advloop.diffusion.criterion import Criterion, held_out
 from advloop.diffusion.processes import process_of
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.objectives import recipe_of
 
 
@@ -26,7 +26,7 @@ def criterion() -> Criterion:
 
 @pytest.fixture
 def denoiser() -> Denoiser:
-    return build_unet(CONFIG, seed=0)
+    return build_denoiser(CONFIG, seed=0)
 
 
 def latents(count: int, shape: tuple[int, ...] = (4, 8, 8)) -> torch.Tensor:
@@ -174,7 +174,9 @@ def test_fakes_are_repeated_to_as_many_rows_with_noise_and_timesteps_of_their_ow
 def test_the_loss_is_float32_if_the_network_runs_in_bf16(criterion, denoiser):
     half = replace(criterion, precision="bf16")
     inside = []
-    denoiser.unet.conv_out.register_forward_hook(lambda _m, _i, output: inside.append(output.dtype))
+    denoiser.network.conv_out.register_forward_hook(
+        lambda _m, _i, output: inside.append(output.dtype)
+    )
     x0, timesteps = latents(4), torch.tensor([0, 100, 500, 999])
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
     loss, terms = half(denoiser, x0, eps, timesteps)

@@ -11,9 +11,9 @@ from tiny_unet import CONFIG
 from advloop.core.device import eval_mode
 from advloop.core.random import generator, noise_for
 from advloop.diffusion.processes import process_of
-from advloop.diffusion.sampling import condition_on_labels, sample, sample_preview
+from advloop.diffusion.sampling import calls_of, condition_on_labels, sample, sample_preview
 from advloop.diffusion.variance_preserving import VariancePreserving
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.params.diffusion import VariancePreservingParams
 
 SCHEDULES = {"linear": {"beta_start": 1e-4, "beta_end": 0.02}, "squaredcos_cap_v2": {}}
@@ -26,7 +26,7 @@ each_type = pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return build_unet(CONFIG, seed=0).eval()
+    return build_denoiser(CONFIG, seed=0).eval()
 
 
 def smooth_model(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -168,6 +168,28 @@ def test_a_network_that_is_conditioned_on_labels_gets_them_at_every_call():
     bound = condition_on_labels(network, labels)
     assert torch.equal(bound(noisy, timesteps), network(noisy, timesteps, labels))
     assert condition_on_labels(network, None) is network
+
+
+def test_guidance_moves_away_from_what_the_network_predicts_without_a_class():
+    seen = []
+
+    def network(noisy, timesteps, labels):
+        seen.append(len(noisy))
+        assert torch.equal(timesteps[:3], timesteps[3:]) or len(noisy) == 3
+        return smooth_model(noisy, timesteps) * (1 + labels.view(-1, 1, 1, 1))
+
+    noisy, timesteps, labels = (
+        torch.ones(3, *SHAPE),
+        torch.tensor([1, 5, 9]),
+        torch.tensor([0, 1, 2]),
+    )
+    with_class = network(noisy, timesteps, labels)
+    without = network(noisy, timesteps, torch.full((3,), 7))
+    for scale in (0.0, 1.0, 4.0):
+        found = condition_on_labels(network, labels, scale, 7)(noisy, timesteps)
+        torch.testing.assert_close(found, without + scale * (with_class - without))
+    assert seen[2:] == [6, 3, 6], "a guided call is two network calls for each sample"
+    assert (calls_of(8, 1.0), calls_of(8, 4.0)) == (8, 16)
 
 
 def test_samples_of_one_batch_have_unrelated_standard_normal_noise():

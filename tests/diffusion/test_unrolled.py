@@ -14,7 +14,7 @@ from advloop.core.random import noise_for
 from advloop.diffusion.sampling import sample
 from advloop.diffusion.unrolled import sample_with_gradient
 from advloop.diffusion.variance_preserving import VariancePreserving
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 
 PROCESS = make_criterion().process
 NOISE = noise_for(range(3), (4, 8, 8), 0, "unrolled")
@@ -25,7 +25,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unet, self.calls, self.with_graph = build_unet(CONFIG, seed=0), 0, 0
+        self.unet, self.calls, self.with_graph = build_denoiser(CONFIG, seed=0), 0, 0
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         self.calls += 1
@@ -42,7 +42,7 @@ def gradients(model: nn.Module, samples: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("gradient_steps", [None, 1, 3])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_samples_are_those_of_the_sampler_to_the_byte(gradient_steps, recompute):
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     expected = sample(PROCESS, model, NOISE, 4)
     options = (4, gradient_steps, recompute)
     assert torch.equal(sample_with_gradient(PROCESS, model, NOISE, *options), expected)
@@ -53,7 +53,7 @@ def test_samples_are_those_of_the_sampler_to_the_byte(gradient_steps, recompute)
 def test_gradient_with_recomputation_is_that_without_it_to_the_byte(
     prediction_type, gradient_steps
 ):
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     alpha_bars = PROCESS.alpha_bars.clamp(min=0.01)  # epsilon divides by its root
     process = VariancePreserving(alpha_bars, prediction_type)
     kept, recomputed = (

@@ -20,7 +20,7 @@ from advloop.evaluation.features import load_features
 from advloop.evaluation.model import Evaluated, Judge, evaluate_model, sample_model, viability
 from advloop.evaluation.reals import Reals, nearest_training
 from advloop.evaluation.views import VIEWS, Drawn, RealSet, image_statistics
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.models.discriminator import Discriminator
 
 CPU = torch.device("cpu")
@@ -62,11 +62,11 @@ def judge() -> Judge:
 
 
 def sampled(judge: Judge, sampling_seed: int = 0, split: str = "test") -> Drawn:
-    return sample_model(build_unet(CONFIG, seed=0), judge, split, sampling_seed)[0]
+    return sample_model(build_denoiser(CONFIG, seed=0), judge, split, sampling_seed)[0]
 
 
 def evaluate(judge: Judge, discriminator=None, **chosen) -> Evaluated:
-    unet = build_unet(CONFIG, seed=0)
+    unet = build_denoiser(CONFIG, seed=0)
     return evaluate_model("base", unet, judge, lambda jobs: jobs, discriminator, **chosen)
 
 
@@ -176,7 +176,7 @@ def test_samples_of_classes_are_judged_as_such(judge):
     torch.manual_seed(0)
     test = replace(judge.reals.test, labels=LABELS)
     conditional = replace(judge, classes=CLASSES, reals=replace(judge.reals, test=test))
-    unet = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
+    unet = build_denoiser(CONFIG | {"num_class_embeds": 2}, seed=0)
     discriminator = Discriminator(4, [8], 0.0, num_classes=2)
     torch.nn.init.normal_(discriminator.class_vectors.weight)
     found = evaluate_model("iter_0", unet, conditional, lambda x: x, discriminator.eval())

@@ -7,7 +7,6 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +17,12 @@ import torch
 import yaml
 from card_code import code_blocks, run_code
 from conftest import REPO, snapshot
-from diffusers import DiffusionPipeline, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline
 from PIL import Image
 from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
 from small_results import a_run, results, scores, some_params
 from tiny_autoencoders import tiny_autoencoder
+from tiny_denoisers import DENOISERS, tiny_denoiser
 from tiny_unet import CONFIG
 from torch import nn
 
@@ -32,13 +32,12 @@ from advloop.data.pictures import save_png
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.export.card import model_card
-from advloop.export.latent_pipeline import LatentPipeline
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
-from advloop.models.denoiser import Denoiser, build_unet, save_checkpoint
+from advloop.models.denoiser import Denoiser, build_denoiser, save_checkpoint
 from advloop.models.patch_autoencoder import PatchAutoencoder
 from advloop.params.diffusion import DiffusionParams
 
@@ -65,7 +64,7 @@ def card_of(model: Export, source: str = "pictures") -> str:
 def checkpoint(tmp_path: Path) -> Path:
     """EMA weights and raw ones that differ."""
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, build_unet(CONFIG, seed=0), build_unet(CONFIG, seed=1))
+    save_checkpoint(path, build_denoiser(CONFIG, seed=0), build_denoiser(CONFIG, seed=1))
     return path
 
 
@@ -98,20 +97,27 @@ MODELS = [
 ]
 
 
-def made(kind: Kind, checkpoint: Path, classes: tuple[str, ...] = ()) -> Export:
+def made(
+    kind: Kind, checkpoint: Path, classes: tuple[str, ...] = (), guidance: float = 1.0
+) -> Export:
     parts = read_unet(checkpoint)
     picture = checkpoint.parent / "samples.png"
     save_png(picture, Image.new("RGB", (16, 16), "red"))
     scaling = kind.scale, kind.shift
-    return Export(*parts, kind.network(), *scaling, kind.diffusion, STEPS, picture, classes)
+    settings = STEPS, guidance, picture, classes
+    return Export(*parts, kind.network(), *scaling, kind.diffusion, *settings)
 
 
 def own_images(
-    kind: Kind, denoiser: Denoiser, steps: int = STEPS, labels: torch.Tensor | None = None
+    kind: Kind,
+    denoiser: Denoiser,
+    steps: int = STEPS,
+    labels: torch.Tensor | None = None,
+    guidance: float = 1.0,
 ) -> np.ndarray:
     """This project's samples from the noise of the card's code."""
     noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    model = condition_on_labels(denoiser.eval(), labels)
+    model = condition_on_labels(denoiser.eval(), labels, guidance, denoiser.null_label)
     latents = sample(process_of(kind.diffusion), model, noise, steps)
     codec = Codec(kind.network(), kind.scale, kind.shift)
     return codec.decode(latents).astype(int)
@@ -135,7 +141,7 @@ def test_code_of_the_card_samples_the_images_of_this_project_without_warnings(
     export_pipeline(model, tmp_path / "final", card_of(model))
     (block,) = code_blocks((tmp_path / "final/README.md").read_text())
     assert len([line for line in block.splitlines() if line]) <= 5
-    expected = own_images(kind, build_unet(CONFIG, seed=0))
+    expected = own_images(kind, build_denoiser(CONFIG, seed=0))
     assert expected.std() > 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -152,7 +158,7 @@ def test_code_of_the_card_samples_the_images_of_this_project_without_warnings(
 def test_labels_and_steps_are_those_that_are_asked_for(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    conditional = build_unet(CONFIG | {"num_class_embeds": 3}, seed=0)
+    conditional = build_denoiser(CONFIG | {"num_class_embeds": 3}, seed=0)
     save_checkpoint(tmp_path / "checkpoint.pt", conditional)
     model = made(kind, tmp_path / "checkpoint.pt", ("cat", "dog", "owl"))
     export_pipeline(model, tmp_path / "final", card_of(model))
@@ -192,28 +198,24 @@ def euler_of_edm(unet: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "euler"),
-    [
-        (FlowMatchEulerDiscreteScheduler(shift=3.0), euler_of_flow),
-        (EDMEulerScheduler(), euler_of_edm),
-    ],
-    ids=["flow", "edm"],
-)
-def test_the_pipeline_also_samples_by_the_schedulers_of_flows_and_of_edm(
-    scheduler: Any, euler: Callable[[Any, torch.Tensor], torch.Tensor]
+@pytest.mark.parametrize("process", [V, FLOW, EDM], ids=["vp", "flow", "edm"])
+@pytest.mark.parametrize("name", [name for name in DENOISERS if name != "unet"])
+def test_every_network_samples_the_same_images_as_here(
+    name: str, process: DiffusionParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    unet, autoencoder = (
-        build_unet(CONFIG, seed=0).unet,
-        tiny_autoencoder("AutoencoderKL", scaling_factor=1.0),
-    )
-    pipeline = LatentPipeline(unet, scheduler, autoencoder, STEPS)
-    found = pipeline(8, generator=torch.Generator().manual_seed(0)).images
-    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = Codec(autoencoder).decode(euler(unet, noise)).astype(int)
+    denoiser = tiny_denoiser(name)
+    save_checkpoint(tmp_path / "checkpoint.pt", denoiser)
+    classes = ("cat", "dog", "owl")[: denoiser.num_classes]
+    guidance = 2.5 if denoiser.num_classes and denoiser.null_label is not None else 1.0
+    kind = Kind("AutoencoderKL", process, 1.2, 0.0)
+    model = made(kind, tmp_path / "checkpoint.pt", classes, guidance)
+    export_pipeline(model, tmp_path / "final", card_of(model))
+    (block,) = code_blocks((tmp_path / "final/README.md").read_text())
+    found = run_code(block, tmp_path / "final", monkeypatch)
+    labels = torch.arange(8) % 3 if classes else None
+    expected = own_images(kind, denoiser, labels=labels, guidance=guidance)
     assert expected.std() > 5
-    assert np.abs(np.stack([np.asarray(image) for image in found]) - expected).max() <= 1
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_five_lines_of_the_page_are_those_of_the_card(checkpoint: Path):
@@ -241,7 +243,7 @@ def test_diffusers_runs_the_code_of_the_folder_only_if_it_is_trusted(
         given = {"vqvae": PatchAutoencoder.from_pretrained(tmp_path / "final/vqvae")}
     pipeline = load(tmp_path / "final", local_files_only=True, trust_remote_code=True, **given)
     found = pipeline(8, generator=torch.Generator().manual_seed(0)).images
-    expected = own_images(kind, build_unet(CONFIG, seed=0))
+    expected = own_images(kind, build_denoiser(CONFIG, seed=0))
     assert np.abs(np.stack([np.asarray(image) for image in found]) - expected).max() <= 1
 
 
@@ -252,7 +254,7 @@ def test_folder_can_start_another_run_with_the_same_models_and_scale(
     model = made(kind, checkpoint)
     export_pipeline(model, tmp_path / "final", card_of(model))
     base = import_base(tmp_path / "final", (4, 8, 8), UNET, kind.diffusion)
-    assert all(torch.equal(v, model.weights[k]) for k, v in base.unet.state_dict().items())
+    assert all(torch.equal(v, model.weights[k]) for k, v in base.network.state_dict().items())
     autoencoder, scale, shift = import_autoencoder(tmp_path / "final", AUTOENCODER)
     assert scale == pytest.approx(kind.scale)
     assert shift == kind.shift

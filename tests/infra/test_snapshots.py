@@ -25,7 +25,7 @@ from advloop.core.files import write_text
 from advloop.data.latents import TensorWriter
 from advloop.infra import snapshots as module
 from advloop.infra.snapshots import RowProgress, Snapshots, fingerprint, loaded_modules
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.objectives.x0 import AdaptiveWeight, make_x0
 from advloop.training.autoencoder import train_autoencoder
 from advloop.training.diffusion import train_diffusion
@@ -228,7 +228,7 @@ def test_diffusion_training_resumes_to_the_same_weights_and_history(tmp_path, ad
         setup = make_setup(make_criterion(objective), rows=10, epochs=4, warmup_steps=2)
         if adaptive:
             setup = replace(setup, adaptive=AdaptiveWeight(0.5, 0.5, 3))
-        model = build_unet(CONFIG, seed=0)
+        model = build_denoiser(CONFIG, seed=0)
         history = train_diffusion(setup, model, list, on_epoch, resume)
         return history, model.state_dict()
 
@@ -244,7 +244,10 @@ def test_diffusion_training_resumes_to_the_same_weights_and_history(tmp_path, ad
 
 def test_training_of_a_unet_with_dropout_resumes_to_the_same_weights(tmp_path):
     def train(global_seed, on_epoch, resume=None):
-        setup, model = make_setup(rows=10, epochs=4), build_unet(CONFIG | {"dropout": 0.5}, seed=0)
+        setup, model = (
+            make_setup(rows=10, epochs=4),
+            build_denoiser(CONFIG | {"dropout": 0.5}, seed=0),
+        )
         torch.manual_seed(global_seed)  # the global stream must not matter
         history = train_diffusion(setup, model, list, on_epoch, resume)
         return history, model.state_dict()

@@ -16,14 +16,16 @@ from refusal import refusal
 from small_params import EDM, FLOW, UNET, diffusion_params
 from stage_runner import ROUND, START, run_stage
 from tiny_autoencoders import UNET_LIKE
+from tiny_denoisers import plain_network
 from tiny_unet import CONFIG
 
 from advloop.diffusion.processes import process_of
-from advloop.diffusion.sampling import sample
+from advloop.diffusion.sampling import condition_on_labels, sample
+from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import load_codec
 from advloop.models.base_model import import_base
 from advloop.models.codec import Codec
-from advloop.models.denoiser import Denoiser, build_unet, load_checkpoint, save_checkpoint
+from advloop.models.denoiser import Denoiser, build_denoiser, load_checkpoint, save_checkpoint
 from advloop.models.discriminator import load_discriminator
 from advloop.params.diffusion import DiffusionParams, UNetParams
 from advloop.params.schedulers import check_scheduler, find_scheduler
@@ -55,7 +57,7 @@ def scheduler_of(process: DiffusionParams) -> DDIMScheduler:
 
 @pytest.fixture
 def unet() -> UNet2DModel:
-    return build_unet(CONFIG, seed=3).unet
+    return build_denoiser(CONFIG, seed=3).network
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def load(path: Path, process: DiffusionParams = V, unet: UNetParams = UNET) -> D
 
 
 def same_weights(denoiser: Denoiser, unet: UNet2DModel) -> bool:
-    ours = denoiser.unet.state_dict()
+    ours = denoiser.network.state_dict()
     return all(torch.equal(value, ours[name]) for name, value in unet.state_dict().items())
 
 
@@ -250,7 +252,7 @@ def test_a_unet_fits_the_run_however_it_names_its_size_and_survives_a_checkpoint
     [
         ({"sample_size": 16}, "[4, 16, 16]"),
         ({"in_channels": 16, "out_channels": 16}, "[16, 8, 8]"),
-        ({"out_channels": 8}, "out_channels"),
+        ({"out_channels": 6}, "its 6 out_channels are neither its 4 in_channels nor"),
         ({"num_class_embeds": 10, "class_embed_type": "timestep"}, "takes classes as timestep"),
         ({"time_embedding_type": "fourier"}, "takes noise levels (fourier), not timesteps"),
     ],
@@ -291,6 +293,66 @@ def test_a_folder_whose_weights_do_not_match_its_configuration_is_refused(pipeli
     assert message.startswith(f"base.pretrained={pipeline / 'unet'}: cannot be loaded")
 
 
+@pytest.mark.parametrize("process", [LINEAR, FLOW, EDM], ids=lambda p: p.process)
+@pytest.mark.parametrize("name", ["dit with classes", "dit with sigma"])
+def test_a_transformer_of_diffusers_samples_as_its_own_scheduler_does(tmp_path, name, process):
+    plain = plain_network(name)
+    plain.save_pretrained(tmp_path / "transformer")
+    config = scheduler_config(process)
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    model = import_base(tmp_path, SHAPE, UNET, process, ("a", "b", "c")).eval()
+    assert all(torch.equal(v, model.weights()[k]) for k, v in plain.state_dict().items())
+    labels = torch.tensor([0, 2])
+    noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    ours = sample(process_of(process), condition_on_labels(model, labels), noise, 3)
+    import diffusers
+
+    scheduler = getattr(diffusers, config["_class_name"]).from_pretrained(tmp_path / "scheduler")
+    more = {"sigmas": [1, 2 / 3, 1 / 3]} if process is FLOW else {"num_inference_steps": 3}
+    scheduler.set_timesteps(**more)
+    theirs = noise * (scheduler.init_noise_sigma if process is EDM else 1)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            seen = scheduler.scale_model_input(theirs, t) if process is EDM else theirs
+            output = plain(seen, t.expand(2), labels).sample[:, :4]
+            theirs = scheduler.step(output, t, theirs).prev_sample
+    torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))
+
+
+def test_a_transformer_that_diffusers_once_saved_under_another_name_is_one(tmp_path):
+    plain_network("dit with classes").save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"_class_name": "Transformer2DModel"}))
+    assert import_base(tmp_path, SHAPE, UNET, V).config["_class_name"] == content["_class_name"]
+    file.write_text(json.dumps(content | {"_class_name": "Transformer2DModel", "norm_type": "x"}))
+    assert "its class is Transformer2DModel, not UNet2DModel or DiT" in refusal(load, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("UNet2DConditionModel", {"cross_attention_dim": 8}),
+        ("PixArtTransformer2DModel", {"caption_channels": 8}),
+        ("SD3Transformer2DModel", {"joint_attention_dim": 8}),
+    ],
+)
+def test_a_model_of_texts_is_refused_with_its_class_and_the_reason(tmp_path, name, config):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": name, **config}))
+    message = refusal(load, tmp_path)
+    assert f"its class is {name}, not UNet2DModel or DiTTransformer2DModel" in message
+    assert "it is conditioned on text" in message
+
+
+def test_a_flow_needs_a_network_that_takes_any_time(tmp_path):
+    unet = UNet2DModel(**CONFIG, time_embedding_type="learned", num_train_timesteps=1000)
+    unet.save_pretrained(tmp_path)
+    assert "learned time_embedding_type knows whole timesteps alone" in refusal(
+        load, tmp_path, FLOW
+    )
+
+
 # --- Files ---
 
 
@@ -300,12 +362,12 @@ def test_a_state_dict_is_the_network_that_the_params_describe(tmp_path, unet):
 
 
 def test_a_checkpoint_of_this_project_is_a_base_model_whatever_the_params_say(tmp_path):
-    path, denoiser = tmp_path / "best.pt", build_unet(CONFIG, seed=3)
+    path, denoiser = tmp_path / "best.pt", build_denoiser(CONFIG, seed=3)
     save_checkpoint(path, denoiser)
     other = UNetParams(
         block_out_channels=[32], layers_per_block=1, attention_levels=[], norm_num_groups=4
     )
-    assert same_weights(load(path, unet=other), denoiser.unet)
+    assert same_weights(load(path, unet=other), denoiser.network)
     assert "[4, 16, 16]" in refusal(import_base, path, (4, 16, 16), UNET, V)
 
 

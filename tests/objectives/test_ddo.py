@@ -15,7 +15,7 @@ from tiny_unet import CONFIG
 from torch.nn import functional as F
 
 from advloop.diffusion.batch import Batch
-from advloop.models.denoiser import build_unet, frozen_copy
+from advloop.models.denoiser import build_denoiser, frozen_copy
 from advloop.objectives.ddo import fake_weights, log_ratio, make_ddo
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup
@@ -93,7 +93,7 @@ def make_setup(weight: float, *, plain: bool = False) -> Setup:
         return Side(mean + 0.1 * torch.randn(rows, 4, 8, 8, generator=stream))
 
     train, val, fakes, val_fakes = around(1, 16), around(1, 8), around(-1, 8), around(-1, 4)
-    reference = frozen_copy(build_unet(CONFIG, seed=0))
+    reference = frozen_copy(build_denoiser(CONFIG, seed=0))
     criterion = make_criterion("none", weight)
     if not plain:
         criterion = make_criterion(ddo(), weight, reference=reference)

@@ -16,7 +16,7 @@ from stage_folder import FAKE, MODEL, ROUND, StageFolder
 from tiny_unet import CONFIG
 
 from advloop.data.shares import held_out_fakes
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.objectives.neon import extrapolate
 
 pytestmark = pytest.mark.xdist_group("bad_input")  # one worker: the good folder is made once
@@ -35,7 +35,7 @@ SHORT = [
 
 
 def test_weights_are_those_worked_out_by_hand():
-    start, tuned = build_unet(CONFIG, seed=0), build_unet(CONFIG, seed=0)
+    start, tuned = build_denoiser(CONFIG, seed=0), build_denoiser(CONFIG, seed=0)
     for network, value in ((start, 3.0), (tuned, 2.0)):
         for theta in network.parameters():
             theta.data.fill_(value)
@@ -45,7 +45,7 @@ def test_weights_are_those_worked_out_by_hand():
 
 @pytest.mark.parametrize("w", [0.0, 0.3, 1.0, 2.5])
 def test_every_weight_is_extrapolated_and_both_models_stay_as_they_are(w: float):
-    start, tuned = build_unet(CONFIG, seed=0), build_unet(CONFIG, seed=1)
+    start, tuned = build_denoiser(CONFIG, seed=0), build_denoiser(CONFIG, seed=1)
     before = copy_weights(start), copy_weights(tuned)
     found = extrapolate(objective_params("neon", weight=w), start, tuned)
     theirs = zip(found.parameters(), start.parameters(), tuned.parameters(), strict=True)

@@ -13,7 +13,7 @@ from tiny_unet import CONFIG
 from torch import nn
 
 from advloop.diffusion.batch import discriminator_terms, noise_only
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.models.discriminator import Discriminator, load_discriminator, save_discriminator
 from advloop.objectives.seed import seed_objective
 
@@ -32,7 +32,7 @@ def test_discriminator_loss_reaches_the_unet_and_leaves_the_discriminator_alone(
     prediction_type, discriminator
 ):
     """The noise loss is made exactly zero, so that only discriminator_loss is left."""
-    before, unet = copy_weights(discriminator), build_unet(CONFIG, seed=0)
+    before, unet = copy_weights(discriminator), build_denoiser(CONFIG, seed=0)
     options = {"discriminator": discriminator, "prediction_type": prediction_type}
     sizes = []
     for objective in (seed_objective, noise_only):

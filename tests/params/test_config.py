@@ -21,6 +21,7 @@ from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.loader import Params
+from advloop.params.run import read_denoiser
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
 from hydra_plugins import advloop_derived
 from hydra_plugins.advloop_derived import derive, source_name
@@ -72,6 +73,14 @@ def test_every_process_composes_and_trains_a_base_model_of_its_own(tmp_path, pro
     assert (params.at("base.pretrained") is None) == (process != "vp")
     mine = compose(tmp_path / "params.yaml", *options, "base.pretrained=mine")
     assert mine.at("base.pretrained") == "mine"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_transformer_composes_at_every_scale_and_is_trained_from_scratch(tmp_path, scale):
+    params = compose(tmp_path / "params.yaml", "denoiser=dit", f"scale={scale}", "objective=none")
+    check_params(params)
+    assert read_denoiser(params) == "dit"
+    assert params.at("base.pretrained") is None
 
 
 def test_override_of_one_value_reaches_params_and_what_is_derived_from_it(tmp_path):
@@ -459,6 +468,27 @@ def test_imported_model_that_was_trained_otherwise_is_refused(workspace, key, va
     assert message.startswith("params.yaml: ")
     assert f"{key}={value}, but data/stage1/" in message
     assert "pretrained=null" in message
+
+
+@pytest.mark.parametrize("model", ["mine/unet", "mine/unet.pt"])
+def test_of_a_model_without_a_scheduler_the_user_says_what_it_was_trained_as(workspace, model):
+    place = workspace.params.parent / "mine"
+    (place / "unet").mkdir(parents=True)
+    (place / "unet.pt").write_bytes(b"")
+    (place / "unet/config.json").write_text('{"_diffusers_version": "0.42.1"}')
+    workspace.edit({"base.pretrained": model, "derived.base_source": model})
+    message = workspace.refusal()
+    assert f"base.pretrained={model} has no scheduler_config.json beside it" in message
+    assert "-S base.trained_as=vp" in message
+    workspace.edit({"base.trained_as": "flow"})
+    assert "base.trained_as=flow, but diffusion.process=vp; use `dvc" in workspace.refusal()
+    workspace.edit({"base.trained_as": "vp"})
+    check_config.main()
+    workspace.out.unlink()
+    (place / "scheduler").mkdir()
+    file = place / "scheduler/scheduler_config.json"
+    file.write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
+    assert f"but {model} was trained as flow" in workspace.refusal()
 
 
 def test_imported_model_may_have_seen_another_split_of_other_images(workspace):

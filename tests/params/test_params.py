@@ -170,6 +170,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "must be one of adversarial, ddo, neon, none, seed, x0": {
         "objective.name": ["gan", ["seed"], None]
     },
+    "must be one of unet, dit": {"denoiser": ["sit", None, 1]},
     "must be one of vp, flow, edm": {"diffusion.process": ["ddpm", ["vp"], None]},
     "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
     "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
@@ -238,6 +239,12 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "unet.norm_num_groups": 64,
     },
     "unet.attention_levels=2 is not a level: the last is 1": {"unet.attention_levels": [0, 2]},
+    "dit.patch_size=3 must divide the 8 cells": {"denoiser": "dit", "dit.patch_size": 3},
+    "dit.attention_head_dim=7 makes 21 channels of all heads, which must be": {
+        "denoiser": "dit",
+        "dit.num_attention_heads": 3,
+        "dit.attention_head_dim": 7,
+    },
     "discriminator.channels=[8, 8, 8, 8] halves 4 times": {"discriminator.channels": [8] * 4},
     "generate.num_inference_steps=1001 exceeds the 1000": {"generate.num_inference_steps": 1001},
     "evaluate.num_inference_steps=1001 exceeds the 1000": {"evaluate.num_inference_steps": 1001},
@@ -346,6 +353,10 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         **ADVERSARIAL,
         "generate.num_inference_steps": 25,
     },
+    "generate.guidance_scale=4.0 has no place in objective=adversarial": {
+        **ADVERSARIAL,
+        "generate.guidance_scale": 4.0,
+    },
     "objective.gradient_steps=9 exceeds objective.num_inference_steps=8; null means all": {
         **ADVERSARIAL,
         "objective.gradient_steps": 9,
@@ -369,6 +380,8 @@ ALLOWED: list[dict[str, Any]] = [
     ADVERSARIAL,
     {**ADVERSARIAL, "objective.gradient_steps": 8, "discriminator.statistics": True},
     {**ADVERSARIAL, "train_disc.loss": "bce", "discriminator.dropout": 0.3},
+    {"denoiser": "dit", "unet.norm_num_groups": 24},  # unused
+    {"dit.patch_size": 3},
     {"diffusion": FLOW.model_dump()},
     {"diffusion": EDM.model_dump()},
     {"diffusion.zero_terminal_snr": True, "diffusion.prediction_type": "sample"},

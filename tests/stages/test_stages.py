@@ -109,7 +109,7 @@ def test_trained_models_can_be_imported_by_the_same_stages(
     place = StageFolder(tmp_path, monkeypatch)
     for name in ("data", "latents"):
         (tmp_path / name).symlink_to(full / name)
-    load_checkpoint(full / MODEL).unet.save_pretrained(tmp_path / "unet")
+    load_checkpoint(full / MODEL).network.save_pretrained(tmp_path / "unet")
     shutil.copyfile(full / "params.yaml", tmp_path / "params.yaml")
     place.set(
         {"autoencoder": {"pretrained": f"{full}/autoencoder"}, "base": {"pretrained": "unet"}}

@@ -165,7 +165,7 @@ def state_dicts(kind: str, stage: str, file: str) -> list[Bad]:
 
 def scheduler(name: str, content: str, *says: str) -> Bad:
     """A bad scheduler_config.json beside the imported U-Net."""
-    params = {"base.pretrained": "unet", "derived.base_source": "unet"}
+    params = {"base.pretrained": "unet", "derived.base_source": "unet", "base.trained_as": "vp"}
     plant = put("unet/scheduler_config.json", content)
     return Bad(f"scheduler: {name}", "check_config", plant, says, params)
 

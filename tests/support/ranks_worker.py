@@ -21,7 +21,7 @@ from advloop.core.processes import launch_variables
 from advloop.core.random import generator, seeded
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.processes import process_of
-from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
+from advloop.models.denoiser import Denoiser, build_denoiser, frozen_copy
 from advloop.models.discriminator import Discriminator
 from advloop.objectives import recipe_of
 from advloop.objectives.neon import extrapolate
@@ -44,7 +44,7 @@ def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
     """Every term and every parameter's gradient of one step of an objective."""
     params = objective_params(file, **SETTINGS.get(file, {}))
     recipe = recipe_of(params.name)
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     discriminator = None
     if params.uses_discriminator:
         with seeded(0, "discriminator"):
@@ -58,7 +58,7 @@ def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
         process=process_of(diffusion_params()),
         precision="fp32",
         device=torch.device("cpu"),
-        reference=frozen_copy(build_unet(CONFIG, seed=1)) if recipe.against_reference else None,
+        reference=frozen_copy(build_denoiser(CONFIG, seed=1)) if recipe.against_reference else None,
     )
     stream = generator(0, "batch")
     noised = [
@@ -79,7 +79,7 @@ def loss_and_gradients(file: str) -> dict[str, torch.Tensor]:
 
 def extrapolated() -> dict[str, torch.Tensor]:
     """The validation losses of a small training under neon, and the weights that it hands on."""
-    params, start = objective_params("neon"), frozen_copy(build_unet(CONFIG, seed=0))
+    params, start = objective_params("neon"), frozen_copy(build_denoiser(CONFIG, seed=0))
     handed_on: dict[str, torch.Tensor] = {}
 
     def merge(average: Denoiser) -> Denoiser:
@@ -88,13 +88,13 @@ def extrapolated() -> dict[str, torch.Tensor]:
         return model
 
     setup = replace(make_setup(rows=ROWS), merge=merge)
-    rows = train_diffusion(setup, build_unet(CONFIG, seed=0), list, lambda *_: None)
+    rows = train_diffusion(setup, build_denoiser(CONFIG, seed=0), list, lambda *_: None)
     return {"val_loss": torch.tensor([row["val_loss"] for row in rows]), **handed_on}
 
 
 def played() -> dict[str, torch.Tensor]:
     """The history of a small play against a discriminator, and the weights of both."""
-    opponent, model = make_opponent(), build_unet(CONFIG, seed=0)
+    opponent, model = make_opponent(), build_denoiser(CONFIG, seed=0)
     rows = train_diffusion(play_setup(opponent), model, list, lambda *_: None)
     history = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     return {**history, **copy_weights(model), **copy_weights(opponent.discriminator)}

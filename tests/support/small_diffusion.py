@@ -10,7 +10,7 @@ from torch import nn
 from advloop.diffusion.batch import noise_only
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.processes import process_of
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.models.discriminator import Discriminator
 from advloop.objectives.seed import seed_objective
 from advloop.params.training import BaseParams
@@ -75,7 +75,7 @@ def run(setup: Setup, denoiser: Denoiser | None = None):
         models.append(copy_weights(model))
         averages.append(copy_weights(ema))
 
-    train_diffusion(setup, denoiser or build_unet(CONFIG, seed=0), list, on_epoch)
+    train_diffusion(setup, denoiser or build_denoiser(CONFIG, seed=0), list, on_epoch)
     return rows, models, averages
 
 

@@ -169,7 +169,7 @@ def build(folder: Path) -> None:
         place = StageFolder(project, patch)
         place.compose(*CHOICES)
         run_all(place)
-    unet = load_checkpoint(project / MODEL).unet
+    unet = load_checkpoint(project / MODEL).network
     unet.save_pretrained(project / "unet")
     torch.save(unet.state_dict(), project / "unet.pt")
     torch.save(load_autoencoder(project / "autoencoder").state_dict(), project / "vae.pt")

@@ -17,7 +17,7 @@ from advloop.diffusion.predictions import predict_latents
 from advloop.diffusion.processes import process_of
 from advloop.evaluation.metrics import measure_classes
 from advloop.models.base_model import import_base
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.models.discriminator import Discriminator
 from advloop.params.training import GenerateParams
 from advloop.training.batches import Side
@@ -74,7 +74,7 @@ def test_network_learns_what_its_classes_look_like():
     criterion = make_criterion(prediction_type="sample")
     setup = make_setup(criterion, epochs=12, learning_rate=1e-2, samples_per_epoch=32)
     setup = replace(setup, train=Side(latents, labels), val=Side(latents, labels))
-    denoiser = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
+    denoiser = build_denoiser(CONFIG | {"num_class_embeds": 2}, seed=0)
     run(setup, denoiser)
     right, wrong = (
         held_out(criterion, denoiser, latents, 0, 16, labels=conditions)["loss"]
@@ -85,12 +85,14 @@ def test_network_learns_what_its_classes_look_like():
 
 def test_class_conditional_network_is_imported_if_the_images_have_its_classes(tmp_path):
     saved = Denoiser(CONFIG | {"num_class_embeds": 2})
-    saved.unet.save_pretrained(tmp_path / "classes")
-    Denoiser(CONFIG).unet.save_pretrained(tmp_path / "plain")
-    torch.save(saved.unet.state_dict(), tmp_path / "classes.pt")
+    saved.network.save_pretrained(tmp_path / "classes")
+    Denoiser(CONFIG).network.save_pretrained(tmp_path / "plain")
+    torch.save(saved.network.state_dict(), tmp_path / "classes.pt")
     for path in (tmp_path / "classes", tmp_path / "classes.pt"):
         made = import_base(path, (4, 8, 8), UNET, PROCESS, ("day", "night"))
-        assert torch.equal(made.unet.class_embedding.weight, saved.unet.class_embedding.weight)
+        assert torch.equal(
+            made.network.class_embedding.weight, saved.network.class_embedding.weight
+        )
     for name, classes in (("classes", ()), ("classes", ("a", "b", "c")), ("plain", ("a", "b"))):
         message = refusal(import_base, tmp_path / name, (4, 8, 8), UNET, PROCESS, classes)
         assert f"knows {2 * (name == 'classes')} classes" in message
@@ -99,7 +101,7 @@ def test_class_conditional_network_is_imported_if_the_images_have_its_classes(tm
 
 def test_exported_model_starts_no_run_whose_classes_have_other_names(tmp_path):
     folder = tmp_path / "final/unet"
-    Denoiser(CONFIG | {"num_class_embeds": 2}).unet.save_pretrained(folder)
+    Denoiser(CONFIG | {"num_class_embeds": 2}).network.save_pretrained(folder)
     (tmp_path / "final/classes.json").write_text(json.dumps(["day", "night"]))
     for path in (folder, folder.parent):
         import_base(path, (4, 8, 8), UNET, PROCESS, ("day", "night"))

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from advloop.diffusion.batch import noise_only
 from advloop.diffusion.criterion import held_out
-from advloop.models.denoiser import Denoiser, build_unet, frozen_copy
+from advloop.models.denoiser import Denoiser, build_denoiser, frozen_copy
 from advloop.objectives.seed import seed_objective
 from advloop.training.batches import Side
 from advloop.training.diffusion import (
@@ -81,7 +81,7 @@ def test_schedule_is_counted_in_optimizer_steps(samples, count, steps):
 
 def test_warmup_that_takes_the_whole_training_is_refused_before_the_first_step(steps):
     """Where samples_per_epoch is null, only the training knows how many latents there are."""
-    setup, denoiser = make_setup(rows=10, epochs=3, warmup_steps=9), build_unet(CONFIG, seed=0)
+    setup, denoiser = make_setup(rows=10, epochs=3, warmup_steps=9), build_denoiser(CONFIG, seed=0)
     message = refusal(train_diffusion, setup, denoiser, list, lambda *_: None)
     assert message.startswith("params.yaml: train_base: warmup_steps=9 leaves nothing of the ")
     assert message.endswith("training, which has 9 steps; use less, or more epochs")
@@ -95,7 +95,7 @@ def test_warmup_that_takes_the_whole_training_is_refused_before_the_first_step(s
 
 def test_average_starts_at_the_first_weights_and_then_decays_to_the_byte():
     """One step an epoch: ema_1 = w_1, then ema_k = d ema_(k-1) + (1 - d) w_k, d = 2/11, 3/12."""
-    start = build_unet(CONFIG, seed=0)
+    start = build_denoiser(CONFIG, seed=0)
     before = copy_weights(start)
     _, models, averages = run(make_setup(rows=4, epochs=3, learning_rate=1e-2), start)
     assert not equal(models[0], before)
@@ -121,9 +121,9 @@ def test_average_of_a_short_training_follows_the_model_whatever_the_decay():
     setup = make_setup(make_criterion(prediction_type="sample"), ema_decay=0.999, **changes)
     constant = Side(torch.full((8, 4, 8, 8), 0.7))
     setup = replace(setup, train=constant, val=constant)
-    before = validate(setup, build_unet(CONFIG, seed=0), 0)["val_loss"]
+    before = validate(setup, build_denoiser(CONFIG, seed=0), 0)["val_loss"]
     rows, models, _ = run(setup)
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     model.load_state_dict(models[-1])
     gain = before - validate(setup, model, 15)["val_loss"]
     assert before - rows[-1]["val_loss"] > 0.5 * gain > 0
@@ -135,7 +135,7 @@ def test_decay_of_zero_makes_the_average_the_model_itself():
 
 
 def test_on_epoch_gets_the_model_that_is_trained_in_place_and_its_average():
-    denoiser = build_unet(CONFIG, seed=0)
+    denoiser = build_denoiser(CONFIG, seed=0)
     given = []
     train_diffusion(make_setup(), denoiser, list, lambda _, *networks: given.append(networks))
     assert len(given) == 2
@@ -180,7 +180,7 @@ def test_validation_measures_the_average_and_not_the_model():
         losses = [held_out(setup.criterion, n, setup.val.latents, 0, 4)["loss"] for n in networks]
         measured.append((history[-1]["val_loss"], *losses))
 
-    train_diffusion(setup, build_unet(CONFIG, seed=0), list, on_epoch)
+    train_diffusion(setup, build_denoiser(CONFIG, seed=0), list, on_epoch)
     reported, of_model, of_average = measured[-1]
     assert reported == of_average != of_model
 
@@ -197,7 +197,7 @@ def test_merge_makes_the_model_that_is_validated_and_handed_on_and_leaves_traini
     setup = make_setup(epochs=2)
     rows, models, averages = run(replace(setup, merge=double))
     _, plain_models, plain_averages = run(setup)
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     for epoch in (0, 1):
         assert equal(models[epoch], plain_models[epoch])
         assert equal(averages[epoch], {k: 2 * v for k, v in plain_averages[epoch].items()})
@@ -229,7 +229,7 @@ def complaint(objective) -> tuple[str, list[float]]:
     message = refusal(
         train_diffusion,
         setup,
-        build_unet(CONFIG, seed=0),
+        build_denoiser(CONFIG, seed=0),
         list,
         lambda history, *_: epochs.append(history[-1]["epoch"]),
     )
@@ -276,7 +276,7 @@ def test_non_finite_gradient_is_blamed_on_its_own_step():
 def test_non_finite_validation_loss_is_refused():
     setup = make_setup()
     setup.val.latents[0, 0, 0, 0] = math.nan
-    message = refusal(validate, setup, build_unet(CONFIG, seed=0), 2)
+    message = refusal(validate, setup, build_denoiser(CONFIG, seed=0), 2)
     assert message.startswith("train_base: val_loss is nan in epoch 2;")
 
 
@@ -310,7 +310,7 @@ def test_seed_alone_decides_the_weights():
 
 def dropped(setup: Setup) -> list[torch.Tensor]:
     """What a U-Net with dropout drops at each training step, in the first of its layers."""
-    denoiser, seen = build_unet(CONFIG | {"dropout": 0.5}, seed=0), []
+    denoiser, seen = build_denoiser(CONFIG | {"dropout": 0.5}, seed=0), []
     layer = next(part for part in denoiser.modules() if getattr(part, "p", 0) == 0.5)
 
     def look(part, _inputs, output):

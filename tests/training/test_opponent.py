@@ -15,7 +15,7 @@ from tiny_unet import CONFIG
 
 from advloop.core.random import noise_for
 from advloop.diffusion.sampling import sample
-from advloop.models.denoiser import build_unet
+from advloop.models.denoiser import build_denoiser
 from advloop.training.diffusion import train_diffusion
 from advloop.training.opponent import Opponent
 
@@ -25,7 +25,7 @@ ALWAYS = {"collapse_gradient": 1e9}  # every gradient is below it
 
 
 def gradient_of_play(opponent: Opponent) -> list[torch.Tensor]:
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     loss, _ = opponent.play(model, {})
     loss.backward()
     return [p.grad for p in model.parameters()]
@@ -38,7 +38,7 @@ def test_gradient_is_that_of_the_generators_loss_of_the_samplers_own_samples():
     """Autograd through a loop over the same steps, without recomputation."""
     opponent = make_opponent(r1_weight=0.0, r2_weight=0.0)
     found = gradient_of_play(opponent)
-    judge, model = opponent.discriminator, build_unet(CONFIG, seed=0)
+    judge, model = opponent.discriminator, build_denoiser(CONFIG, seed=0)
     with torch.enable_grad():
         noise = noise_for(range(3), (4, 8, 8), 0, "train_diffusion", 1, "samples")
         draw = sample.__wrapped__  # without no_grad
@@ -60,7 +60,7 @@ def test_recomputation_changes_no_byte_of_the_gradient(monkeypatch):
 
 def test_fewer_gradient_steps_give_another_gradient_and_the_same_loss():
     whole, last = make_opponent(), make_opponent(gradient_steps=1)
-    losses = [one.play(build_unet(CONFIG, seed=0), {})[0] for one in (whole, last)]
+    losses = [one.play(build_denoiser(CONFIG, seed=0), {})[0] for one in (whole, last)]
     assert torch.equal(*(loss.detach() for loss in losses))
     found = [gradient_of_play(make_opponent(gradient_steps=n)) for n in (1, 2, 3, None)]
     sizes = [float(torch.cat([g.flatten() for g in one]).norm()) for one in found]
@@ -74,7 +74,7 @@ def test_discriminator_learns_in_its_own_steps_alone_and_takes_no_gradient_from_
         list(opponent.discriminator.parameters()),
         copy_weights(opponent.discriminator),
     )
-    loss, _ = opponent.play(build_unet(CONFIG, seed=0), {})
+    loss, _ = opponent.play(build_denoiser(CONFIG, seed=0), {})
     taught, last = copy_weights(opponent.discriminator), [p.grad.clone() for p in weights]
     assert not equal(before, taught)
     loss.backward()
@@ -86,7 +86,7 @@ def test_samples_join_the_recent_fakes_and_the_oldest_go():
     opponent = make_opponent(num_classes=2)
     first = opponent.recent.latents
     assert len(first) == 6
-    model = build_unet(CONFIG | {"num_class_embeds": 2}, seed=0)
+    model = build_denoiser(CONFIG | {"num_class_embeds": 2}, seed=0)
     opponent.play(model, {})
     assert len(opponent.recent) == len(opponent.recent.labels) == SMALL["recent_fakes"]
     assert torch.equal(opponent.recent.latents[:5], first[1:])
@@ -97,7 +97,7 @@ def test_samples_join_the_recent_fakes_and_the_oldest_go():
 
 
 def test_samples_of_each_step_are_their_own_and_depend_on_the_index_alone():
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     seen = []
     for size in (2, 4):
         opponent = make_opponent(samples_per_step=size)
@@ -110,7 +110,7 @@ def test_samples_of_each_step_are_their_own_and_depend_on_the_index_alone():
 
 def test_dropout_of_the_network_is_off_in_samples_and_on_again_afterwards():
     config = CONFIG | {"dropout": 0.9}
-    model, opponent = build_unet(config, seed=0).train(), make_opponent()
+    model, opponent = build_denoiser(config, seed=0).train(), make_opponent()
     opponent.play(model, {})
     assert model.training
     noise = noise_for(range(3), (4, 8, 8), 0, "train_diffusion", 1, "samples")
@@ -122,7 +122,7 @@ def test_steps_follow_the_accuracy():
     strong, weak = (
         make_opponent(min_accuracy=low, max_accuracy=high) for low, high in ((0.0, 0.01), (0.99, 1))
     )
-    model, steps = build_unet(CONFIG, seed=0), []
+    model, steps = build_denoiser(CONFIG, seed=0), []
     for opponent in (strong, weak):
         steps.append([opponent.play(model, {})[1]["discriminator_steps"] for _ in range(9)])
     assert [int(n) for n in steps[0]] == [2] * 4 + [1] * 5
@@ -187,7 +187,7 @@ class Memory:
 
 def trained(opponent: Opponent, start: bytes | None = None, **changes: Any):
     """(history, weights, average, snapshots)."""
-    model, memory, averages = build_unet(CONFIG, seed=0), Memory(start), []
+    model, memory, averages = build_denoiser(CONFIG, seed=0), Memory(start), []
     setup = play_setup(opponent, **changes)
     history = train_diffusion(
         setup, model, list, lambda _, __, ema: averages.append(copy_weights(ema)), memory
@@ -215,7 +215,7 @@ def test_play_resumed_after_any_epoch_is_the_uninterrupted_one_to_the_byte(
 def test_collapse_ends_the_round_with_the_weights_from_before_the_first_flat_step():
     """Flat from the fifth step on, which is the second one of the second epoch."""
     opponent = make_opponent(collapse_steps=3)
-    model, kept = build_unet(CONFIG, seed=0), []
+    model, kept = build_denoiser(CONFIG, seed=0), []
     play = opponent.play
 
     def flat_from_the_fifth(network, parts):
@@ -242,7 +242,7 @@ def test_collapse_ends_the_round_with_the_weights_from_before_the_first_flat_ste
 
 def test_interrupted_flat_steps_are_no_collapse():
     opponent = make_opponent(collapse_steps=3)
-    model = build_unet(CONFIG, seed=0)
+    model = build_denoiser(CONFIG, seed=0)
     for gradient in (1e9, 1e9, 0.0, 1e9, 1e9):
         opponent.collapse.gradient = gradient
         opponent.play(model, {"model": model})

@@ -22,10 +22,11 @@ from advloop.core.device import autocast, eval_mode
 from advloop.core.random import noise_for
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import sample
+from advloop.models.architectures import GroupNorm32
 from advloop.models.autoencoder import load_autoencoder
-from advloop.models.base_model import import_unet
+from advloop.models.base_model import import_network
 from advloop.models.codec import Codec
-from advloop.models.denoiser import Denoiser, GroupNorm32, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.training.autoencoder import psnr
 from advloop.training.batches import Side
 from advloop.training.diffusion import validate
@@ -39,7 +40,7 @@ PROCESS = process_of(diffusion_params())
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return import_unet(UNET, SHAPE).eval()
+    return import_network(UNET, SHAPE).eval()
 
 
 def samples(model: torch.nn.Module, precision: str) -> torch.Tensor:
@@ -125,7 +126,7 @@ def test_training_in_bf16_lowers_the_loss_as_fp32_does_within_one_percent():
     changes = {"epochs": 3, "samples_per_epoch": 64, "batch_size": 16, "learning_rate": 3e-3}
     setup = make_setup(criterion, ema_decay=0.5, eval_interval=3, **changes)
     setup = replace(setup, train=latents, val=latents)
-    before = validate(setup, build_unet(CONFIG, seed=0), 0)["val_noise_loss"]
+    before = validate(setup, build_denoiser(CONFIG, seed=0), 0)["val_noise_loss"]
     exact, quick = (
         run(replace(setup, criterion=replace(criterion, precision=precision)))[0]
         for precision in ("fp32", "bf16")

@@ -15,6 +15,8 @@ from advloop.core.random import batches, generator, noise_for
 from advloop.diffusion.batch import Batch, Objective, Part, Rows, Terms, Whole, noise_only
 from advloop.diffusion.process import Process, midpoint_timesteps
 
+DROPPED = 0.1  # share of labels, as in the training of DiT
+
 
 class Noised(NamedTuple):
     """Clean latents, and the noise and timesteps to noise them with."""
@@ -37,6 +39,7 @@ class Criterion:
     precision: str  # of the diffusion networks: fp32 or bf16; the loss is always float32
     device: torch.device
     reference: nn.Module | None = None  # the starting model, frozen, if the objective needs it
+    null_label: int | None = None  # of no class, for a network that has one
 
     def __post_init__(self) -> None:
         self.process = self.process.to(self.device)
@@ -68,7 +71,7 @@ class Criterion:
         x0, eps, timesteps, labels, part = noised
         noisy = self.process.add_noise(x0, eps, timesteps)
         inputs = self.process.inputs(noisy, timesteps)
-        conditions = () if labels is None else (labels,)
+        conditions = () if labels is None else (self._some_dropped(labels, model.training),)
         reference = None
         with autocast(self.precision, self.device):
             output = split_across_processes(model, *inputs, *conditions)
@@ -88,6 +91,17 @@ class Criterion:
             labels=labels,
             part=part,
         )
+
+    def _some_dropped(self, labels: torch.Tensor, training: bool) -> torch.Tensor:
+        """Labels (B,) for the networks: in training, some become that of no class.
+
+        So a network goes on learning to predict without a class, for guidance (Ho & Salimans 2022,
+        Algorithm 1). The draws are from the global stream, as dropout's are.
+        """
+        if self.null_label is None or not training:
+            return labels
+        dropped = torch.rand(len(labels), device=labels.device) < DROPPED
+        return labels.masked_fill(dropped, self.null_label)
 
 
 def held_out(

@@ -9,14 +9,36 @@ import torch
 from advloop.diffusion.process import Model, Process
 
 
-def condition_on_labels(model: Callable[..., torch.Tensor], labels: torch.Tensor | None) -> Model:
+def condition_on_labels(
+    model: Callable[..., torch.Tensor],
+    labels: torch.Tensor | None,
+    guidance_scale: float = 1.0,
+    null_label: int | None = None,
+) -> Model:
     """The class-conditional ``model`` with its labels (B,) bound, for a sampler to call.
 
-    None: ``model`` itself, which is unconditional.
+    None: ``model`` itself, which is unconditional. guidance_scale: of classifier-free guidance
+    (Ho & Salimans 2022, Eq. 6, where it is 1 + w), with ``null_label`` as the label of no class.
+    Unless it is 1, every call is of a batch twice as large: two network calls for each sample.
     """
     if labels is None:
         return model
-    return lambda noisy, time: model(noisy, time, labels)
+    if guidance_scale == 1:
+        return lambda noisy, time: model(noisy, time, labels)
+    assert null_label is not None
+
+    def guided(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([labels, torch.full_like(labels, null_label)])
+        output = model(torch.cat([noisy, noisy]), torch.cat([time, time]), both)
+        with_class, without = output.chunk(2)
+        return without + guidance_scale * (with_class - without)
+
+    return guided
+
+
+def calls_of(num_inference_steps: int, guidance_scale: float) -> int:
+    """Network calls for one sample."""
+    return num_inference_steps * (1 if guidance_scale == 1 else 2)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from advloop.core.device import autocast, eval_mode
 from advloop.core.random import batches, noise_for
 from advloop.data.classes import Classes
 from advloop.diffusion.criterion import Criterion, held_out
-from advloop.diffusion.sampling import condition_on_labels, sample
+from advloop.diffusion.sampling import calls_of, condition_on_labels, sample
 from advloop.evaluation.critic import null_errors
 from advloop.evaluation.features import Features
 from advloop.evaluation.metrics import measure, measure_classes
@@ -100,7 +100,7 @@ def draw_samples(
         with eval_mode(denoiser), autocast(criterion.precision, criterion.device):
             sampled = sample(
                 criterion.process,
-                condition_on_labels(denoiser, own),
+                condition_on_labels(denoiser, own, params.guidance_scale, denoiser.null_label),
                 noise.to(criterion.device),
                 params.num_inference_steps,
             )
@@ -191,7 +191,8 @@ def evaluate_model(
         params.batch_size,
         labels=reals.test.labels,
     )
-    scores += score_all({NOISE_LOSS: [losses["noise_loss"]], CALLS: [params.num_inference_steps]})
+    calls = calls_of(params.num_inference_steps, params.guidance_scale)
+    scores += score_all({NOISE_LOSS: [losses["noise_loss"]], CALLS: [calls]})
     if discriminator is not None:
         size = params.batch_size
         judged = [viability(discriminator, s.drawn.latents, s.labels, size) for s in sampled]

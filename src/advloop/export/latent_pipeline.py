@@ -25,22 +25,32 @@ class LatentPipeline(DiffusionPipeline):
 
     scheduler: DDIMScheduler, EDMEulerScheduler or FlowMatchEulerDiscreteScheduler. vqvae: any
     autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls it so.
-    num_inference_steps: those that the model was made for. classes: names in the order of their
-    labels; empty if the model is unconditional.
+    num_inference_steps, guidance_scale: those that the model was made for. classes: names in the
+    order of their labels; empty if the model is unconditional.
     """
+
+    _optional_components = ["unet", "transformer"]  # noqa: RUF012  # as diffusers declares it
 
     def __init__(
         self,
-        unet: Any,
         scheduler: Any,
         vqvae: Any,
+        unet: Any = None,
+        transformer: Any = None,
         num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
         classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         register: Any = self  # diffusers' methods have no types
-        register.register_modules(unet=unet, scheduler=scheduler, vqvae=vqvae)
-        register.register_to_config(num_inference_steps=num_inference_steps, classes=list(classes))
+        register.register_modules(
+            scheduler=scheduler, vqvae=vqvae, unet=unet, transformer=transformer
+        )
+        register.register_to_config(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            classes=list(classes),
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> LatentPipeline:  # type: ignore[override]
@@ -48,20 +58,20 @@ class LatentPipeline(DiffusionPipeline):
         folder = Path(folder)
         index = json.loads((folder / "model_index.json").read_text())
         quiet = {"low_cpu_mem_usage": False}  # otherwise diffusers warns if accelerate is missing
-        if "vqvae" in index:
-            autoencoder = getattr(diffusers, index["vqvae"][1])
-            vqvae = autoencoder.from_pretrained(folder / "vqvae", **quiet)
-        else:
+        parts: dict[str, Any] = {
+            name: getattr(diffusers, index[name][1]).from_pretrained(folder / name, **quiet)
+            for name in ("unet", "transformer", "vqvae")
+            if name in index
+        }
+        if "vqvae" not in index:
             # No import statement: diffusers would take its name for that of a package to install.
             own = import_module("patch_autoencoder")
-            vqvae = own.PatchAutoencoder.from_pretrained(folder / "vqvae")
-        return cls(
-            getattr(diffusers, index["unet"][1]).from_pretrained(folder / "unet", **quiet),
-            getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler"),
-            vqvae,
-            index["num_inference_steps"],
-            index["classes"],
-        )
+            parts["vqvae"] = own.PatchAutoencoder.from_pretrained(folder / "vqvae")
+        scheduler = getattr(diffusers, index["scheduler"][1])
+        values = {
+            name: index[name] for name in ("num_inference_steps", "guidance_scale", "classes")
+        }
+        return cls(scheduler.from_pretrained(folder / "scheduler"), **parts, **values)
 
     @torch.no_grad()
     def __call__(
@@ -70,17 +80,19 @@ class LatentPipeline(DiffusionPipeline):
         labels: Sequence[int | str] | None = None,
         generator: torch.Generator | None = None,
         num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> ImagePipelineOutput:
         """``batch_size`` images as PIL images, in ``images`` of the result.
 
         labels: a class for each image, by name or number; None takes the classes in turn.
-        num_inference_steps: None takes those that the model was made for.
+        num_inference_steps, guidance_scale: None takes those that the model was made for.
         """
-        unet, scheduler = self.unet, self.scheduler
-        shape = (batch_size, unet.config.in_channels, *[unet.config.sample_size] * 2)
-        latents = randn_tensor(shape, generator=generator, device=self.device, dtype=unet.dtype)
+        network, scheduler = self._network, self.scheduler
+        shape = (batch_size, network.config.in_channels, *[network.config.sample_size] * 2)
+        latents = randn_tensor(shape, generator=generator, device=self.device, dtype=network.dtype)
         conditions = self._conditions(batch_size, labels)
         steps = num_inference_steps or self.config["num_inference_steps"]
+        scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
         if flow:  # which would space them otherwise, and starts with noise as it is
             scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)])
@@ -89,11 +101,29 @@ class LatentPipeline(DiffusionPipeline):
             latents = latents * scheduler.init_noise_sigma
         for t in self.progress_bar(scheduler.timesteps):
             noisy = latents if flow else scheduler.scale_model_input(latents, t)
-            latents = scheduler.step(unet(noisy, t, conditions).sample, t, latents).prev_sample
+            output = self._predict(noisy, t, conditions)
+            if scale != 1:
+                without = self._predict(noisy, t, None)
+                output = without + scale * (output - without)
+            latents = scheduler.step(output, t, latents).prev_sample
         pixels = self.vqvae.decode(self._unscaled(latents)).sample
         arrays = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         images = [Image.fromarray(array) for array in arrays.cpu().numpy()]
         return ImagePipelineOutput(images=images)
+
+    @property
+    def _network(self) -> Any:
+        return self.transformer if self.unet is None else self.unet
+
+    def _predict(
+        self, noisy: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The network's prediction (B, C, H, W), without a learned sigma."""
+        if labels is None and self.unet is None:  # the class of a transformer for no class
+            null = self.transformer.config.num_embeds_ada_norm
+            labels = torch.full((len(noisy),), null, device=noisy.device)
+        output: torch.Tensor = self._network(noisy, t.expand(len(noisy)), labels).sample
+        return output[:, : noisy.shape[1]]
 
     def _conditions(
         self, batch_size: int, labels: Sequence[int | str] | None

@@ -18,6 +18,7 @@ from advloop.core.files import copy_file, load_model, write_json, write_text
 from advloop.data.latents import Scale
 from advloop.export.schedulers import scheduler_config
 from advloop.models import patch_autoencoder
+from advloop.models.architectures import Architecture, architecture_of
 from advloop.models.autoencoder import save_autoencoder
 from advloop.models.folders import CLASSES, save_model_folder
 from advloop.models.patch_autoencoder import PatchAutoencoder
@@ -33,15 +34,20 @@ CODE, SOURCE, PIPELINE = "pipeline.py", "latent_pipeline.py", "LatentPipeline"
 class Export(NamedTuple):
     """All parts of a model, read and checked before anything is written."""
 
-    config: dict[str, Any]  # of the UNet2DModel
+    config: dict[str, Any]  # of the network, as in a checkpoint
     weights: dict[str, torch.Tensor]  # EMA
     autoencoder: nn.Module
     scale: Scale
     shift: Scale
     diffusion: DiffusionParams
     num_inference_steps: int  # that samples take
+    guidance_scale: float  # of classifier-free guidance; 1: none
     samples: Path  # a picture of them
     classes: tuple[str, ...] = ()  # names in the order of their labels
+
+    @property
+    def architecture(self) -> Architecture:
+        return architecture_of(self.config)
 
     @property
     def own_autoencoder(self) -> bool:
@@ -62,15 +68,18 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
 
     The folder or its parts can be another run's ``base.pretrained`` and ``autoencoder.pretrained``.
     """
-    save_model_folder(folder / "unet", "UNet2DModel", model.config, model.weights)
+    network = model.architecture
+    config = {name: value for name, value in model.config.items() if name != "_class_name"}
+    save_model_folder(folder / network.component, network.class_name, config, model.weights)
     scheduler = scheduler_config(model.diffusion)
     write_json(folder / "scheduler" / SCHEDULER, scheduler)
     save_autoencoder(folder / AUTOENCODER, model.autoencoder, model.scale, model.shift)
     index: dict[str, Any] = {
         "_class_name": [CODE.removesuffix(".py"), PIPELINE],
-        "unet": ["diffusers", "UNet2DModel"],
+        network.component: ["diffusers", network.class_name],
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "num_inference_steps": model.num_inference_steps,
+        "guidance_scale": model.guidance_scale,
         "classes": list(model.classes),
     }
     copy_file(Path(__file__).with_name(SOURCE), folder / CODE)

@@ -2,59 +2,84 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
-
-from diffusers.models.unets.unet_2d import UNet2DModel
+from typing import Any
 
 from advloop.core.errors import UserError
 from advloop.core.files import all_finite, load_torch
+from advloop.models.architectures import ARCHITECTURES, DIT, UNET
 from advloop.models.denoiser import (
     Denoiser,
     check_classes,
     check_latents,
+    denoiser_config,
     load_checkpoint,
-    unet_config,
 )
 from advloop.models.folders import check_class_names, component, load_diffusers, load_weights
-from advloop.params.diffusion import DiffusionParams, UNetParams
+from advloop.params.diffusion import DiffusionParams, DiTParams, UNetParams
 from advloop.params.schedulers import check_scheduler
 
+COMPONENTS = [architecture.component for architecture in ARCHITECTURES.values()]
+LEGACY = "Transformer2DModel"  # as which diffusers once saved what it now loads as DIT
+TEXT = [  # settings of networks that are conditioned on text
+    *("cross_attention_dim", "caption_channels", "joint_attention_dim", "cap_feat_dim"),
+    *("caption_projection_dim", "encoder_hid_dim", "text_dim", "text_embed_dim"),
+]
 
-def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
-    """The UNet2DModel of a local diffusers folder, for latents of ``shape`` (C, S, S).
+
+def _class_of(folder: Path) -> str:
+    """The name of the network's class; ValueError if it cannot be used."""
+    if not (folder / "config.json").is_file():
+        raise ValueError("it holds no config.json")  # diffusers would ask a hub for it
+    config = json.loads((folder / "config.json").read_text())
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name == LEGACY and config.get("norm_type") == "ada_norm_zero":
+        return DIT
+    if name in ARCHITECTURES:
+        return str(name)
+    known, reason = " or ".join(ARCHITECTURES), ""
+    if isinstance(config, dict) and any(config.get(key) for key in TEXT):
+        reason = "; it is conditioned on text, and this project knows classes alone"
+    raise ValueError(f"its class is {name}, not {known}{reason}")
+
+
+def import_network(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
+    """The network of a local diffusers folder, for latents of ``shape`` (C, S, S).
 
     UserError if the folder is missing or damaged, or holds another class or shape of network.
     """
     try:
-        if not (folder / "config.json").is_file():
-            raise ValueError("it holds no config.json")  # diffusers would ask a hub for it
-        name = UNet2DModel.load_config(folder, local_files_only=True).get("_class_name")
-        if name != "UNet2DModel":
-            raise ValueError(f"its class is {name}, not UNet2DModel")
-        unet = load_diffusers(UNet2DModel, folder)
-        assert isinstance(unet, UNet2DModel)
-        if unet.config["class_embed_type"] is not None:
+        name = _class_of(folder)
+        import diffusers  # here, where it is used: the import takes seconds
+
+        network: Any = load_diffusers(getattr(diffusers, name), folder)
+        known = signature(type(network).__init__).parameters
+        config = {k: v for k, v in network.config.items() if k in known}
+        channels = config["in_channels"]
+        config["out_channels"] = config["out_channels"] or channels
+        if problem := ARCHITECTURES[name].problem(config):
+            raise ValueError(problem)
+        if config["out_channels"] not in (channels, 2 * channels):
             raise ValueError(
-                f"it takes classes as {unet.config['class_embed_type']}, not as labels"
+                f"its {config['out_channels']} out_channels are neither its {channels} in_channels "
+                "nor, with a learned sigma, twice as many"
             )
-        if unet.config["out_channels"] != unet.config["in_channels"]:
-            raise ValueError("its out_channels differ from its in_channels")
-        if unet.config["time_embedding_type"] == "fourier":
-            raise ValueError("it takes noise levels (fourier), not timesteps")
-        if not all_finite(unet.state_dict()):
+        if not all_finite(network.state_dict()):
             raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:250]
         raise UserError(
-            f"base.pretrained={folder}: cannot be loaded ({reason}); name a diffusers UNet2DModel "
-            "folder with config.json and safetensors, or null to train from scratch"
+            f"base.pretrained={folder}: cannot be loaded ({reason}); name a diffusers folder of a "
+            f"{' or '.join(ARCHITECTURES)} with config.json and safetensors, or null to train from "
+            "scratch"
         ) from None
-    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
     if config["sample_size"] is None or config["sample_size"] == list(shape[1:]):
         config["sample_size"] = shape[1]  # nothing in the network depends on it
-    denoiser = Denoiser(config)
-    denoiser.unet.load_state_dict(unet.state_dict())
+    denoiser = Denoiser(config if name == UNET else {"_class_name": name, **config})
+    denoiser.load_weights(network.state_dict())
     check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
     return denoiser
 
@@ -62,14 +87,14 @@ def import_unet(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
 def import_base(
     path: Path,
     shape: tuple[int, int, int],
-    params: UNetParams,
+    params: UNetParams | DiTParams,
     process: DiffusionParams,
     classes: Sequence[str] = (),
 ) -> Denoiser:
     """The network at ``path``, checked against latents of ``shape`` (C, S, S) and ``process``.
 
-    path: the folder of a UNet2DModel or of a diffusers pipeline, a checkpoint of this project, or
-    a state dict of the network that ``params`` describes. classes: class names in the order of
+    path: the folder of a network or of a diffusers pipeline, a checkpoint of this project, or a
+    state dict of the network that ``params`` describes. classes: class names in the order of
     their labels, which must be those of the model. UserError if unusable.
     """
     check_scheduler(path, process)
@@ -82,7 +107,7 @@ def import_base(
 def _load_base(
     path: Path,
     shape: tuple[int, int, int],
-    params: UNetParams,
+    params: UNetParams | DiTParams,
     process: DiffusionParams,
     num_classes: int,
 ) -> Denoiser:
@@ -92,10 +117,16 @@ def _load_base(
             denoiser = load_checkpoint(path)
             check_latents(Path(f"base.pretrained={path}"), denoiser, shape)
             return denoiser
-        denoiser = Denoiser(unet_config(params, shape[0], shape[1], num_classes))
-        load_weights(path, denoiser.unet, "base")
+        denoiser = Denoiser(denoiser_config(params, shape[0], shape[1], num_classes))
+        load_weights(path, denoiser.network, "base")
         return denoiser
-    denoiser = import_unet(component(path, "unet"), shape)
+    denoiser = import_network(component(path, *COMPONENTS), shape)
+    if denoiser.config.get("time_embedding_type") == "learned" and process.process != "vp":
+        raise UserError(
+            f"base.pretrained={path}: its learned time_embedding_type knows whole timesteps alone, "
+            f"and diffusion.process={process.process} has others; set diffusion.process=vp, or "
+            "base.pretrained=null to train one"
+        )
     known = denoiser.config.get("num_train_timesteps")
     if known is not None and known != process.num_train_timesteps:
         raise UserError(

@@ -1,51 +1,48 @@
-"""The denoising network: a diffusers UNet2DModel, and its checkpoints."""
+"""The denoiser: noisy latents, time and labels to a prediction; and its checkpoints."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.core.random import seeded
-from advloop.params.diffusion import UNetParams
+from advloop.models.architectures import DIT, architecture_of
+from advloop.params.diffusion import DiTParams, UNetParams
 
-
-class GroupNorm32(nn.GroupNorm):
-    """Group normalisation with float32 statistics; the output has the input's type.
-
-    Under autocast, a GPU would return float32 and so double the memory of all later activations.
-    The CPU's kernel already adds up in float32 and returns bfloat16.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type == "cpu":
-            return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
-
-
-def _normalise_in_float32(network: nn.Module) -> None:
-    """Replace each group normalisation by a GroupNorm32; the names of weights stay."""
-    for parent in list(network.modules()):
-        for name, norm in parent.named_children():
-            if type(norm) is nn.GroupNorm:
-                norm32 = GroupNorm32(norm.num_groups, norm.num_channels, norm.eps, norm.affine)
-                setattr(parent, name, norm32)
+Weights = Mapping[str, torch.Tensor]
 
 
 class Denoiser(nn.Module):
-    """A UNet2DModel with the ``config`` that builds it again: its keyword arguments."""
+    """A network of diffusers with the ``config`` that builds it again.
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    If the network also predicts a variance (``out_channels`` twice ``in_channels``), that half of
+    its last layer is kept aside, out of training, averages and predictions: ``weights`` puts the
+    layer together again.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = config
-        self.unet = UNet2DModel(**config)
-        _normalise_in_float32(self.unet)
+        self.config = dict(config)
+        self.architecture = architecture_of(config)
+        own = {name: value for name, value in config.items() if name != "_class_name"}
+        if self.learns_sigma:
+            own["out_channels"] = config["in_channels"]
+        self.network = self.architecture.build(own)
+        for part, tensor in self._head().items() if self.learns_sigma else ():
+            self.register_buffer(f"sigma_{part}", torch.zeros_like(tensor.detach()))
+
+    @property
+    def learns_sigma(self) -> bool:
+        """Whether the network has outputs for a variance, too."""
+        channels = self.config.get("in_channels")
+        return channels is not None and self.config.get("out_channels") == 2 * channels
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -56,19 +53,54 @@ class Denoiser(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of classes that it is conditioned on; 0 if it is unconditional."""
-        return self.config.get("num_class_embeds") or 0
+        return self.architecture.num_classes(self.config)
+
+    @property
+    def null_label(self) -> int | None:
+        """The label of no class, for a training that drops labels; None if there is none."""
+        return self.architecture.null_label(self.config)
 
     def forward(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor | None = None
+        self, noisy: torch.Tensor, time: torch.Tensor, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Output (B, C, H, W) float32, of the prediction type that the network was trained with.
+        """Output (B, C, H, W) float32, which means what the network's diffusion process says.
 
-        noisy: (B, C, H, W); timesteps: (B,) int in [0, T); labels: (B,) int in [0, num_classes),
-        for a class-conditional network alone.
+        noisy: (B, C, H, W) and time: (B,), as ``Process.inputs`` gives them; labels: (B,) int, for
+        a class-conditional network alone.
         """
-        noisy = noisy.contiguous()
-        output: torch.Tensor = self.unet(noisy, timesteps, labels, return_dict=False)[0]
-        return output.float()
+        return self.architecture.predict(self.network, noisy.contiguous(), time, labels).float()
+
+    def _head(self) -> dict[str, torch.Tensor]:
+        return dict(self.network.get_submodule(self.architecture.head).named_parameters())
+
+    def _rows(self) -> torch.Tensor:
+        return torch.tensor(self.architecture.predicted_rows(self.config))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights of the network by diffusers' names, on the CPU."""
+        state = self.network.state_dict()
+        found = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        if self.learns_sigma:
+            rows = self._rows()
+            for part in self._head():
+                name, aside = f"{self.architecture.head}.{part}", getattr(self, f"sigma_{part}")
+                whole = found[name].new_empty(len(rows), *found[name].shape[1:])
+                whole[rows], whole[~rows] = found[name], aside.cpu()
+                found[name] = whole
+        return found
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take ``weights`` by diffusers' names; raises RuntimeError unless they fit exactly."""
+        state = dict(weights)
+        if self.learns_sigma:
+            rows = self._rows()
+            for part in self._head():
+                name = f"{self.architecture.head}.{part}"
+                if name not in state or len(state[name]) != len(rows):
+                    raise RuntimeError(f"{name} is missing or not of {len(rows)} rows")
+                getattr(self, f"sigma_{part}").copy_(state[name][~rows])
+                state[name] = state[name][rows]
+        self.network.load_state_dict(state)
 
 
 def unet_config(
@@ -90,23 +122,43 @@ def unet_config(
     return config | ({"num_class_embeds": num_classes} if num_classes else {})
 
 
-def build_unet(config: dict[str, Any], seed: int) -> Denoiser:
+def dit_config(params: DiTParams, channels: int, size: int, num_classes: int = 0) -> dict[str, Any]:
+    """The same for DiTTransformer2DModel."""
+    return {
+        "_class_name": DIT,
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "patch_size": params.patch_size,
+        "num_layers": params.num_layers,
+        "num_attention_heads": params.num_attention_heads,
+        "attention_head_dim": params.attention_head_dim,
+        "num_embeds_ada_norm": max(1, num_classes),
+    }
+
+
+def denoiser_config(
+    params: UNetParams | DiTParams, channels: int, size: int, num_classes: int = 0
+) -> dict[str, Any]:
+    """The config of the network that ``params`` describe."""
+    make = dit_config if isinstance(params, DiTParams) else unet_config
+    return make(params, channels, size, num_classes)  # type: ignore[arg-type]  # of its own class
+
+
+def build_denoiser(config: Mapping[str, Any], seed: int) -> Denoiser:
     """A freshly initialised network; the same seed gives the same weights."""
     with seeded(seed, "unet"):
-        return Denoiser(config)
+        denoiser = Denoiser(config)
+        denoiser.architecture.initialise(denoiser.network)
+    return denoiser
 
 
 def save_checkpoint(path: Path, ema: Denoiser, model: Denoiser | None = None) -> None:
     """Write the EMA weights, which later stages use, and the raw ones of ``model`` if given."""
-    content = {"config": ema.config, "ema": _weights(ema)}
+    content = {"config": ema.config, "ema": ema.weights()}
     if model is not None:
-        content["model"] = _weights(model)
+        content["model"] = model.weights()
     save_torch(path, content)
-
-
-def _weights(denoiser: Denoiser) -> dict[str, torch.Tensor]:
-    state = denoiser.unet.state_dict()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def load_checkpoint(path: Path) -> Denoiser:
@@ -114,7 +166,7 @@ def load_checkpoint(path: Path) -> Denoiser:
 
     def build(content: dict[str, Any]) -> Denoiser:
         denoiser = Denoiser(content["config"])
-        denoiser.unet.load_state_dict(content["ema"])
+        denoiser.load_weights(content["ema"])
         return denoiser
 
     return load_model(path, "checkpoint", build)
@@ -134,11 +186,33 @@ def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> Non
         )
 
 
+def check_guidance(path: Path, denoiser: Denoiser, num_classes: int, scale: float) -> None:
+    """Raise UserError if classifier-free guidance of this scale needs what is not there."""
+    if scale == 1:
+        return
+    if num_classes == 0:
+        problem = "this run's images have no classes"
+    elif denoiser.null_label is None:
+        problem = f"a {denoiser.architecture.class_name} has no label for no class"
+    else:
+        return
+    raise UserError(
+        f"{path}: cannot be sampled with guidance_scale={scale}, because {problem}; use "
+        "generate.guidance_scale=1.0 (and evaluate.guidance_scale, if it is set by itself)"
+    )
+
+
 def check_classes(path: Path, denoiser: Denoiser, num_classes: int) -> None:
-    """Raise UserError unless the network is conditioned on ``num_classes`` (0: unconditional)."""
-    if denoiser.num_classes != num_classes:
-        raise UserError(
-            f"{path}: knows {denoiser.num_classes} classes, but this run's images have "
-            f"{num_classes}; set data.classes to match, or train a base model "
-            "(base.pretrained=null)"
-        )
+    """Raise UserError unless the network is conditioned on ``num_classes`` (0: unconditional).
+
+    One with a label for no class can be used without classes.
+    """
+    if denoiser.num_classes == num_classes:
+        return
+    if num_classes == 0 and denoiser.null_label is not None:
+        return
+    raise UserError(
+        f"{path}: knows {denoiser.num_classes} classes, but this run's images have "
+        f"{num_classes}; set data.classes to match, or train a base model "
+        "(base.pretrained=null)"
+    )

@@ -9,6 +9,7 @@ from advloop.params.card import CardParams
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.diffusion import (
     DiffusionParams,
+    DiTParams,
     EdmParams,
     UNetParams,
     VariancePreservingParams,
@@ -16,7 +17,7 @@ from advloop.params.diffusion import (
 )
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
-from advloop.params.run import VALUES
+from advloop.params.run import VALUES, read_denoiser
 from advloop.params.section import Section
 from advloop.params.training import (
     MAX_OTHER_FAKES,
@@ -37,6 +38,7 @@ class Sections(NamedTuple):
     encode_dataset: EncodeDatasetParams
     diffusion: DiffusionParams
     unet: UNetParams
+    dit: DiTParams
     base: BaseParams
     generate: GenerateParams
     discriminator: DiscriminatorParams
@@ -62,7 +64,8 @@ def check_params(params: Params) -> None:
     sections = Sections(diffusion=read_diffusion(params), **loaded)
     _check_source(params, sections)
     _check_latents(params, sections)
-    _check_unet(params, sections)
+    check_network = _check_dit if read_denoiser(params) == "dit" else _check_unet
+    check_network(params, sections)
     _check_discriminator(params, sections)
     _check_steps(params, sections)
     _check_process(params, sections.diffusion)
@@ -122,6 +125,16 @@ def _check_unet(params: Params, sections: Sections) -> None:
         if level >= levels:
             problem = f"is not a level: the last is {levels - 1}"
             raise params.fail("unet.attention_levels", level, problem)
+
+
+def _check_dit(params: Params, sections: Sections) -> None:
+    dit, size = sections.dit, _latent_size(sections)
+    if size % dit.patch_size:
+        problem = f"must divide the {size} cells a side of the latents"
+        raise params.fail("dit.patch_size", dit.patch_size, problem)
+    if (width := dit.num_attention_heads * dit.attention_head_dim) % 4:
+        problem = f"makes {width} channels of all heads, which must be a multiple of 4"
+        raise params.fail("dit.attention_head_dim", dit.attention_head_dim, problem)
 
 
 def _check_discriminator(params: Params, sections: Sections) -> None:
@@ -239,6 +252,9 @@ def _check_play(params: Params, sections: Sections) -> None:
     values = {name: params.at(f"objective.{name}") for name in names}
     if not all(isinstance(v, int | float) for k, v in values.items() if k != "gradient_steps"):
         return  # read_objective refuses it
+    if sections.generate.guidance_scale != 1:
+        problem = "has no place in objective=adversarial, which samples without guidance; use 1.0"
+        raise params.fail("generate.guidance_scale", sections.generate.guidance_scale, problem)
     made, depth = sections.generate.num_inference_steps, values["gradient_steps"]
     most = values["num_inference_steps"]
     if most != made:

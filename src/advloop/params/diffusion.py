@@ -127,3 +127,11 @@ class UNetParams(Section):
     layers_per_block: PositiveInt
     attention_levels: list[NonNegativeInt]  # levels with self-attention; 0 is the highest
     norm_num_groups: PositiveInt  # must divide every channel count
+
+
+class DiTParams(Section):
+    patch_size: PositiveInt  # must divide the cells of the latents, each way
+    num_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    # of each head; all together a multiple of 4, for the embedding of positions
+    attention_head_dim: PositiveInt

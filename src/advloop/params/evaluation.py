@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from advloop.params.section import Section
+from advloop.params.training import GuidanceScale
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
 MIN_IMAGES = NEIGHBOURS + 1  # the smallest set in which every image has k others
@@ -28,6 +29,7 @@ class EvaluateParams(Section):
     critic_epochs: PositiveInt  # one full batch each
     critic_learning_rate: PositiveFloat
     smallest_change: Annotated[float, Field(gt=0, le=1)]  # worth naming, see docs/metrics.md
+    guidance_scale: GuidanceScale = 1.0  # of classifier-free guidance; 1: none
 
     def of_base(self) -> EvaluateParams:
         """The parameters with the base model's steps in place of the rounds'."""

@@ -3,7 +3,7 @@
 A network of another diffusion process predicts another quantity, and a model of another split has
 seen images that are held out here. The shapes of the weights show neither, but two files beside
 a model do: that of its scheduler, and ``stage1.json``, to which data/stage1/export.py writes all
-parameters of a training. A model with neither file is accepted as it is.
+parameters of a training. Of a model with neither file, the user says it (``base.trained_as``).
 A network of image features has to suit ``evaluate.feature_size``.
 """
 
@@ -19,7 +19,12 @@ from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import DINOV2_FOLDER, MIN_SIZE, EvaluateParams
 from advloop.params.loader import Params
-from advloop.params.schedulers import check_process, check_scheduler
+from advloop.params.schedulers import (
+    SCHEDULER,
+    check_process,
+    check_scheduler,
+    find_scheduler,
+)
 from advloop.params.training import BaseParams
 
 RECORD = "stage1.json"
@@ -31,9 +36,11 @@ def check_provenance(params: Params) -> None:
     """Raise UserError if an imported model contradicts this run's parameters."""
     diffusion = read_diffusion(params)
     autoencoder = params.section("autoencoder", AutoencoderParams).pretrained
-    base = params.section("base", BaseParams).pretrained
+    imported = params.section("base", BaseParams)
+    base = imported.pretrained
     if base:
         check_scheduler(Path(base), diffusion)
+        _check_said(params, Path(base), imported.trained_as, diffusion.process)
     for section, model in (("autoencoder", autoencoder), ("base", base)):
         if not model or not (file := Path(model).parent / RECORD).is_file():
             continue
@@ -44,6 +51,25 @@ def check_provenance(params: Params) -> None:
     evaluate = params.section("evaluate", EvaluateParams)
     if evaluate.features == "dinov2" and evaluate.feature_weights:
         check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
+
+
+def _check_said(params: Params, base: Path, said: str | None, process: str) -> None:
+    """Raise UserError if nothing says what the model was trained as, or it is said to be another.
+
+    A network looks the same whatever it was trained for.
+    """
+    if said is not None and said != process:
+        raise UserError(
+            f"{params.path}: base.trained_as={said}, but diffusion.process={process}; use `dvc exp "
+            f"run -S diffusion={said} -S base.pretrained={base} -S base.trained_as={said}`"
+        )
+    known = find_scheduler(base) or (base.parent / RECORD).is_file()
+    if said is None and not known:
+        raise UserError(
+            f"{params.path}: base.pretrained={base} has no {SCHEDULER} beside it, so that nothing "
+            "says what it was trained as; say it with `dvc exp run -S base.trained_as="
+            f"{process}` (vp, flow or edm, as diffusion.process), or put the file there"
+        )
 
 
 def check_dinov2(folder: Path, size: int) -> None:

@@ -12,11 +12,13 @@ from advloop.params.loader import Params
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+Kind = Literal["unet", "dit"]
 VALUES: dict[str, Any] = {  # the type of each
     "scale": str,
     "num_iterations": Annotated[int, Field(ge=1, le=1000)],
     "seed": Annotated[int, Field(ge=0, le=2**31 - 1)],
     "precision": Precision,
+    "denoiser": Kind,
     "exp_name": str,
 }
 
@@ -37,6 +39,12 @@ def read_precision(params: Params) -> str:
     """``fp32``, or ``bf16`` for bfloat16 autocast over fp32 weights."""
     precision: str = params.value("precision", VALUES["precision"])
     return precision
+
+
+def read_denoiser(params: Params) -> str:
+    """``unet`` or ``dit``: the section that describes a network to train from scratch."""
+    kind: str = params.value("denoiser", VALUES["denoiser"])
+    return kind
 
 
 def read_exp_name(params: Params) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from advloop.params.section import Section
 
 AlphaBar = Annotated[float, Field(gt=0, le=0.999)]
+GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 
 
 class TrainingParams(Section):
@@ -41,6 +42,7 @@ class TrainingParams(Section):
 
 class BaseParams(TrainingParams):
     pretrained: str | None  # local diffusers folder or state dict, or None to train
+    trained_as: Literal["vp", "flow", "edm"] | None = None  # what it is, if no scheduler says it
 
 
 class TrainDiffusionParams(TrainingParams):
@@ -87,3 +89,4 @@ class GenerateParams(Section):
     num_inference_steps: PositiveInt
     batch_size: PositiveInt
     predicted_min_alpha_bar: AlphaBar  # of one-step predictions
+    guidance_scale: GuidanceScale = 1.0  # of classifier-free guidance; 1: none
