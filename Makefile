@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params check-data stage1 compare exam bench test lint format doctor docs clean
+.PHONY: help setup demo repro report experiments params check-data check-model stage1 compare exam bench test lint format doctor docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ params: setup ## Compose params.yaml from conf/ for `dvc repro` (`dvc exp run` d
 
 check-data: setup ## Say in a second what a run would make of SOURCE=folder (SECONDS=60 looks longer)
 	@python tools/check_data.py $(if $(SOURCE),"$(SOURCE)") --seconds $(or $(SECONDS),1)
+
+check-model: setup ## Say in seconds what a run would make of a base model, MODEL=folder of diffusers
+	@python tools/check_model.py "$(MODEL)"
 
 stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 	dvc exp run -S autoencoder.pretrained=null -S base.pretrained=null train_base

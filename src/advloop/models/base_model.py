@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,50 @@ def _class_of(folder: Path) -> str:
     raise ValueError(f"its class is {name}, not {known}{reason}")
 
 
+def _network_class(name: str) -> Any:
+    import diffusers  # here, where it is used: the import takes seconds
+
+    return getattr(diffusers, name)
+
+
+def _checked(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a Denoiser from a network's ``values``; ValueError if it cannot be used."""
+    arguments = signature(_network_class(name).__init__).parameters.values()
+    defaults = {a.name: a.default for a in arguments if a.default is not a.empty}
+    config = {key: values.get(key, default) for key, default in defaults.items()}
+    channels = config["in_channels"]
+    config["out_channels"] = config["out_channels"] or channels
+    if problem := ARCHITECTURES[name].problem(config):
+        raise ValueError(problem)
+    if config["out_channels"] not in (channels, 2 * channels):
+        raise ValueError(
+            f"its {config['out_channels']} out_channels are neither its {channels} in_channels "
+            "nor, with a learned sigma, twice as many"
+        )
+    return config if name == UNET else {"_class_name": name, **config}
+
+
+def _unusable(folder: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:250]
+    return UserError(
+        f"base.pretrained={folder}: cannot be loaded ({reason}); name a diffusers folder of a "
+        f"{' or '.join(ARCHITECTURES)} with config.json and safetensors, or null to train from "
+        "scratch"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of the denoiser in a local diffusers folder, whose weights are not read.
+
+    UserError as of ``import_network``.
+    """
+    try:
+        name = _class_of(folder)
+        return _checked(name, json.loads((folder / "config.json").read_text()))
+    except Exception as error:  # as below
+        raise _unusable(folder, error) from None
+
+
 def import_network(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
     """The network of a local diffusers folder, for latents of ``shape`` (C, S, S).
 
@@ -53,32 +97,15 @@ def import_network(folder: Path, shape: tuple[int, int, int]) -> Denoiser:
     """
     try:
         name = _class_of(folder)
-        import diffusers  # here, where it is used: the import takes seconds
-
-        network: Any = load_diffusers(getattr(diffusers, name), folder)
-        known = signature(type(network).__init__).parameters
-        config = {k: v for k, v in network.config.items() if k in known}
-        channels = config["in_channels"]
-        config["out_channels"] = config["out_channels"] or channels
-        if problem := ARCHITECTURES[name].problem(config):
-            raise ValueError(problem)
-        if config["out_channels"] not in (channels, 2 * channels):
-            raise ValueError(
-                f"its {config['out_channels']} out_channels are neither its {channels} in_channels "
-                "nor, with a learned sigma, twice as many"
-            )
+        network: Any = load_diffusers(_network_class(name), folder)
+        config = _checked(name, network.config)
         if not all_finite(network.state_dict()):
             raise ValueError("its weights hold NaN or infinity")
     except Exception as error:  # a foreign folder can fail in any way; each is bad input
-        reason = " ".join(str(error).split())[:250]
-        raise UserError(
-            f"base.pretrained={folder}: cannot be loaded ({reason}); name a diffusers folder of a "
-            f"{' or '.join(ARCHITECTURES)} with config.json and safetensors, or null to train from "
-            "scratch"
-        ) from None
+        raise _unusable(folder, error) from None
     if config["sample_size"] is None or config["sample_size"] == list(shape[1:]):
         config["sample_size"] = shape[1]  # nothing in the network depends on it
-    denoiser = Denoiser(config if name == UNET else {"_class_name": name, **config})
+    denoiser = Denoiser(config)
     denoiser.load_weights(network.state_dict())
     check_latents(Path(f"base.pretrained={folder}"), denoiser, shape)
     return denoiser

@@ -1,0 +1,54 @@
+"""`make check-model`: what it says of each kind of model that diffusers saves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from refusal import refusal
+from small_params import FLOW, diffusion_params
+from tiny_denoisers import DENOISERS, plain_network, tiny_denoiser
+
+from advloop.params.loader import Params
+from check_model import check_model
+
+OURS = Params({"diffusion": diffusion_params().model_dump()}, Path("params.yaml"))
+AS_FLOW = Params({"diffusion": FLOW.model_dump()}, Path("params.yaml"))
+
+
+def said(path: Path, params: Params = OURS) -> dict[str, str]:
+    """What stands after each heading."""
+    lines = (line.partition(": ") for line in check_model(path, params))
+    return {heading: text for heading, _, text in lines}
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_class_parameters_latents_and_classes_are_those_of_the_network(tmp_path, name):
+    plain_network(name).save_pretrained(tmp_path)
+    found, model = said(tmp_path), tiny_denoiser(name)
+    assert found["class"].startswith(model.architecture.class_name)
+    assert ("learned sigma" in found["class"]) == model.learns_sigma
+    count = sum(weight.numel() for weight in model.parameters())
+    assert found["parameters"] == f"{count / 1e6:.1f} million"
+    assert found["latents"] == "[4, 8, 8]"
+    assert found["classes"].startswith(str(model.num_classes or "none"))
+    assert "autoencoder.latent_channels=4" in found["autoencoder"]
+    assert "-S base.trained_as=vp" in found["process"]
+
+
+def test_a_run_takes_the_model_or_is_refused_with_the_command_that_mends_it(tmp_path):
+    plain_network("dit").save_pretrained(tmp_path / "transformer")
+    (tmp_path / "scheduler").mkdir()
+    content = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(content))
+    found = said(tmp_path)
+    assert found["process"].startswith("process=flow, num_train_timesteps=1000, shift=3.0")
+    assert f"-S diffusion=flow -S base.pretrained={tmp_path}" in found["a run now"]
+    assert said(tmp_path, AS_FLOW)["a run now"].endswith("starts from it")
+
+
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    assert "its class is FluxTransformer2DModel, not" in refusal(said, tmp_path)
+    assert "it holds no config.json" in refusal(said, tmp_path / "nothing")
