@@ -143,7 +143,11 @@ def test_a_flow_or_edm_is_never_taken_for_a_variance_preserving_process(pipeline
     assert f"-S diffusion={process} -S base.pretrained={pipeline} -S diffusion." in message
     load(pipeline, ours)
     scheduler_of(V).save_pretrained(pipeline / "scheduler")
-    assert "-S diffusion=vp " in refusal(load, pipeline, ours)
+    message = refusal(load, pipeline, ours)
+    assert "-S diffusion=vp " in message
+    assert "beta_start" not in message
+    scheduler_of(LINEAR).save_pretrained(pipeline / "scheduler")
+    assert "-S diffusion.beta_start=0.0001" in refusal(load, pipeline, ours)
 
 
 def test_all_contradictions_of_a_scheduler_are_named_at_once(pipeline):

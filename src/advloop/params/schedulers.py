@@ -130,7 +130,10 @@ def check_process(model: str, file: Path, theirs: Mapping[str, Any], ours: Diffu
         )
     process = theirs.get("process", "vp")
     if process != ours.process:
-        values = {k: v for k, v in theirs.items() if k not in ("process", "beta_start", "beta_end")}
+        meaningless = {"process"}
+        if theirs.get("beta_schedule") not in BETAS:
+            meaningless |= {"beta_start", "beta_end"}
+        values = {name: value for name, value in theirs.items() if name not in meaningless}
         options = ["diffusion=" + process, f"base.pretrained={model}"]
         options += [f"diffusion.{name}={_text(value)}" for name, value in values.items()]
         raise UserError(
@@ -185,4 +188,6 @@ def _same(our: object, their: object) -> bool:
 
 def _text(value: object) -> str:
     """As YAML has it."""
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
