@@ -50,5 +50,10 @@ def test_stage1_models_were_trained_on_the_embedded_data_with_the_parameters_of_
     params = OmegaConf.to_container(OmegaConf.load(REPO / "params.yaml"))
     for section in ("autoencoder", "base"):
         params[section]["pretrained"] = None
-    trained["data"] = {"value_range": None} | trained["data"]  # younger; all images have 8 bits
+    younger = {
+        "data": {"value_range": None},  # all images have 8 bits
+        "base": {"trained_as": None},
+        "diffusion": {"process": "vp", "zero_terminal_snr": False},
+    }
+    trained |= {section: values | trained[section] for section, values in younger.items()}
     assert trained == {name: params[name] for name in trained}

@@ -32,7 +32,7 @@ def unet() -> nn.Module:
 
 
 def load_unet(path: Path) -> nn.Module:
-    return import_base(path, (4, 8, 8), UNET, diffusion_params()).unet
+    return import_base(path, (4, 8, 8), UNET, diffusion_params()).network
 
 
 def load_vae(path: Path) -> nn.Module:

@@ -13,7 +13,7 @@ from small_opponent import make_opponent, play_setup
 from tiny_unet import CONFIG
 
 from advloop.core.device import spare_memory
-from advloop.models.denoiser import Denoiser, build_unet
+from advloop.models.denoiser import Denoiser, build_denoiser
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup
 
@@ -58,9 +58,9 @@ def test_a_training_that_recomputes_activations_ends_with_the_same_weights(case,
     found = []
     for value in ("0", "1"):
         monkeypatch.setenv(VARIABLE, value)
-        denoiser = build_unet(CONFIG | changes, seed=0)
+        denoiser = build_denoiser(CONFIG | changes, seed=0)
         found.append(run(make(), denoiser))
-        assert denoiser.unet.is_gradient_checkpointing == (value == "1")
+        assert denoiser.network.is_gradient_checkpointing == (value == "1")
     (rows, models, averages), (other_rows, other_models, other_averages) = found
     assert other_rows == rows
     for one, other in zip(models + averages, other_models + other_averages, strict=True):
@@ -83,7 +83,7 @@ def kept(denoiser: Denoiser) -> int:
 
 
 def test_it_keeps_fewer_activations(monkeypatch):
-    denoiser = build_unet(CONFIG | {"layers_per_block": 2}, seed=0)
+    denoiser = build_denoiser(CONFIG | {"layers_per_block": 2}, seed=0)
     before = kept(denoiser)
     spare_memory(denoiser)
     assert kept(denoiser) == before, "it is off by default"
@@ -95,7 +95,7 @@ def test_it_keeps_fewer_activations(monkeypatch):
 @pytest.mark.parametrize("value", ["yes", "2", " 1"])
 def test_another_value_is_refused(value, monkeypatch):
     monkeypatch.setenv(VARIABLE, value)
-    message = refusal(spare_memory, build_unet(CONFIG, seed=0))
+    message = refusal(spare_memory, build_denoiser(CONFIG, seed=0))
     assert message == f"{VARIABLE}={value}: must be 0 or 1; unset it"
 
 
