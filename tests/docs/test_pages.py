@@ -247,5 +247,5 @@ def test_page_of_metrics_explains_every_metric_and_no_other() -> None:
     assert found - explained == set()
     cells = re.findall(r"^\| (`.*?) \|", text, re.M)
     named = {name.removesuffix("_lite0") for c in cells for name in re.findall(r"`(\w+)`", c)}
-    own = {"disc_val_accuracy", *(f"change_{view}" for view in VIEWS)}
+    own = {"disc_val_accuracy", "diffusion_collapsed", *(f"change_{view}" for view in VIEWS)}
     assert named - found == own

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_batches import PREDICTION_TYPES, Mean, make_batch
+from objective_batches import PREDICTION_TYPES, PROCESS, Mean, make_batch
 from objective_files import objective_params
 from small_diffusion import copy_weights, equal, make_criterion, run
 from small_diffusion import make_setup as plain_setup
@@ -52,7 +52,7 @@ def test_log_ratio_is_positive_where_the_model_predicts_better_than_its_referenc
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_gradient_pulls_the_model_to_reals_and_pushes_it_from_fakes(prediction_type):
-    batch = pair(prediction_type=prediction_type, weight=100.0)
+    batch = pair(process=replace(PROCESS, prediction_type=prediction_type), weight=100.0)
     real, fake = gradients(ddo(), batch)
     towards = F.cosine_similarity(-real.flatten(1), batch.target().flatten(1))
     away = F.cosine_similarity(-fake.flatten(1), batch.fake.target().flatten(1))

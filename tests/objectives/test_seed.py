@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from objective_batches import PREDICTION_TYPES, gradient, make_batch
+from objective_batches import PREDICTION_TYPES, PROCESS, gradient, make_batch
 from small_diffusion import copy_weights, equal
 from tiny_unet import CONFIG
 from torch import nn
@@ -33,7 +33,8 @@ def test_discriminator_loss_reaches_the_unet_and_leaves_the_discriminator_alone(
 ):
     """The noise loss is made exactly zero, so that only discriminator_loss is left."""
     before, unet = copy_weights(discriminator), build_denoiser(CONFIG, seed=0)
-    options = {"discriminator": discriminator, "prediction_type": prediction_type}
+    process = replace(PROCESS, prediction_type=prediction_type)
+    options = {"discriminator": discriminator, "process": process}
     sizes = []
     for objective in (seed_objective, noise_only):
         batch = make_batch(**options)

