@@ -128,6 +128,9 @@ def check_source(
     looks = [opened.looks[item.file] for item, _ in pairs]
     if len(looks) == len(kept):
         require_differences(looks, source.name)
+    if params.max_flat < 1:  # which leaves out images of one colour
+        pairs = [pair for pair in pairs if opened.looks[pair[0].file].span]
+        looks = [opened.looks[item.file] for item, _ in pairs]
     found = findings(looks, [item for item, _ in pairs], [split for _, split in pairs])
     yield from (f"warning: {line}" for line in found)
     if opened.bad and params.on_error == "stop":

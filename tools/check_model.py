@@ -1,43 +1,50 @@
 """Say what a run would make of a base model: `make check-model MODEL=folder`.
 
-Reads the model's config.json and scheduler and section `diffusion` of params.yaml, and no weights;
-changes nothing.
+Loads the model as a run would, and compares its scheduler with section `diffusion` of params.yaml.
+Changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages"))
 
 import _runtime.arguments  # noqa: F401  # puts src/ on the path
 
-import torch
-
 from advloop.core.errors import UserError, printable
+from advloop.core.files import read_json
 from advloop.infra.output import print_safely
-from advloop.models.base_model import COMPONENTS, read_config
-from advloop.models.denoiser import Denoiser
+from advloop.models.base_model import COMPONENTS, import_network, read_config
+from advloop.models.denoiser import load_checkpoint
 from advloop.models.folders import component
 from advloop.params.diffusion import read_diffusion
 from advloop.params.imported import RECORD
 from advloop.params.loader import Params
-from advloop.params.schedulers import check_scheduler, find_scheduler, read_scheduler
+from advloop.params.schedulers import (
+    check_process,
+    check_scheduler,
+    find_scheduler,
+    read_scheduler,
+)
 
 COPIES = 5  # of the weights in a step: they, their gradients, two moments of AdamW, their average
 GIB = 1 << 30
+ANY_SIZE = 32  # of the latents, for a network that takes any
 
 
 def main() -> None:
     print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="a folder of diffusers")
+    parser.add_argument("model", help="a folder of diffusers, or a checkpoint of this project")
     args = parser.parse_args()
+    if not args.model:
+        sys.exit("error: no model; use `make check-model MODEL=folder`")
     try:
-        for line in check_model(args.model, Params.load()):
+        for line in check_model(Path(args.model), Params.load()):
             print(printable(line), flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -45,9 +52,16 @@ def main() -> None:
 
 def check_model(path: Path, params: Params) -> Iterator[str]:
     """What the model is and wants, a line for each thing; UserError if it cannot be used."""
-    config = read_config(component(path, *COMPONENTS))
-    with torch.device("meta"):
-        model = Denoiser(config)
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; name a folder of diffusers, or a checkpoint")
+    if path.is_file():
+        model = load_checkpoint(path)
+        config = model.config
+    else:
+        folder = component(path, *COMPONENTS)
+        config = read_config(folder)
+        side = config["sample_size"] or ANY_SIZE
+        model = import_network(folder, (config["in_channels"], side, side))
     count = sum(weight.numel() for weight in model.parameters())
     sigma = ", with a learned sigma, which is left alone" if model.learns_sigma else ""
     yield f"class: {model.architecture.class_name}{sigma}"
@@ -77,21 +91,31 @@ def _process(path: Path, params: Params) -> Iterator[str]:
     """What the model was trained as, and what a run with these parameters would do."""
     ours = read_diffusion(params)
     file = find_scheduler(path)
-    if file is None and (path.parent / RECORD).is_file():
-        yield f"process: that of {path.parent / RECORD}, with which check_config compares diffusion"
+    record = path.parent / RECORD
+    if file is None and record.is_file():
+        trained = read_json(record)["params"]["diffusion"]
+        yield f"process: {_listed(trained)} ({record})"
+        yield _outcome(path, lambda: check_process(str(path), record, trained, ours))
         return
     if file is None:
-        said = f"-S base.trained_as={ours.process}"
+        said = f"-S base.pretrained={path} -S base.trained_as={ours.process}"
         yield f"process: no scheduler says it; say it with {said} (vp, flow or edm)"
         return
-    values = ", ".join(f"{name}={value}" for name, value in read_scheduler(file).items())
-    yield f"process: {values} ({file})"
+    yield f"process: {_listed(read_scheduler(file))} ({file})"
+    yield _outcome(path, lambda: check_scheduler(path, ours))
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _outcome(path: Path, check: Callable[[], None]) -> str:
+    """What a run with the present parameters would do with the model."""
     try:
-        check_scheduler(path, ours)
+        check()
     except UserError as error:
-        yield f"a run now: is refused: {error}"
-    else:
-        yield f"a run now: `dvc exp run -S base.pretrained={path}` starts from it"
+        return f"a run now: is refused: {error}"
+    return f"a run now: `dvc exp run -S base.pretrained={path}` starts from it"
 
 
 if __name__ == "__main__":

@@ -197,7 +197,10 @@ IMAGES = [
 ]
 MANIFESTS = [
     manifest("column missing", rows(header="file,split"), "column group is missing", "add it"),
-    manifest("semicolons", rows().replace(",", ";"), "column file is missing"),
+    manifest("semicolons", rows().replace(",", ";"), "column file is missing", "not by semicolons"),
+    manifest("tabs", rows().replace(",", "\t"), "column file is missing", "not by tabs"),
+    manifest("capitals", rows(header="File,Group"), "column file is missing", "rename 'File'"),
+    manifest("a blank", rows(header="file, group"), "column group is missing", "rename ' group'"),
     manifest("path with ..", rows("../secret.png"), "../secret.png, which is not there"),
     manifest("absolute path", rows("/etc/hostname"), "/etc/hostname, which is not there"),
     manifest("absent file", rows("none.png"), "none.png, which is not there", "correct"),

@@ -139,6 +139,12 @@ def test_copy_of_an_image_in_another_split_is_named(images):
     assert re.search(r"group_\d\d/copy\.png \(\w+\) = group_00/copy\.png \(\w+\)", warning)
 
 
+def test_images_of_one_colour_are_no_warning_where_a_run_leaves_them_out(images):
+    put("group_00/flat.png", SMALL)(images)
+    assert "images of one colour" in "".join(check(images))
+    assert "images of one colour" not in "".join(check(images, max_flat=0.9))
+
+
 def test_values_of_more_than_8_bits_notes_and_warnings_are_those_of_the_stage(images):
     ramp = (np.arange(576).reshape(24, 24) * 7).astype(np.uint16)
     put("group_01/0.png", encoded(Image.fromarray(ramp)))(images)

@@ -10,6 +10,7 @@ from refusal import refusal
 from small_params import FLOW, diffusion_params
 from tiny_denoisers import DENOISERS, plain_network, tiny_denoiser
 
+from advloop.models.denoiser import save_checkpoint
 from advloop.params.loader import Params
 from check_model import check_model
 
@@ -48,7 +49,44 @@ def test_a_run_takes_the_model_or_is_refused_with_the_command_that_mends_it(tmp_
     assert said(tmp_path, AS_FLOW)["a run now"].endswith("starts from it")
 
 
+def test_a_model_without_a_size_names_its_channels_alone(tmp_path):
+    plain_network("unet").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sample_size": None}))
+    assert said(tmp_path)["latents"] == "4 channels"
+
+
+def test_a_checkpoint_of_this_project_is_read_as_well(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", tiny_denoiser("dit"))
+    found = said(tmp_path / "checkpoint.pt")
+    assert found["latents"] == "[4, 8, 8]"
+    assert (
+        f"-S base.pretrained={tmp_path / 'checkpoint.pt'} -S base.trained_as=vp" in found["process"]
+    )
+
+
+def test_a_record_beside_the_model_says_its_process_and_whether_a_run_takes_it(tmp_path):
+    plain_network("unet").save_pretrained(tmp_path / "unet")
+    record = {"params": {"diffusion": diffusion_params().model_dump()}}
+    (tmp_path / "stage1.json").write_text(json.dumps(record))
+    found = said(tmp_path / "unet")
+    assert "num_train_timesteps=1000" in found["process"]
+    assert found["a run now"].endswith("starts from it")
+    assert found["a run now"] != said(tmp_path / "unet", AS_FLOW)["a run now"]
+
+
+def test_weights_that_a_run_would_refuse_are_refused(tmp_path):
+    plain_network("unet").save_pretrained(tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "cannot be loaded" in refusal(said, tmp_path)
+    weights.unlink()
+    assert "cannot be loaded" in refusal(said, tmp_path)
+    assert refusal(said, tmp_path / "nothing").startswith(f"{tmp_path / 'nothing'}: does not exist")
+
+
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
     assert "its class is FluxTransformer2DModel, not" in refusal(said, tmp_path)
-    assert "it holds no config.json" in refusal(said, tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    assert "it holds no config.json" in refusal(said, tmp_path / "empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,6 +55,14 @@ def read_manifest(source: Source, manifest: str, with_class: bool) -> list[Item]
     return (_read_csv if manifest == CSV else _read_index)(path, content, with_class)
 
 
+def _remedy(column: str, columns: Sequence[str]) -> str:
+    """What to do about a first line in which ``column`` is not one of ``columns``."""
+    if len(columns) == 1 and (other := next((mark for mark in ";\t" if mark in columns[0]), None)):
+        return f"separate columns by commas, not by {'tabs' if other != ';' else 'semicolons'}"
+    resembling = next((one for one in columns if one.strip().casefold() == column), None)
+    return f"rename {resembling!r} in the first line" if resembling else "add it to the first line"
+
+
 def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
     items = []
     try:
@@ -62,7 +70,8 @@ def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
         columns = rows.fieldnames or []
         for column in ("file", "group", *["class"] * with_class):
             if column not in columns:
-                raise UserError(f"{path}: column {column} is missing; add it to the first line")
+                remedy = _remedy(column, list(columns))
+                raise UserError(f"{path}: column {column} is missing; {remedy}")
         for row in rows:
             items.append(_make_item(path, {**row, "split": row.get("split") or None}, with_class))
             if any(row.get(None, ())):  # cells beyond the last column

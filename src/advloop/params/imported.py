@@ -67,8 +67,9 @@ def _check_said(params: Params, base: Path, said: str | None, process: str) -> N
     if said is None and not known:
         raise UserError(
             f"{params.path}: base.pretrained={base} has no {SCHEDULER} beside it, so that nothing "
-            "says what it was trained as; say it with `dvc exp run -S base.trained_as="
-            f"{process}` (vp, flow or edm, as diffusion.process), or put the file there"
+            f"says what it was trained as; say it with `dvc exp run -S base.pretrained={base} "
+            f"-S base.trained_as={process}` (vp, flow or edm, as diffusion.process), or put the "
+            "file there"
         )
 
 
