@@ -16,13 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages"))
 import _runtime.arguments  # noqa: F401  # puts src/ on the path
 
 from advloop.core.errors import UserError, printable
-from advloop.core.files import read_json
 from advloop.infra.output import print_safely
 from advloop.models.base_model import COMPONENTS, import_network, read_config
 from advloop.models.denoiser import load_checkpoint
 from advloop.models.folders import component
 from advloop.params.diffusion import read_diffusion
-from advloop.params.imported import RECORD
+from advloop.params.imported import RECORD, read_record
 from advloop.params.loader import Params
 from advloop.params.schedulers import (
     check_process,
@@ -93,7 +92,7 @@ def _process(path: Path, params: Params) -> Iterator[str]:
     file = find_scheduler(path)
     record = path.parent / RECORD
     if file is None and record.is_file():
-        trained = read_json(record)["params"]["diffusion"]
+        trained = read_record(record)["diffusion"]
         yield f"process: {_listed(trained)} ({record})"
         yield _outcome(path, lambda: check_process(str(path), record, trained, ours))
         return

@@ -67,12 +67,19 @@ def test_a_checkpoint_of_this_project_is_read_as_well(tmp_path):
 
 def test_a_record_beside_the_model_says_its_process_and_whether_a_run_takes_it(tmp_path):
     plain_network("unet").save_pretrained(tmp_path / "unet")
-    record = {"params": {"diffusion": diffusion_params().model_dump()}}
+    record = {"params": {"data": {}, "diffusion": diffusion_params().model_dump()}}
     (tmp_path / "stage1.json").write_text(json.dumps(record))
     found = said(tmp_path / "unet")
     assert "num_train_timesteps=1000" in found["process"]
     assert found["a run now"].endswith("starts from it")
-    assert found["a run now"] != said(tmp_path / "unet", AS_FLOW)["a run now"]
+    assert said(tmp_path / "unet", AS_FLOW)["a run now"].startswith("is refused: params.yaml: ")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"params": {"data": {}}}'])
+def test_a_damaged_record_is_refused_in_the_words_of_a_run(tmp_path, content):
+    plain_network("unet").save_pretrained(tmp_path / "unet")
+    (tmp_path / "stage1.json").write_text(content)
+    assert "stage1.json: not a record of a training" in refusal(said, tmp_path / "unet")
 
 
 def test_weights_that_a_run_would_refuse_are_refused(tmp_path):

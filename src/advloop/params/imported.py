@@ -44,7 +44,7 @@ def check_provenance(params: Params) -> None:
     for section, model in (("autoencoder", autoencoder), ("base", base)):
         if not model or not (file := Path(model).parent / RECORD).is_file():
             continue
-        trained = _read_record(file)
+        trained = read_record(file)
         _check_data(params, section, model, file, trained["data"])
         if section == "base":
             check_process(model, file, trained["diffusion"], diffusion)
@@ -100,8 +100,8 @@ def check_dinov2(folder: Path, size: int) -> None:
         )
 
 
-def _read_record(file: Path) -> dict[str, Any]:
-    """All parameters of a training; ``data`` and ``diffusion`` are sections for certain."""
+def read_record(file: Path) -> dict[str, Any]:
+    """All parameters of a training; ``data`` and ``diffusion`` are sections. Or UserError."""
     try:
         content = json.loads(file.read_text())
         trained = content.get("params") if isinstance(content, dict) else None
