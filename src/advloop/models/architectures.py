@@ -80,11 +80,12 @@ class UNet(Architecture):
     class_name, component, head = UNET, "unet", "conv_out"
 
     def build(self, config: Config) -> nn.Module:
-        from diffusers.models.unets.unet_2d import UNet2DModel
+        from advloop.models.library import diffusers
 
-        network: nn.Module = UNet2DModel(**config)
+        network: Any = diffusers.UNet2DModel(**config)
         _normalise_in_float32(network)
-        return network
+        built: nn.Module = network
+        return built
 
     def predict(
         self, network: nn.Module, noisy: torch.Tensor, time: torch.Tensor, labels: Any
@@ -115,9 +116,9 @@ class DiT(Architecture):
     class_name, component, head = DIT, "transformer", "proj_out_2"
 
     def build(self, config: Config) -> nn.Module:
-        from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+        from advloop.models.library import diffusers
 
-        network: Any = DiTTransformer2DModel(**config)
+        network: Any = diffusers.DiTTransformer2DModel(**config)
         for block in network.transformer_blocks:
             # Each block would drop labels by itself; the criterion drops them for all (Criterion).
             block.norm1.emb.class_embedder.dropout_prob = 0.0

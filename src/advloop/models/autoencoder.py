@@ -158,7 +158,7 @@ def import_autoencoder(
 
 
 def _load_diffusers_class(folder: Path, name: str) -> nn.Module:
-    import diffusers
+    from advloop.models.library import diffusers
 
     if name not in SUPPORTED:
         raise ValueError(f"its class {name} is none of {', '.join((*SUPPORTED, CLASS))}")

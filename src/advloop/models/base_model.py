@@ -47,7 +47,7 @@ def _class_of(folder: Path) -> str:
 
 
 def _network_class(name: str) -> Any:
-    import diffusers  # here, where it is used: the import takes seconds
+    from advloop.models.library import diffusers  # here, where it is used: it takes seconds
 
     return getattr(diffusers, name)
 

@@ -26,8 +26,9 @@ def timestep_embedding(timesteps: torch.Tensor) -> torch.Tensor:
     and so do the ends of the longest schedule.
     """
     # importing diffusers takes 2 s, which a discriminator without noise conditioning saves
-    from diffusers.models.embeddings import get_timestep_embedding
+    from advloop.models.library import diffusers
 
+    get_timestep_embedding = diffusers.models.embeddings.get_timestep_embedding
     embedding: torch.Tensor = get_timestep_embedding(timesteps, EMBEDDING, downscale_freq_shift=1)
     return embedding
 

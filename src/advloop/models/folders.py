@@ -68,8 +68,9 @@ def load_diffusers(network: Any, folder: Path, keep: Set[str] = frozenset()) -> 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without diffusers' warning of unknown keys, and its progress bar for files of weights."""
-    from diffusers.utils import logging
+    from advloop.models.library import diffusers
 
+    logging = diffusers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
