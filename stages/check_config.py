@@ -17,10 +17,10 @@ from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
+from advloop.params.paths import PATHS
 from hydra_plugins.advloop_derived import CONF, derive
 from hydra_plugins.conf_files import strays
 
-PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
 NAMED = 8  # values to name where params.yaml differs from conf/
 
 

@@ -17,6 +17,7 @@ from advloop.params.diffusion import (
 )
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
+from advloop.params.paths import PATHS, path_problem
 from advloop.params.run import VALUES, read_denoiser
 from advloop.params.section import Section
 from advloop.params.training import (
@@ -62,7 +63,8 @@ def check_params(params: Params) -> None:
         params.value(name, kind)
     loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
     sections = Sections(diffusion=read_diffusion(params), **loaded)
-    _check_source(params, sections)
+    _check_paths(params)
+    _check_values(params, sections)
     _check_latents(params, sections)
     check_network = _check_dit if read_denoiser(params) == "dit" else _check_unet
     check_network(params, sections)
@@ -78,9 +80,13 @@ def check_params(params: Params) -> None:
     _check_features(params, sections)
 
 
-def _check_source(params: Params, sections: Sections) -> None:
-    if not sections.data.source.strip():  # which would be the project's own folder
-        raise params.fail("data.source", "", "must name a folder or an archive")
+def _check_paths(params: Params) -> None:
+    for key, optional in PATHS.items():
+        if problem := path_problem(value := params.at(key), optional):
+            raise params.fail(key, value, problem)
+
+
+def _check_values(params: Params, sections: Sections) -> None:
     values = sections.data.value_range
     if values is not None and (len(values) != 2 or values[0] >= values[1]):
         raise params.fail("data.value_range", values, "must be [black, white], black lower")
