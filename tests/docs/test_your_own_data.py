@@ -84,7 +84,9 @@ def test_the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch
     done = must(command(project, "bash", "-euo", "pipefail", "-c", "\n".join(blocks), **env))
     assert f"pictures: {GROUPS * EACH} images in {GROUPS} groups, by sub-folder" in done.stdout
     assert "not used: 1 .txt" in done.stdout
-    assert re.search(r"10 lose more than half of their area .*/3\.png most", done.stdout)
+    assert re.search(
+        r"more than half of the area is lost .*: 10 images, .*/3\.png most", done.stdout
+    )
     assert "data.source=pictures" not in git(project, "log", "--format=%s"), "conf/ holds it"
 
     elsewhere = project.parent / "elsewhere"

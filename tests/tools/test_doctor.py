@@ -223,7 +223,7 @@ CASES = [
     Case("no commit", "git", lambda p: p.git("update-ref", "-d", "HEAD"), "wrong",
          ("no commit yet",), "git add --all && git commit --message Start"),
     Case("lost files", "git", lambda p: p.remove("uv.lock"), "wrong",
-         ("1 files are gone, uv.lock first",), "git restore ."),
+         ("gone from the checkout: uv.lock",), "git restore ."),
     Case("no branch", "git", lambda p: p.git("switch", "--quiet", "--detach"), "warning",
          ("is on no branch",), "git switch main"),
     Case("without a name", "user", nameless, "wrong",

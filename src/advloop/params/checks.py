@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, get_type_hints
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.params.card import CardParams
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.diffusion import (
@@ -113,8 +113,8 @@ def _check_unet(params: Params, sections: Sections) -> None:
         raise params.fail(
             "unet.block_out_channels",
             unet.block_out_channels,
-            f"has {levels} levels, but latents of {size} cells a side cannot be halved "
-            f"{levels - 1} times",
+            f"has {levels} levels, but latents of {counted(size, 'cell')} a side cannot be halved "
+            f"{counted(levels - 1, 'time')}",
         )
     for channels in unet.block_out_channels:
         if channels % unet.norm_num_groups:
@@ -136,7 +136,7 @@ def _check_unet(params: Params, sections: Sections) -> None:
 def _check_dit(params: Params, sections: Sections) -> None:
     dit, size = sections.dit, _latent_size(sections)
     if size % dit.patch_size:
-        problem = f"must divide the {size} cells a side of the latents"
+        problem = f"must divide the {counted(size, 'cell')} a side of the latents"
         raise params.fail("dit.patch_size", dit.patch_size, problem)
     if (width := dit.num_attention_heads * dit.attention_head_dim) % 4:
         problem = f"makes {width} channels of all heads, which must be a multiple of 4"
@@ -146,7 +146,8 @@ def _check_dit(params: Params, sections: Sections) -> None:
 def _check_discriminator(params: Params, sections: Sections) -> None:
     channels, size = sections.discriminator.channels, _latent_size(sections)
     if 2 ** len(channels) > size:
-        problem = f"halves {len(channels)} times, but latents are {size} cells a side"
+        times, cells = counted(len(channels), "time"), counted(size, "cell")
+        problem = f"halves {times}, but latents are {cells} a side"
         raise params.fail("discriminator.channels", channels, problem)
 
 
