@@ -20,6 +20,7 @@ from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import UNetParams, read_diffusion
+from advloop.params.imported import network_of
 from advloop.params.loader import Params
 from advloop.params.run import read_denoiser
 from advloop.params.training import DiscriminatorParams, TrainDiscParams
@@ -477,6 +478,57 @@ def test_objective_named_without_its_values_is_refused_with_the_way_to_choose_it
     assert said in message
     if "those of" in said:
         assert f"`dvc exp run -S objective={overrides[-1].partition('=')[2]}`" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["denoiser=dit"], "null, as set by denoiser=dit: train_base trains a dit from scratch"),
+        (["diffusion=flow"], "null, as set by diffusion=flow: train_base trains a unet"),
+        (["diffusion=edm", "denoiser=dit"], "as set by diffusion=edm and denoiser=dit: train_base"),
+        (["base.pretrained=null"], "base.pretrained=null: train_base trains a unet from scratch"),
+        (
+            ["denoiser=dit", "base.pretrained=data/stage1/unet"],
+            "denoiser=dit counts for nothing: base.pretrained=data/stage1/unet is imported, a unet;"
+            " `-S base.pretrained=null` trains a dit",
+        ),
+        (["objective=none"], None),
+    ],
+)
+def test_what_a_choice_does_to_the_base_model_is_said_in_one_line(
+    workspace, capsys, overrides, said
+):
+    compose(workspace.params, "objective=none", *overrides)
+    check_config.main()
+    lines = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("base.", "denoiser"))
+    ]
+    assert len(lines) == (said is not None)
+    assert all(said in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("files", "network"),
+    [
+        ({"config.json": '{"_class_name": "UNet2DModel"}'}, "unet"),
+        ({"unet/config.json": '{"_class_name": "UNet2DModel"}', "vae/config.json": "{}"}, "unet"),
+        ({"transformer/config.json": '{"_class_name": "DiTTransformer2DModel"}'}, "dit"),
+        ({"config.json": '{"_class_name": "Transformer2DModel"}'}, "dit"),
+        ({"config.json": '{"_class_name": "AutoencoderKL"}'}, None),
+        ({"config.json": "{"}, None),
+        ({"config.json": "[1]"}, None),
+        ({"config.json": '{"_class_name": 5}'}, None),
+        ({"weights.pt": ""}, None),
+    ],
+)
+def test_network_of_a_folder_is_what_its_config_says(tmp_path, files, network):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert network_of(tmp_path) == network
+    assert network_of(tmp_path / "config.json") is None
 
 
 def test_check_config_replaces_its_marker_and_never_writes_into_it(workspace):
