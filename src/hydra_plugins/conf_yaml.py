@@ -21,7 +21,7 @@ def check_files(conf: Path) -> None:
             raise SystemExit(f"error: {printable(f'{name}: {problem}; correct the file')}")
 
 
-class ConfYaml(SearchPathPlugin):  # type: ignore[misc]
+class ConfYaml(SearchPathPlugin):
     """Hydra calls it before it composes; it leaves the search path alone."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

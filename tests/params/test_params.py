@@ -341,7 +341,7 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "evaluate.features": "encoder",
         "evaluate.feature_weights": "a.pt",
     },
-    "evaluate.feature_weights=  must name a folder or a file; null means none": {
+    "evaluate.feature_weights=  is empty; name a file or a folder, or null for none": {
         "evaluate.features": "inception",
         "evaluate.feature_weights": " ",
     },

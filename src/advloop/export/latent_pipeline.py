@@ -23,18 +23,21 @@ from PIL import Image
 
 
 def _check_whole(name: str, value: Any, most: int | None = None) -> None:
-    if not isinstance(value, Integral) or value < 1 or (most is not None and value > most):
+    number = int(value) if isinstance(value, Integral) else 0
+    if number < 1 or (most is not None and number > most):
         limits = "of at least 1" if most is None else f"from 1 to {most}"
         raise ValueError(f"{name}={value} must be a whole number {limits}")
 
 
 def _class_number(label: Any, classes: Sequence[str]) -> int:
     """The number of a class that is given by name or number."""
-    number = classes.index(label) if label in classes else label
-    if not isinstance(number, Integral) or not 0 <= number < len(classes):
+    if label in classes:
+        return classes.index(label)
+    number = int(label) if isinstance(label, Integral) else -1
+    if not 0 <= number < len(classes):
         named = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
         raise ValueError(f"label {label!r} must be one of {named}, or 0 to {len(classes) - 1}")
-    return int(number)
+    return number
 
 
 class LatentPipeline(DiffusionPipeline):
