@@ -64,7 +64,7 @@ def check_params(params: Params) -> None:
     loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
     sections = Sections(diffusion=read_diffusion(params), **loaded)
     _check_paths(params)
-    _check_values(params, sections)
+    _check_value_range(params, sections)
     _check_latents(params, sections)
     check_network = _check_dit if read_denoiser(params) == "dit" else _check_unet
     check_network(params, sections)
@@ -86,7 +86,7 @@ def _check_paths(params: Params) -> None:
             raise params.fail(key, value, problem)
 
 
-def _check_values(params: Params, sections: Sections) -> None:
+def _check_value_range(params: Params, sections: Sections) -> None:
     values = sections.data.value_range
     if values is not None and (len(values) != 2 or values[0] >= values[1]):
         raise params.fail("data.value_range", values, "must be [black, white], black lower")

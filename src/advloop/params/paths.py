@@ -35,8 +35,8 @@ def path_problem(value: object, optional: bool) -> str | None:
         return "is empty; name a file or a folder" + (", or null for none" if optional else "")
     if ADDRESS.match(value):
         return "is an address; `dvc import-url` makes a file or folder of it here, to be named"
-    own, place = [Path.cwd() / name for name in MADE], Path(os.path.abspath(value))  # noqa: PTH100  # as DVC, which follows no link here
-    for folder in own:
+    place = Path(os.path.abspath(value))  # noqa: PTH100  # as DVC, which follows no link here
+    for folder in (Path.cwd() / name for name in MADE):
         if folder == place or folder in place.parents:
             return f"is in {folder.name}/, which the run itself writes; copy it to another folder"
         if place in folder.parents:
