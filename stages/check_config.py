@@ -15,12 +15,12 @@ from advloop.core.errors import UserError
 from advloop.core.files import atomic_path
 from advloop.objectives import read_objective
 from advloop.params.checks import check_params
-from advloop.params.imported import check_provenance
+from advloop.params.imported import check_provenance, network_of
 from advloop.params.loader import Params
+from advloop.params.paths import PATHS
 from hydra_plugins.advloop_derived import CONF, derive
 from hydra_plugins.conf_files import strays
 
-PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
 NAMED = 8  # values to name where params.yaml differs from conf/
 
 
@@ -127,19 +127,47 @@ def differences(params: Params) -> list[str]:
     ]
 
 
-def main() -> None:
-    args = parse_args(__doc__, out=Path)
-    params = load_params("check_config")
+def base_model(params: Params) -> list[str]:
+    """What becomes of the base model where another choice decides it."""
+    pretrained, kind = params.at("base.pretrained"), params.at("denoiser")
+    if pretrained is None:
+        chosen = [
+            f"{group}={name}"
+            for group, name in (("diffusion", params.at("diffusion.process")), ("denoiser", kind))
+            if (file := CONF / group / f"{name}.yaml").is_file()
+            and "pretrained" in (OmegaConf.select(OmegaConf.load(file), "base") or {})
+        ]
+        why = f", as set by {' and '.join(chosen)}" if chosen else ""
+        return [f"base.pretrained=null{why}: train_base trains a {kind} from scratch"]
+    network = network_of(Path(pretrained))
+    if network in (None, kind):
+        return []
+    return [
+        f"denoiser={kind} counts for nothing: base.pretrained={pretrained} is imported, a "
+        f"{network}; `-S base.pretrained=null` trains a {kind}"
+    ]
+
+
+def check(params: Params) -> None:
+    """Raise UserError for what a run could not mean."""
     check_params(params)
     read_objective(params)
     check_derived(params)
     check_paths(params)
     check_provenance(params)
+
+
+def main() -> None:
+    args = parse_args(__doc__, out=Path)
+    params = load_params("check_config")
+    check(params)
     if changed := differences(params):
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         print(
             f"differs from conf/ (-S, or edits of params.yaml): {', '.join(changed[:NAMED])}{more}"
         )
+    for line in base_model(params):
+        print(line)
     for name in strays(CONF):
         print(f"conf/{name}: not used, because no defaults list of conf/ names it; remove it")
     with atomic_path(args.out) as temporary:

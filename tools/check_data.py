@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import sys
 import time
 from collections import Counter
@@ -48,17 +49,32 @@ def main() -> None:
     print_safely()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", help="default: data.source of params.yaml")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for opening images; default 1")
+    parser.add_argument("--seconds", default="1", help="for opening images; default 1")
     args = parser.parse_args()
     try:
         loaded = Params.load()
         params = loaded.section("data", DataParams)
         params = params.model_copy(update={"source": args.source or params.source})
-        source, check = open_source(Path(params.source), in_cache), partial(check_sizes, loaded)
-        for line in check_source(source, params, args.seconds, check):
+        key = "SOURCE" if args.source else "data.source"
+        source = open_source(Path(params.source), in_cache, key)
+        seconds, check = read_seconds(args.seconds), partial(check_sizes, loaded)
+        for line in check_source(source, params, seconds, check):
             print(line, flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def read_seconds(text: str) -> float:
+    """A number of seconds, at least 0, or UserError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(
+            f"SECONDS={text}: no number of seconds from 0 on; use one, as in SECONDS=60"
+        )
+    return seconds
 
 
 @dataclass
@@ -101,7 +117,7 @@ def check_source(
     except UserError as error:
         if complete:
             raise
-        yield f"judging by the {len(looked)} images that were looked at: {error}"
+        yield f"judging by {counted(len(looked), 'image')} looked at: {error}"
     opened = open_images(source, looked, params, values or SIXTEEN_BITS, seconds / 2)
     count = len(opened.sizes) + len(opened.bad)
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(opened.kinds.items()))
@@ -119,7 +135,9 @@ def check_source(
         yield f"  and {len(opened.bad) - MOST_NAMES} more that cannot be used"
     kept = [item for item in items if item.file not in opened.bad]
     if not kept:
-        raise UserError(f"{source.name}: none of {len(items)} images is readable; mend some")
+        raise UserError(
+            f"{source.name}: none of {counted(len(items), 'image')} is readable; mend some"
+        )
     splits = split_items(kept, params)
     yield _describe_splits(kept, splits)
     yield from map(printable, class_lines(kept, splits))
@@ -135,8 +153,8 @@ def check_source(
     yield from (f"warning: {line}" for line in found)
     if opened.bad and params.on_error == "stop":
         raise UserError(
-            f"{source.name}: {len(opened.bad)} images cannot be used; mend or remove them, or set "
-            "data.on_error=skip"
+            f"{source.name}: {counted(len(opened.bad), 'image')} cannot be used; mend or remove, "
+            "or set data.on_error=skip"
         )
 
 
@@ -189,9 +207,9 @@ def _describe_folders(items: Sequence[Item], *, below_class: bool) -> Iterator[s
     divided = sorted(folder for folder, groups in inside.items() if len(groups) > 1)
     if divided:
         yield (
-            f"  each folder that holds images is a group: {len(divided)} folders hold several, "
-            "which may end up in different splits; a manifest.csv joins them: "
-            f"{some_names(divided)}"
+            "  each folder that holds images is a group: several are in "
+            f"{counted(len(divided), 'folder')}, and may end up in different splits; a "
+            f"manifest.csv joins them: {some_names(divided)}"
         )
 
 
@@ -209,15 +227,18 @@ def _describe_sizes(opened: Opened, params: DataParams) -> Iterator[str]:
     if long:
         worst = max(long, key=lambda file: long[file])
         loss = {
-            "crop": "lose more than half of their area (data.resize=pad keeps it)",
-            "pad": "become more than half white (data.resize=crop fills the square)",
-            "stretch": "are stretched to more than twice their width or height",
+            "crop": "more than half of the area is lost (data.resize=pad keeps it)",
+            "pad": "more than half becomes white (data.resize=crop fills the square)",
+            "stretch": "stretched to more than twice the width or height",
         }
-        yield f"  {len(long)} {loss[params.resize]}: {printable(worst)} most"
+        yield f"  {loss[params.resize]}: {counted(len(long), 'image')}, {printable(worst)} most"
     side = max if params.resize == "pad" else min  # the side that has to reach the size
     small = [file for file, s in sorted(opened.sizes.items()) if side(s) < size]
     if small:
-        yield f"  {len(small)} are too small for {size} pixels and enlarged: {some_names(small)}"
+        yield (
+            f"  too small for {size} pixels and enlarged: {counted(len(small), 'image')}: "
+            f"{some_names(small)}"
+        )
 
 
 def _describe_splits(items: Sequence[Item], splits: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from dvc.repo import Repo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from advloop.core.errors import counted
 from advloop.infra.output import print_safely
 
 
@@ -66,7 +67,7 @@ def check(repo: Repo, name: str | None, mend: bool) -> int:
             outcome = ": mended"
         left += outcome != ": mended"
         print(f"{found}: {path} ({remote.oid_to_path(oid)}){outcome}")
-    print(f"{len(used)} objects, {left} missing or damaged")
+    print(f"{counted(len(used), 'object')}, {left} missing or damaged")
     return left
 
 

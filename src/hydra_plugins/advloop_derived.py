@@ -13,10 +13,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name
+from advloop.core.errors import UserError, printable
+from advloop.core.rounds import BASE, CHECKPOINT, Round, check_exp_name, check_num_iterations
+from advloop.params.paths import PATHS, path_problem
 from hydra_plugins.conf_files import conf_digest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+OBJECTIVES = Path(__file__).resolve().parents[1] / "advloop/objectives"
 EMBEDDED = {"data/freedoom_plans.zip": "plans"}  # and what a run on it is called
 ROUNDS = Path("outputs/rounds")
 BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
@@ -28,12 +31,6 @@ def source_name(source: Any) -> str:
     text = str(source)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).stem).lstrip(".-")[:64]
     return EMBEDDED.get(text) or stem or "run"
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value} must be a whole number of at least 1")
-    return value
 
 
 def _iteration(
@@ -75,13 +72,13 @@ def derive(
 ) -> dict[str, Any]:
     """Everything under ``derived`` in params.yaml.
 
-    exp_name: names published files. num_iterations: a whole number of at least 1.
+    exp_name: names published files. num_iterations: a whole number from 1 to 100.
     uses_discriminator: whether train_diffusion needs the discriminator. predicted_fraction,
     replay_fraction: of the discriminator's fakes, what are no fresh samples. autoencoder,
     base, feature_weights: paths of imported models, or None. Raises ValueError on anything else.
     """
     check_exp_name(exp_name)
-    count = _count("num_iterations", num_iterations)
+    count = check_num_iterations(num_iterations)
     indices = range(count)
     predicts, replays = bool(predicted_fraction), bool(replay_fraction)
     items = {str(i): _iteration(i, predicts, replays, bool(uses_discriminator)) for i in indices}
@@ -109,12 +106,39 @@ def derive(
     }
 
 
-def _resolve(*args: Any) -> DictConfig:
+def _check(composed: DictConfig) -> None:
+    """Raise UserError for what DVC itself would stumble over, as the values of its templates."""
     here, project = Path.cwd(), CONF.parent
     if project in here.parents:  # DVC would compose into a params.yaml of this folder
         name = here.relative_to(project).as_posix()
-        raise ValueError(f"{name}/ is not the project's folder; cd {project}, and run it there")
-    return OmegaConf.create(derive(*args))
+        raise UserError(f"{name}/ is not the project's folder; cd {project}, and run it there")
+    for key, optional in PATHS.items():
+        value = OmegaConf.select(composed, key)
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if problem := path_problem(plain, optional):
+            shown = "null" if plain is None else plain
+            raise UserError(f"{key}={shown} {problem}; {_set(key)}")
+    objective = OmegaConf.select(composed, "objective.name")
+    known = sorted(path.stem for path in OBJECTIVES.glob("[a-z]*.py"))  # a dependency, too
+    if objective not in known:
+        problem = f"must be one of {', '.join(known)}"
+        raise UserError(f"objective.name={objective} {problem}; {_set('objective')}")
+
+
+def _set(key: str) -> str:
+    return f"set it in conf/, or with `dvc exp run -S {key}=…`"
+
+
+def _resolve(*args: Any, _root_: DictConfig) -> DictConfig:
+    try:
+        _check(_root_)
+        return OmegaConf.create(derive(*args))
+    except UserError as error:
+        problem = str(error)
+    except ValueError as error:
+        problem = f"{error}; {_set(str(error).partition('=')[0])}"
+    # OmegaConf and DVC would make several lines of any Exception, and call it unexpected.
+    raise SystemExit(f"error: {printable(problem)}")
 
 
 OmegaConf.register_new_resolver("source_name", source_name, replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_message_is_one_line_that_can_be_printed(quoted: str, escaped: str):
 
 def test_one_thing_is_singular():
     assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]
+
+
+COUNT = re.compile(r"\{(?:len\([^{}]*\)|count|number|steps)\} (?!as |is )[a-z]+s\b|\(s\)")
+SPOKEN = ("tools", "src/advloop/data", "src/advloop/params", "src/hydra_plugins")
+
+
+@pytest.mark.parametrize("folder", SPOKEN)
+def test_message_never_says_1_images(folder: str):
+    texts = [path.read_text() for path in sorted((REPO / folder).rglob("*.py"))]
+    lines = [line for text in texts for line in text.splitlines() if " for " not in line]
+    assert not [line for line in lines if COUNT.search(line)], "say it with `counted`"
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)

@@ -104,7 +104,7 @@ def test_record_is_kept_under_skip_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("good", "says"), [("none", "fake: none of 80 images is readable"), ("000/", "1 group(s) of")]
+    ("good", "says"), [("none", "fake: none of 80 images is readable"), ("000/", "1 group of")]
 )
 def test_too_few_readable_images_are_an_error_under_skip_and_leave_nothing(tmp_path, good, says):
     source = Fake(10, 8, lambda file: not file.startswith(good))

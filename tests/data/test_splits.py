@@ -133,11 +133,11 @@ TWO_SPLITS = [*make_items(6, g2="train"), Item("g2/other.png", "g2", "test")]
     [
         (
             make_items(1, 90),
-            ["1 group(s)", "g0", "at least 5", "a sub-folder is one group, however"],
+            ["1 group ", "g0", "at least 5", "a sub-folder is one group, however"],
         ),
-        (make_items(MIN_GROUPS - 1), ["4 group(s)", "g0", "at least 5"]),
-        (make_items(MIN_GROUPS, 1), ["tune split has 1 image(s)", "data.test_fraction=0.2"]),
-        (make_items(8, g3="tune", g4="test"), ["test split has 1 group(s)", "needs 2"]),
+        (make_items(MIN_GROUPS - 1), ["4 groups", "g0", "at least 5"]),
+        (make_items(MIN_GROUPS, 1), ["tune split has 1 image,", "data.test_fraction=0.2"]),
+        (make_items(8, g3="tune", g4="test"), ["test split has 1 group ", "needs 2"]),
         (FEW_OTHERS, ["test split has 6 images of g4 and 1 of other groups, 2 are needed; put"]),
         (TWO_SPLITS, ["group g2 is in both train and test"]),
         (alternating("val", "test"), ["no group is left for the train split"]),

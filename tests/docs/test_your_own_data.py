@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import yaml
 from conftest import BIN, OWN, REPO, command, environment, git, must, new_repository
+from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from warm_python import warm_python, write_shim
+
+from advloop.params.training import BaseParams
 
 pytestmark = pytest.mark.xdist_group("your_own_data")
 
@@ -71,6 +74,17 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("scale", ["demo", "full"])
+def test_the_warm_up_of_the_page_fits_any_number_of_pictures(scale: str) -> None:
+    (block,) = re.findall(r"^base: (\{.*\})$", PAGE, re.M)
+    (option,) = re.findall(r"-S base\.pretrained=null\s-S base\.warmup_steps=(\d+)`", PAGE)
+    values = yaml.safe_load(block)
+    assert values == {"pretrained": None, "warmup_steps": int(option)}
+    base = OmegaConf.to_container(OmegaConf.load(REPO / f"conf/scale/{scale}.yaml").base)
+    training = BaseParams(**base | values)
+    assert [rows for rows in (1, 40, 600, 10**6) if training.warmup_problem(rows)] == []
+
+
 def test_the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch(
     project: Path,
 ) -> None:
@@ -84,7 +98,9 @@ def test_the_page_followed_to_the_letter_ends_in_an_experiment_that_others_fetch
     done = must(command(project, "bash", "-euo", "pipefail", "-c", "\n".join(blocks), **env))
     assert f"pictures: {GROUPS * EACH} images in {GROUPS} groups, by sub-folder" in done.stdout
     assert "not used: 1 .txt" in done.stdout
-    assert re.search(r"10 lose more than half of their area .*/3\.png most", done.stdout)
+    assert re.search(
+        r"more than half of the area is lost .*: 10 images, .*/3\.png most", done.stdout
+    )
     assert "data.source=pictures" not in git(project, "log", "--format=%s"), "conf/ holds it"
 
     elsewhere = project.parent / "elsewhere"

@@ -32,6 +32,7 @@ from advloop.data.pictures import save_png
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.export.card import model_card
+from advloop.export.latent_pipeline import LatentPipeline
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import import_autoencoder
@@ -169,10 +170,61 @@ def test_labels_and_steps_are_those_that_are_asked_for(
     asked = "labels=['owl', 0, 1, 'dog', 'cat', 2, 2, 0], num_inference_steps=3, generator"
     found = run_code(block.replace("generator", asked, 1), tmp_path / "final", monkeypatch)
     assert np.abs(found - own_images(kind, conditional, 3, chosen)).max() <= 1
-    for wrong in ("labels=[1]", "labels=['cow'] * 8"):
-        code = block.replace("generator", f"{wrong}, generator", 1)
-        with pytest.raises(ValueError, match=r"labels for 8 images|not in list"):
-            run_code(code, tmp_path / "final", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, LatentPipeline]:
+    """Without classes, and with three."""
+    found = {}
+    for names in ((), ("cat", "dog", "owl")):
+        folder = tmp_path_factory.mktemp("pipeline")
+        config = CONFIG | ({"num_class_embeds": 3} if names else {})
+        save_checkpoint(folder / "checkpoint.pt", build_denoiser(config, seed=0))
+        model = made(Kind("AutoencoderKL", V, 1.0, 0.0), folder / "checkpoint.pt", names)
+        export_pipeline(model, folder / "final", card_of(model))
+        found[bool(names)] = LatentPipeline.from_pretrained(folder / "final")
+        found[bool(names)].set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("classes", "wrong", "said"),
+    [
+        (False, {"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        (False, {"batch_size": -1}, "batch_size=-1 must be"),
+        (False, {"batch_size": 1.5}, "batch_size=1.5 must be"),
+        (True, {"batch_size": 0, "labels": []}, "batch_size=0 must be"),
+        (False, {"num_inference_steps": 0}, "num_inference_steps=0 must be a whole number from 1"),
+        (False, {"num_inference_steps": -3}, "from 1 to 1000"),
+        (False, {"num_inference_steps": 1001}, "from 1 to 1000"),
+        (False, {"num_inference_steps": 2.0}, "from 1 to 1000"),
+        (False, {"guidance_scale": -1}, "guidance_scale=-1 must be a number from 0 on"),
+        (False, {"guidance_scale": math.nan}, "guidance_scale=nan must be"),
+        (True, {"guidance_scale": 2}, "guidance_scale=2: the model has no class for none"),
+        (False, {"labels": [0]}, "labels=[0]: the model knows no classes; leave them out"),
+        (True, {"labels": [3]}, "label 3 must be one of cat, dog, owl, or 0 to 2"),
+        (True, {"labels": [-1]}, "label -1 must be"),
+        (True, {"labels": [1.0]}, "label 1.0 must be"),
+        (True, {"labels": ["cow"]}, "label 'cow' must be"),
+        (True, {"labels": []}, "labels=[] must be a list with a class for each image"),
+        (True, {"labels": [0, 1]}, "labels=[0, 1] must be a list"),
+        (True, {"labels": "cat", "batch_size": 3}, "labels=cat must be a list"),
+    ],
+)
+def test_number_or_label_without_a_meaning_is_one_clear_error(
+    pipelines: dict[bool, LatentPipeline], classes: bool, wrong: dict[str, Any], said: str
+):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        pipelines[classes](**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_and_labels_may_be_those_of_numpy_and_torch(
+    pipelines: dict[bool, LatentPipeline],
+):
+    for labels in (np.array([2, 0]), torch.tensor([2, 0])):
+        found = pipelines[True](np.int32(2), labels, num_inference_steps=np.int64(1))
+        assert len(found.images) == 2
 
 
 def euler_of_flow(unet: Any, x: torch.Tensor) -> torch.Tensor:

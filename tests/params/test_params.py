@@ -177,13 +177,26 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "must be greater than 0": {"base.learning_rate": [0, -1e-3]},
     "must be finite and greater than 0": {"base.learning_rate": [float("nan"), float("inf")]},
     "must be finite and at least 0": {"objective.weight": [float("nan")]},
-    "must be at least 1 and at most 1000": {"num_iterations": [0, -1, 1001]},
+    "must be at least 1 and at most 100": {"num_iterations": [0, -1, 101]},
     "must be at least 0 and at most 2147483647": {"seed": [-1, 2**31]},
     "must be at least 3": {"generate.num_samples": [2, 0, -1]},
     "must be at least 0 and at most 0.99999": {"base.ema_decay": [1.0]},
     "must be greater than 0.5 and at most 1": {"train_disc.stop_accuracy": [0.5, 1.01]},
     "must not be empty": {"unet.block_out_channels": [[]], "discriminator.channels": [[]]},
-    "must name a folder or an archive": {"data.source": [""]},
+    "is empty; name a file or a folder": {"data.source": ["", " "]},
+    "is empty; name a file or a folder, or null for none": {"base.pretrained": [""]},
+    "holds outputs/, which the run itself writes; name a folder of its own": {
+        "data.source": [".", "..", "conf/../"]
+    },
+    "is in outputs/, which the run itself writes; copy it to another folder": {
+        "data.source": ["outputs", "outputs/data"],
+        "autoencoder.pretrained": ["./outputs/autoencoder"],
+        "base.pretrained": [str(Path("outputs/final/unet").absolute())],
+        "evaluate.feature_weights": ["conf/../outputs/x"],
+    },
+    "is an address; `dvc import-url` makes a file or folder of it here, to be named": {
+        "data.source": ["s3://bucket/a", "https://example.org/a.zip"]
+    },
     "must be a section of parameters": {"train_disc": [5, "text", [1, 2], None]},
 }
 
@@ -328,7 +341,7 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
         "evaluate.features": "encoder",
         "evaluate.feature_weights": "a.pt",
     },
-    "evaluate.feature_weights=  must name a folder or a file; null means none": {
+    "evaluate.feature_weights=  is empty; name a file or a folder, or null for none": {
         "evaluate.features": "inception",
         "evaluate.feature_weights": " ",
     },

@@ -467,14 +467,16 @@ def test_bad_override_fails_in_one_readable_line_and_spoils_nothing(one_round: P
     before = results(one_round)
     kept = {name: data for name, data in before.items() if name != "config.ok"}
     for override, reason in (
-        ("exp_name='a;b'", "exp_name=a;b may hold"),
-        ("num_iterations=0", "num_iterations=0 must be a whole number of at least 1"),
+        ("data.source=null", "data.source=null must be the path of a file or a folder"),
+        ("num_iterations=300", "num_iterations=300 must be a whole number from 1 to 100"),
         ("train_disc.epochs=0", "train_disc.epochs=0 must be at least 1"),
     ):
         done = dvc(one_round, "exp", "run", "-S", override)
         assert done.returncode != 0
         assert "Traceback" not in done.stdout
-        assert [line for line in done.stdout.splitlines() if reason in line], done.stdout
+        lines = done.stdout.splitlines()
+        assert [line for line in lines if reason in line], done.stdout
+        assert len(lines) == 1 or ran(done)  # what is composed, DVC has not seen
         assert ran(done) <= {"check_config"}
         found = results(one_round)
         assert {name: data for name, data in found.items() if name != "config.ok"} == kept

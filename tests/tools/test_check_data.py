@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from refusal import refusal
 from small_params import DATA
 
+import check_data
 from advloop.data.dataset import SPLITS, load_dataset
 from advloop.data.findings import findings
 from advloop.data.listing import describe_unused, list_items
@@ -61,8 +63,8 @@ def test_check_counts_what_stage_prepare_uses_splits_and_skips(images):
     assert line(lines, "not used").endswith(": notes.txt")
     assert line(lines, "opened") == "opened: 61 of 61 (1 JPEG, 59 PNG, 1 grey, 1 transparent)"
     assert line(lines, "10×24 to 24×30 pixels").endswith("to 16×16 by data.resize=crop")
-    assert line(lines, "1 lose more than half").endswith(": group_05/2.png most")
-    assert line(lines, "1 are too small for 16 pixels").endswith(": group_05/2.png")
+    assert line(lines, "more than half").endswith(": 1 image, group_05/2.png most")
+    assert line(lines, "too small for 16 pixels").endswith(": 1 image: group_05/2.png")
 
     said, source, made = [], open_source(images), images.parent / "data"
     prepare(source, list_items(source), DATA, made, lambda items: items, said.append)
@@ -89,7 +91,7 @@ def test_folder_whose_own_sub_folders_are_groups_is_named(images):
 def test_bad_image_is_an_error_if_the_run_would_stop(images):
     put("group_03/2.png", b"no image")(images)
     lines, message = refused_check(images, on_error="stop")
-    assert re.search(r"1 images cannot be used; .* data\.on_error=skip", message)
+    assert re.search(r"1 image cannot be used; .* data\.on_error=skip", message)
     assert "group_03/2.png" in line(lines, "stops the run")
     assert line(lines, "used: 59 images")
 
@@ -168,11 +170,11 @@ def test_range_without_sense_is_an_error_if_all_images_were_looked_at(images):
     _, message = refused_check(images)
     assert "group_01/0.tif holds -1" in message
     lines = check(images, seconds=0, value_range=[0, 9])
-    assert "no image has more than 8 bits" in line(lines, "judging by the 1 images")
+    assert "no image has more than 8 bits" in line(lines, "judging by 1 image looked at")
 
 
 @pytest.mark.parametrize(
-    ("resize", "says"), [("crop", "lose"), ("pad", "half white"), ("stretch", "are stretched")]
+    ("resize", "says"), [("crop", "is lost"), ("pad", "becomes white"), ("stretch", "stretched to")]
 )
 def test_very_wide_image_is_named_with_what_becomes_of_it(images, resize, says):
     put("group_01/wide.png", encoded(Image.new("RGB", (4000, 9))))(images)
@@ -205,5 +207,27 @@ def test_command_reads_params_yaml_and_ends_in_one_line(images, monkeypatch, cap
     size = data.tiles * data.image_size
     assert f"{size}×{size} by data.resize=crop, then 2×2 tiles" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [tool, str(images / "none")])
-    with pytest.raises(SystemExit, match=f"^error: data.source={images}/none: neither a folder"):
-        runpy.run_path(tool, run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["none"], "SOURCE=none: does not exist; name a folder of images, or a .zip archive"),
+        (["notes.txt"], "SOURCE=notes.txt: neither a folder nor a .zip archive; name a folder"),
+        ([".", "--seconds=-1"], "SECONDS=-1: no number of seconds from 0 on; use one"),
+        ([".", "--seconds=nan"], "SECONDS=nan: no number"),
+        ([".", "--seconds=inf"], "SECONDS=inf: no number"),
+        ([".", "--seconds=a minute"], "SECONDS=a minute: no number"),
+    ],
+)
+def test_bad_option_ends_in_one_line_that_names_it_as_it_was_given(
+    images, monkeypatch, capsys, args, said
+):
+    put("notes.txt", "hello")(images)
+    shutil.copy(REPO / "params.yaml", images)
+    monkeypatch.chdir(images)
+    monkeypatch.setattr("sys.argv", ["check_data.py", *args])
+    with pytest.raises(SystemExit) as caught:
+        check_data.main()
+    assert str(caught.value.code).startswith(f"error: {said}")
+    assert capsys.readouterr() == ("", "")

@@ -223,7 +223,7 @@ CASES = [
     Case("no commit", "git", lambda p: p.git("update-ref", "-d", "HEAD"), "wrong",
          ("no commit yet",), "git add --all && git commit --message Start"),
     Case("lost files", "git", lambda p: p.remove("uv.lock"), "wrong",
-         ("1 files are gone, uv.lock first",), "git restore ."),
+         ("gone from the checkout: uv.lock",), "git restore ."),
     Case("no branch", "git", lambda p: p.git("switch", "--quiet", "--detach"), "warning",
          ("is on no branch",), "git switch main"),
     Case("without a name", "user", nameless, "wrong",
@@ -290,6 +290,12 @@ CASES = [
          ("older than conf/",), "make params"),
     Case("stray", "params.yaml", lambda p: p.write("conf/params.yaml", "a: 1\n"), "warning",
          ("conf/params.yaml is not used",), "rm conf/params.yaml"),
+    Case("of a bad value", "params.yaml", lambda p: p.program(".venv/bin/python",
+         "echo old >&2; echo 'found: params.yaml: seed=-4 must be at least 0; set it' >&2; exit 1"
+         ), "wrong", ("seed=-4 must be at least 0",), "set it"),
+    Case("not to be checked", "params.yaml", lambda p: p.program(".venv/bin/python",
+         "echo 'No module named omegaconf' >&2; exit 1"), "warning",
+         ("its values cannot be checked (No module named omegaconf)",), "make setup"),
     Case("emptied", "dvc.lock", lambda p: p.write("dvc.lock", ""), "wrong",
          ("DVC was killed while it wrote",), "git restore dvc.lock && dvc repro"),
     Case("cut short", "dvc.lock", lambda p: p.write("dvc.lock", "schema: '2.0'\nstages:\n  pre"),
@@ -370,6 +376,30 @@ def test_nameless_user_with_the_remedy_has_a_name_and_folders(
     assert patient.line("user") == "ok       user          me (USER)"
     assert patient.line("folders").startswith(f"ok       folders       {tmp_path}, ")
     assert getpass.getuser() == "me"  # as DVC asks
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says", "mend"),
+    [
+        ("\nseed: 0", "\nseed: -4", "seed=-4 must be at least 0", "`dvc exp run -S seed=…`"),
+        ("  epochs: 32", "  epochz: 32", "base.epochz is not a parameter", "did you mean"),
+        ("source: data", "source: null #", "data.source=null must be of type str", "conf/"),
+    ],
+)
+def test_bad_value_in_params_yaml_is_named_by_the_installed_project(
+    patient: Patient, old: str, new: str, says: str, mend: str
+) -> None:
+    patient.program(".venv/bin/python", f'exec {sys.executable} "$@"')
+    for name in ("src", "stages"):
+        (patient.root / name).symlink_to(REPO / name)
+    text = (patient.root / "params.yaml").read_text()
+    assert old in text
+    patient.write("params.yaml", text.replace(old, new, 1))
+    line = patient.line("params.yaml")
+    assert line.startswith("wrong")
+    found, _, remedy = line.partition(" -> ")
+    assert says in found
+    assert mend in remedy
 
 
 def test_checkout_where_all_is_well_passes(

@@ -91,7 +91,8 @@ def git(root: Path) -> Finding:
     gone = ask(root, "git", "ls-files", "--deleted").out.split("\n")
     gone = [name for name in gone if name and not name.startswith("reports/")]  # DVC's to make
     if gone:
-        return wrong(f"{len(gone)} files are gone, {gone[0]} first", "git restore .")
+        more = f" and {len(gone) - 1} more" if gone[1:] else ""
+        return wrong(f"gone from the checkout: {gone[0]}{more}", "git restore .")
     version = ask(root, "git", "--version").out.replace("git version", "").strip()
     if ask(root, "git", "symbolic-ref", "--quiet", "HEAD").status != 0:
         if pid := running_experiment(root):

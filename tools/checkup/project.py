@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from checkup.finding import Finding, ok, read, warning, wrong
+from checkup.finding import Finding, ask, ok, read, warning, wrong
 
 NAMED = ("dvc", "torch", "diffusers")
 REINSTALL = "rm -f .venv/.ready && make setup"
@@ -61,8 +61,32 @@ def packages(root: Path) -> Finding:
     return ok(f"{named}; all {len(set(has) & set(versions))} as in uv.lock")
 
 
+CHECK = """
+import sys
+sys.path.insert(0, "stages")
+import check_config
+try:
+    check_config.check(check_config.Params.load())
+except check_config.UserError as error:
+    sys.exit(f"found: {error}")
+"""
+
+
+def _values(root: Path) -> Finding | None:
+    """What check_config finds wrong, or None; asked in .venv, where its packages are."""
+    python = root / ".venv/bin/python"
+    answer = ask(root, str(python), "-c", CHECK) if python.exists() else None
+    if answer is None or answer.status == 0:
+        return None
+    found = answer.error.strip().rpartition("\n")[2]
+    if not found.startswith("found: "):
+        return warning(f"its values cannot be checked ({answer.reason})", REINSTALL)
+    problem, _, mend = found[len("found: ") :].partition("; ")
+    return wrong(problem.replace("params.yaml: ", "", 1), mend)
+
+
 def params(root: Path) -> Finding:
-    """params.yaml exists and was composed from the present conf/."""
+    """params.yaml exists, was composed from the present conf/, and has values that a run takes."""
     from hydra_plugins.conf_files import conf_digest, strays  # where doctor.py finds it
 
     text = read(root / "params.yaml")
@@ -74,6 +98,8 @@ def params(root: Path) -> Finding:
     if extra := strays(root / "conf"):
         text = f"conf/{extra[0]} is not used: no defaults list of conf/ names it"
         return warning(text, f"rm conf/{extra[0]}")
+    if bad := _values(root):
+        return bad
     settings = [re.search(rf"^{key}: (\S+)", text, re.M) for key in ("scale", "num_iterations")]
     objective = re.search(r"^objective:\n  name: (\S+)", text, re.M)
     values = [found.group(1) if found else "?" for found in (*settings, objective)]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from advloop.core.errors import UserError
 
+MOST_ITERATIONS = 100  # DVC alone looks at so many rounds' stages for half a minute
 EXP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 BASE = "base"  # the model that round 0 starts from
 BASE_FEW = "base_few_steps"  # the same with as few sampling steps as the rounds' models
@@ -34,6 +35,15 @@ def check_exp_name(exp_name: object) -> str:
             "and must not start with '.' or '-'"
         )
     return name
+
+
+def check_num_iterations(count: object) -> int:
+    """The number of rounds; ValueError if it is none in [1, MOST_ITERATIONS]."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_ITERATIONS:
+        raise ValueError(
+            f"num_iterations={count} must be a whole number from 1 to {MOST_ITERATIONS}"
+        )
+    return count
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,29 +59,50 @@ def _remedy(column: str, columns: Sequence[str]) -> str:
     """What to do about a first line in which ``column`` is not one of ``columns``."""
     if len(columns) == 1 and (other := next((mark for mark in ";\t" if mark in columns[0]), None)):
         return f"separate columns by commas, not by {'tabs' if other != ';' else 'semicolons'}"
+    if len(columns) == 1 and "," in columns[0]:
+        return "take the quotes off the first line as a whole"
     resembling = next((one for one in columns if one.strip().casefold() == column), None)
     return f"rename {resembling!r} in the first line" if resembling else "add it to the first line"
 
 
 def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
-    items = []
+    items, line = [], 1  # the line of the file in which a row begins
     try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = csv.DictReader(text, strict=True)
         columns = rows.fieldnames or []
         for column in ("file", "group", *["class"] * with_class):
             if column not in columns:
                 remedy = _remedy(column, list(columns))
                 raise UserError(f"{path}: column {column} is missing; {remedy}")
+        line = rows.line_num + 1
         for row in rows:
+            if rows.line_num > line and (broken := _broken(row.values())) is not None:
+                raise UserError(
+                    f"{path}: line {line}: {broken!r} goes on in the next line, as if its quote "
+                    "were not closed; close it, or use names without line breaks"
+                )
             items.append(_make_item(path, {**row, "split": row.get("split") or None}, with_class))
             if any(row.get(None, ())):  # cells beyond the last column
                 raise UserError(
                     f"{path}: the row of {row['file']} has more cells than columns; quote names "
                     "that hold a comma"
                 )
-    except (UnicodeDecodeError, csv.Error) as error:
+            line = rows.line_num + 1
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a UTF-8 CSV file ({error}); save it as one") from None
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: the row in line {line} is no CSV ({error}); close the quotes around names, "
+            "and double those in them"
+        ) from None
     return items
+
+
+def _broken(cells: Iterable[object]) -> str | None:
+    """The first line of a cell that has several, or None."""
+    found = (cell.splitlines()[0] for cell in cells if isinstance(cell, str) and "\n" in cell)
+    return next(found, None)
 
 
 def _read_index(path: str, content: bytes, with_class: bool) -> list[Item]:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from advloop.core.errors import UNPRINTABLE, UserError
+from advloop.core.errors import UNPRINTABLE, UserError, counted
 from advloop.core.files import atomic_path, write_json
 from advloop.data.dataset import write_manifest
 from advloop.data.findings import Look, look_at, require_differences
@@ -170,7 +170,9 @@ def write_images(
                     looks.append(look_at(tile))
                     file.write(tile.tobytes())
     if len(skipped) == len(items):
-        raise UserError(f"{source.name}: none of {len(items)} images is readable; mend some")
+        raise UserError(
+            f"{source.name}: none of {counted(len(items), 'image')} is readable; mend some"
+        )
     if not kept:
         raise UserError(
             f"{source.name}: of every image more than data.max_flat={params.max_flat:g} is one "

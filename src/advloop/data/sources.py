@@ -39,19 +39,20 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, trusted: Callable[[Path], bool] = lambda _: False) -> Source:
+def open_source(
+    path: Path, trusted: Callable[[Path], bool] = lambda _: False, key: str = "data.source"
+) -> Source:
     """The source at ``path``; UserError if there is none.
 
-    trusted: whether a file outside the folder, to which a link in it leads, may be read.
+    trusted: whether a file outside the folder, to which a link in it leads, may be read. key: what
+    the user has set to the path.
     """
     if path.is_dir():
         return FolderSource(path, trusted)
     if path.suffix.lower() == ".zip" and path.is_file():
         return ArchiveSource(path)
-    raise UserError(
-        f"data.source={path}: neither a folder nor a .zip archive that exists; "
-        "set data.source in conf/config.yaml"
-    )
+    what = "neither a folder nor a .zip archive" if path.exists() else "does not exist"
+    raise UserError(f"{key}={path}: {what}; name a folder of images, or a .zip archive of them")
 
 
 def _hidden(file: str) -> bool:

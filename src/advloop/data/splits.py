@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.data.dataset import SPLITS
 from advloop.data.manifests import Item
 from advloop.params.evaluation import MIN_IMAGES
@@ -44,9 +44,10 @@ def assign_splits(
         by_folder = all(PurePosixPath(i.file).parent.as_posix() == i.group for i in items)
         why = "a sub-folder is one group, however many images it holds: " if by_folder else ""
         raise UserError(
-            f"data.source: {len(sizes)} group(s) of images ({', '.join(sorted(sizes)[:5])}), "
-            f"at least {MIN_GROUPS} are needed to split by group; {why}use more sub-folders, put "
-            "unrelated images outside of any, or add a manifest.csv"
+            f"data.source: {counted(len(sizes), 'group')} of images "
+            f"({', '.join(sorted(sizes)[:5])}), at least {MIN_GROUPS} are needed to split by "
+            f"group; {why}use more sub-folders, put unrelated images outside of "
+            "any, or add a manifest.csv"
         )
     split: dict[str, str] = {}
     for item in items:
@@ -112,14 +113,14 @@ def _check_held_out(items: Sequence[Item], splits: list[str], test_fraction: flo
     for name in ("tune", "test"):
         if (count := splits.count(name)) < MIN_IMAGES:
             raise UserError(
-                f"data.source: the {name} split has {count} image(s), evaluation needs "
+                f"data.source: the {name} split has {counted(count, 'image')}, evaluation needs "
                 f"{MIN_IMAGES}; raise data.test_fraction={test_fraction} or add images"
             )
     groups = [item.group for item, split in zip(items, splits, strict=True) if split == "test"]
     if len(set(groups)) < MIN_TEST_GROUPS:
         raise UserError(
-            f"data.source: the test split has {len(set(groups))} group(s) after tune has taken its "
-            f"share, evaluation needs {MIN_TEST_GROUPS}; put more groups into test"
+            f"data.source: the test split has {counted(len(set(groups)), 'group')} after tune has "
+            f"taken its share, evaluation needs {MIN_TEST_GROUPS}; put more groups into test"
         )
     if problem := jackknife_problem(groups):
         raise UserError(f"data.source: the test split {problem}; put more groups into test")
@@ -130,7 +131,8 @@ def jackknife_problem(groups: Sequence[str]) -> str | None:
     largest, count = Counter(groups).most_common(1)[0]
     if (others := len(groups) - count) >= MIN_OTHERS:
         return None
-    return f"has {count} images of {largest} and {others} of other groups, {MIN_OTHERS} are needed"
+    images = counted(count, "image")
+    return f"has {images} of {largest} and {others} of other groups, {MIN_OTHERS} are needed"
 
 
 def class_lines(items: Sequence[Item], splits: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 
 WHITES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of usual sensors and files
 LEAST_UPPER_BYTE = 2**6  # of 16-bit colour that leaves 64 levels or fewer
@@ -101,8 +101,8 @@ def choose_range(seen: Seen, stated: Sequence[float] | None, source: str) -> Val
         )
     if low == high:
         raise UserError(
-            f"{source}: all values of {len(extremes)} images of more than 8 bits are {low:.6g} "
-            f"({lowest}), which is no range; replace them, or {STATE}"
+            f"{source}: all values of {counted(len(extremes), 'image')} of more than 8 bits are "
+            f"{low:.6g} ({lowest}), which is no range; replace them, or {STATE}"
         )
     whites = [1] if seen.floats else WHITES
     return ValueRange(0, next((white for white in whites if white >= high), high))

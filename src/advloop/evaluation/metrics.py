@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.evaluation import kid, neighbours
 from advloop.evaluation.scores import Metric, Score, score_all
 from advloop.params.evaluation import MIN_IMAGES
@@ -24,8 +24,8 @@ def require_set(count: int) -> None:
     """UserError if a set of so many images is too small to be measured."""
     if count < MIN_IMAGES:
         raise UserError(
-            f"evaluate: a set of {count} images is too small, {MIN_IMAGES} are needed; add "
-            "images, raise data.test_fraction, or lower evaluate.num_seeds"
+            f"evaluate: a set of {counted(count, 'image')} is too small, {MIN_IMAGES} are needed; "
+            "add images, raise data.test_fraction, or lower evaluate.num_seeds"
         )
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from advloop.core.errors import counted
 from advloop.evaluation.agreement import rounds, select
 from advloop.evaluation.results import VIEWS, Results
 from advloop.evaluation.scores import with_interval
@@ -126,7 +127,8 @@ def model_card(
         "",
         f"```python\n{sampling_code()}\n```",
         "",
-        f"It takes {model.num_inference_steps} steps, unless `num_inference_steps=` says otherwise."
+        f"It takes {counted(model.num_inference_steps, 'step')}, unless `num_inference_steps=` "
+        "says otherwise."
         + (f" `labels=` takes names of `{CLASSES}`, or numbers." if model.classes else ""),
         "",
         f"diffusers has no pipeline for these parts, so that this imports {files} torch and "

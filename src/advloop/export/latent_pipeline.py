@@ -8,8 +8,10 @@ code to import. So it needs diffusers, torch and, if this project trained the au
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,24 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
+
+
+def _check_whole(name: str, value: Any, most: int | None = None) -> None:
+    number = int(value) if isinstance(value, Integral) else 0
+    if number < 1 or (most is not None and number > most):
+        limits = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ValueError(f"{name}={value} must be a whole number {limits}")
+
+
+def _class_number(label: Any, classes: Sequence[str]) -> int:
+    """The number of a class that is given by name or number."""
+    if label in classes:
+        return classes.index(label)
+    number = int(label) if isinstance(label, Integral) else -1
+    if not 0 <= number < len(classes):
+        named = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+        raise ValueError(f"label {label!r} must be one of {named}, or 0 to {len(classes) - 1}")
+    return number
 
 
 class LatentPipeline(DiffusionPipeline):
@@ -86,13 +106,18 @@ class LatentPipeline(DiffusionPipeline):
 
         labels: a class for each image, by name or number; None takes the classes in turn.
         num_inference_steps, guidance_scale: None takes those that the model was made for.
+        Raises ValueError, before anything is sampled, where a number or a label has no meaning.
         """
         network, scheduler = self._network, self.scheduler
+        steps, scale = num_inference_steps, guidance_scale
+        steps = self.config["num_inference_steps"] if steps is None else steps
+        scale = self.config["guidance_scale"] if scale is None else scale
+        _check_whole("batch_size", batch_size)
+        _check_whole("num_inference_steps", steps, most=scheduler.config.num_train_timesteps)
+        self._check_guidance(scale)
         shape = (batch_size, network.config.in_channels, *[network.config.sample_size] * 2)
         latents = randn_tensor(shape, generator=generator, device=self.device, dtype=network.dtype)
         conditions = self._conditions(batch_size, labels)
-        steps = num_inference_steps or self.config["num_inference_steps"]
-        scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
         if flow:  # which would space them otherwise, and starts with noise as it is
             scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)])
@@ -131,10 +156,19 @@ class LatentPipeline(DiffusionPipeline):
         classes = self.config["classes"]
         if labels is None:
             labels = [k % len(classes) for k in range(batch_size)] if classes else []
-        numbers = [classes.index(one) if isinstance(one, str) else one for one in labels]
-        if len(numbers) != (batch_size if classes else 0):
-            raise ValueError(f"{len(numbers)} labels for {batch_size} images, {classes=}")
+        labels = labels.tolist() if isinstance(labels, torch.Tensor) else labels
+        if len(labels) and not classes:
+            raise ValueError(f"labels={labels}: the model knows no classes; leave them out")
+        if isinstance(labels, str) or len(labels) != (batch_size if classes else 0):
+            raise ValueError(f"labels={labels} must be a list with a class for each image")
+        numbers = [_class_number(one, classes) for one in labels]
         return torch.tensor(numbers, device=self.device) if classes else None
+
+    def _check_guidance(self, scale: float) -> None:
+        if not (isinstance(scale, int | float) and 0 <= scale < math.inf):
+            raise ValueError(f"guidance_scale={scale} must be a number from 0 on")
+        if scale != 1 and self.unet is not None and self.config["classes"]:
+            raise ValueError(f"guidance_scale={scale}: the model has no class for none; use 1")
 
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, H, W) as the autoencoder made them, before they were scaled."""

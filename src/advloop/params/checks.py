@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, get_type_hints
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.params.card import CardParams
 from advloop.params.data import AutoencoderParams, DataParams, EncodeDatasetParams
 from advloop.params.diffusion import (
@@ -17,6 +17,7 @@ from advloop.params.diffusion import (
 )
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.loader import Params
+from advloop.params.paths import PATHS, path_problem
 from advloop.params.run import VALUES, read_denoiser
 from advloop.params.section import Section
 from advloop.params.training import (
@@ -62,7 +63,8 @@ def check_params(params: Params) -> None:
         params.value(name, kind)
     loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}
     sections = Sections(diffusion=read_diffusion(params), **loaded)
-    _check_source(params, sections)
+    _check_paths(params)
+    _check_value_range(params, sections)
     _check_latents(params, sections)
     check_network = _check_dit if read_denoiser(params) == "dit" else _check_unet
     check_network(params, sections)
@@ -78,9 +80,13 @@ def check_params(params: Params) -> None:
     _check_features(params, sections)
 
 
-def _check_source(params: Params, sections: Sections) -> None:
-    if not sections.data.source.strip():  # which would be the project's own folder
-        raise params.fail("data.source", "", "must name a folder or an archive")
+def _check_paths(params: Params) -> None:
+    for key, optional in PATHS.items():
+        if problem := path_problem(value := params.at(key), optional):
+            raise params.fail(key, value, problem)
+
+
+def _check_value_range(params: Params, sections: Sections) -> None:
     values = sections.data.value_range
     if values is not None and (len(values) != 2 or values[0] >= values[1]):
         raise params.fail("data.value_range", values, "must be [black, white], black lower")
@@ -107,8 +113,8 @@ def _check_unet(params: Params, sections: Sections) -> None:
         raise params.fail(
             "unet.block_out_channels",
             unet.block_out_channels,
-            f"has {levels} levels, but latents of {size} cells a side cannot be halved "
-            f"{levels - 1} times",
+            f"has {levels} levels, but latents of {counted(size, 'cell')} a side cannot be halved "
+            f"{counted(levels - 1, 'time')}",
         )
     for channels in unet.block_out_channels:
         if channels % unet.norm_num_groups:
@@ -130,7 +136,7 @@ def _check_unet(params: Params, sections: Sections) -> None:
 def _check_dit(params: Params, sections: Sections) -> None:
     dit, size = sections.dit, _latent_size(sections)
     if size % dit.patch_size:
-        problem = f"must divide the {size} cells a side of the latents"
+        problem = f"must divide the {counted(size, 'cell')} a side of the latents"
         raise params.fail("dit.patch_size", dit.patch_size, problem)
     if (width := dit.num_attention_heads * dit.attention_head_dim) % 4:
         problem = f"makes {width} channels of all heads, which must be a multiple of 4"
@@ -140,7 +146,8 @@ def _check_dit(params: Params, sections: Sections) -> None:
 def _check_discriminator(params: Params, sections: Sections) -> None:
     channels, size = sections.discriminator.channels, _latent_size(sections)
     if 2 ** len(channels) > size:
-        problem = f"halves {len(channels)} times, but latents are {size} cells a side"
+        times, cells = counted(len(channels), "time"), counted(size, "cell")
+        problem = f"halves {times}, but latents are {cells} a side"
         raise params.fail("discriminator.channels", channels, problem)
 
 

@@ -42,6 +42,4 @@ class EvaluateParams(Section):
                 return f"leaves evaluate.features=dinov2 without weights; name {DINOV2_FOLDER}"
         elif self.features not in ("dinov2", "inception"):
             return f"is not used by evaluate.features={self.features}, which has its own; use null"
-        elif not self.feature_weights.strip():
-            return "must name a folder or a file; null means none"
         return None

@@ -53,6 +53,18 @@ def check_provenance(params: Params) -> None:
         check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
 
 
+def network_of(base: Path) -> str | None:
+    """``unet`` or ``dit``, as a folder of diffusers says; None where weights alone would tell."""
+    for part in ("", "unet", "transformer"):
+        try:
+            name = json.loads((base / part / "config.json").read_text())["_class_name"]
+            kinds = {"unet": "UNet", "dit": ("DiT", "Transformer2D")}
+            return next(kind for kind, starts in kinds.items() if name.startswith(starts))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+            continue  # the import says what is wrong with it
+    return None
+
+
 def _check_said(params: Params, base: Path, said: str | None, process: str) -> None:
     """Raise UserError if nothing says what the model was trained as, or it is said to be another.
 

@@ -34,7 +34,9 @@ class _Loader(yaml.SafeLoader):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, name in enumerate(names):
             if name in names[:place]:
-                raise yaml.YAMLError(f"{name} is there twice")
+                first, again = (node.value[k][0].start_mark for k in (names.index(name), place))
+                problem = f"{name} is there twice, first in line {first.line + 1}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=again)
         return super().construct_mapping(node, deep)
 
 
@@ -53,7 +55,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; compose it with `make params`") from None
     except Exception as error:  # PyYAML raises all kinds of errors on bad YAML
-        problem = " ".join(str(error).split())[:200]
+        problem = _described(error)
         raise UserError(f"{path}: not valid YAML ({problem}); run `make params`") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold a mapping; run `make params`")
@@ -61,6 +63,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
         name, value = unfilled
         raise UserError(f"{path}: {name}: {value} is a missing value; run `make params`")
     return {str(name): value for name, value in content.items()}
+
+
+def yaml_problem(path: Path) -> str | None:
+    """Why a file is not to be read as YAML, in one line; None if it is."""
+    try:
+        _Loader(path.read_bytes()).get_single_data()
+    except Exception as error:  # as above
+        return f"not valid YAML ({_described(error)})"
+    return None
+
+
+def _described(error: Exception) -> str:
+    """PyYAML's error in one line of at most 200 characters, with the number of the file's line."""
+    text = str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        text = f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(text.split())[:200]
 
 
 def _unfilled(value: Any, name: str = "") -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from advloop.core.errors import UserError
-from advloop.core.rounds import check_exp_name
+from advloop.core.rounds import MOST_ITERATIONS, check_exp_name
 from advloop.params.loader import Params
 
 Precision = Literal["fp32", "bf16"]
@@ -15,7 +15,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 Kind = Literal["unet", "dit"]
 VALUES: dict[str, Any] = {  # the type of each
     "scale": str,
-    "num_iterations": Annotated[int, Field(ge=1, le=1000)],
+    "num_iterations": Annotated[int, Field(ge=1, le=MOST_ITERATIONS)],
     "seed": Annotated[int, Field(ge=0, le=2**31 - 1)],
     "precision": Precision,
     "denoiser": Kind,
@@ -30,7 +30,7 @@ def read_seed(params: Params) -> int:
 
 
 def read_num_iterations(params: Params) -> int:
-    """Number of rounds of generate, encode, train_disc and train_diffusion, in [1, 1000]."""
+    """Number of rounds of generate, encode, train_disc and train_diffusion, in [1, 100]."""
     count: int = params.value("num_iterations", VALUES["num_iterations"])
     return count
 

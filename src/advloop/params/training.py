@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from advloop.core.errors import counted
 from advloop.params.section import Section
 
 AlphaBar = Annotated[float, Field(gt=0, le=0.999)]
@@ -37,7 +38,8 @@ class TrainingParams(Section):
         steps = self.total_steps(rows)
         if self.warmup_steps < max(1, steps):
             return None
-        return f"leaves nothing of the training, which has {steps} steps; use less, or more epochs"
+        whole = counted(steps, "step")
+        return f"leaves nothing of the training, which has {whole}; use less, or more epochs"
 
 
 class BaseParams(TrainingParams):
