@@ -20,7 +20,13 @@ from advloop.params.loader import Params
 from hydra_plugins.advloop_derived import CONF, derive
 from hydra_plugins.conf_files import strays
 
-PATHS = ("data.source", "autoencoder.pretrained", "base.pretrained", "evaluate.feature_weights")
+PATHS = (
+    "data.source",
+    "data.text_encoder",
+    "autoencoder.pretrained",
+    "base.pretrained",
+    "evaluate.feature_weights",
+)
 NAMED = 8  # values to name where params.yaml differs from conf/
 
 
@@ -36,6 +42,7 @@ def check_derived(params: Params) -> None:
             params.at("autoencoder.pretrained"),
             params.at("base.pretrained"),
             params.at("evaluate.feature_weights"),
+            params.at("data.text_encoder"),
         )
     except ValueError as error:
         raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None

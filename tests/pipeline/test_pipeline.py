@@ -249,6 +249,7 @@ def test_stages_that_compute_features_declare_the_weights_and_no_other_does() ->
 @pytest.mark.parametrize("stage", STAGES)
 def test_command_holds_structure_and_no_parameter(stage: str) -> None:
     structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
+    structure |= {"derived.captions_option"}
     assert set(re.findall(r"\$\{(.*?)\}", STAGES[stage]["cmd"])) <= structure
 
 
