@@ -10,7 +10,7 @@ from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, CHECKPOINT, EVALUATION, prune_rounds
-from advloop.data.dataset import classes_of, read_manifest
+from advloop.data.dataset import CAPTIONS, classes_of, read_captions, read_manifest
 from advloop.data.latents import read_scale
 from advloop.data.pictures import load_png
 from advloop.evaluation.agreement import select
@@ -20,6 +20,7 @@ from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.models.architectures import architecture_of
 from advloop.models.autoencoder import load_autoencoder
+from advloop.params.data import DataParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
@@ -33,6 +34,18 @@ def sha256(path: Path) -> str:
     except OSError as error:
         reason = error.strerror
         raise UserError(f"{path}: cannot be read ({reason}); make it with `dvc repro`") from None
+
+
+def text_parts(data: DataParams, folder: Path, splits: list[str]) -> tuple[Path | None, str]:
+    """The folder of the text encoder, and the shortest caption of a training image; or (None, "").
+
+    folder: of the prepared images, whose splits are given.
+    """
+    if data.text_encoder is None:
+        return None, ""
+    captions = read_captions(folder / CAPTIONS)
+    own = [text for text, split in zip(captions, splits, strict=False) if split == "train"]
+    return Path(data.text_encoder), min(own, key=lambda text: (len(text), text), default="")
 
 
 def main() -> None:
@@ -77,6 +90,7 @@ def main() -> None:
         sampling.guidance_scale,
         samples,
         classes,
+        *text_parts(params.section("data", DataParams), args.data, [row[2] for row in manifest]),
     )
     files = {
         "images.npy": args.data / "images.npy",
