@@ -10,7 +10,7 @@ from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, CHECKPOINT, EVALUATION, prune_rounds
-from advloop.data.dataset import CAPTIONS, classes_of, read_captions, read_manifest
+from advloop.data.dataset import classes_of, load_dataset, read_manifest
 from advloop.data.latents import read_scale
 from advloop.data.pictures import load_png
 from advloop.evaluation.agreement import select
@@ -36,16 +36,13 @@ def sha256(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({reason}); make it with `dvc repro`") from None
 
 
-def text_parts(data: DataParams, folder: Path, splits: list[str]) -> tuple[Path | None, str]:
-    """The folder of the text encoder, and the shortest caption of a training image; or (None, "").
-
-    folder: of the prepared images, whose splits are given.
-    """
+def text_parts(data: DataParams, prepared: Path) -> tuple[Path | None, str]:
+    """The folder of the text encoder, and a training image's shortest caption; or (None, "")."""
     if data.text_encoder is None:
         return None, ""
-    captions = read_captions(folder / CAPTIONS)
-    own = [text for text, split in zip(captions, splits, strict=False) if split == "train"]
-    return Path(data.text_encoder), min(own, key=lambda text: (len(text), text), default="")
+    dataset = load_dataset(prepared)
+    captions = [dataset.captions[row] for row in dataset.rows("train")] if dataset.captions else []
+    return Path(data.text_encoder), min(captions, key=lambda text: (len(text), text), default="")
 
 
 def main() -> None:
@@ -90,7 +87,7 @@ def main() -> None:
         sampling.guidance_scale,
         samples,
         classes,
-        *text_parts(params.section("data", DataParams), args.data, [row[2] for row in manifest]),
+        *text_parts(params.section("data", DataParams), args.data),
     )
     files = {
         "images.npy": args.data / "images.npy",

@@ -4,8 +4,8 @@ A run has classes if ``data.classes`` says so: stage encode_dataset then writes 
 latents. Without that file nothing has a class, and no stage draws or writes anything else.
 
 Captions (``data.captions``) are classes, too: each distinct one has a label, which the diffusion
-model gets as the embedding of its text. As nearly every image has its own, nothing is measured or
-matched by caption, and no discriminator learns them.
+model gets as the embedding of its text. As nearly every image has its own, nothing is scored by
+caption, and no discriminator learns them.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from advloop.data.names import compose, fold, resembling
 from advloop.data.sources import Source
 
 MOST_NAMES = 5  # in one line
+EXAMPLE = 80  # characters of a caption
 
 
 def list_items(source: Source, classes: str = "none", captions: str | None = None) -> list[Item]:
@@ -147,7 +148,7 @@ def describe_captions(items: Sequence[Item]) -> list[str]:
     shortest, longest = min(map(len, captions)), max(map(len, captions))
     return [
         f"captions: {len(captions)}, of them {len(set(captions))} different; {shortest} to "
-        f"{longest} characters, such as {captions[0]!r}"
+        f"{longest} characters, such as {captions[0][:EXAMPLE]!r}"
     ]
 
 

@@ -44,7 +44,7 @@ def plain_pipeline(
         known = guidance_scale > 1 and config["num_embeds_ada_norm"] == NULL_CLASS
         return DIT_PIPELINE if known or guidance_scale == 1 else None
     if name == TEXT_UNET and encoder == "clip_text_model":
-        factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)  # type: ignore[index, arg-type]  # a mapping
+        factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)  # type: ignore[index]  # a mapping
         fits = config["sample_size"] * factor % SIDE == 0
         whole = config["in_channels"] == config["out_channels"]
         return STABLE_DIFFUSION if fits and whole and guidance_scale >= 1 else None

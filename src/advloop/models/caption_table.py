@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from advloop.core.errors import UserError
-from advloop.core.files import atomic_path
+from advloop.core.files import write_bytes
 
 
 class CaptionTable:
@@ -46,10 +46,9 @@ class CaptionTable:
 
 def save_captions(path: Path, embeddings: torch.Tensor, captions: Sequence[str]) -> None:
     """Write embeddings (K + 1, L, D) float32 of K captions, in this order, and of the empty one."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with atomic_path(path) as temporary:
-        save_file({"embeddings": embeddings, "captions": _digest(captions)}, temporary)
+    write_bytes(path, save({"embeddings": embeddings, "captions": _digest(captions)}))
 
 
 def load_captions(path: Path, captions: Sequence[str]) -> CaptionTable:
