@@ -78,6 +78,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 STAGES = stage_options()
+USUAL = [stage for stage in STAGES if stage != "encode_captions"]  # of a run without captions
 STAGES["train_disc"] |= {"iteration": 1, "replay": REPLAY}  # the first one that reads earlier fakes
 # Each stage reads all that it can read, and evaluation takes no network from elsewhere.
 CHOICES = (
@@ -164,9 +165,7 @@ def run_all(place: StageFolder, captions: bool = False) -> None:
     captions: whether the run has them.
     """
     with_captions = {name for name, body in BODIES.items() if "${derived.captions}" in body["deps"]}
-    for stage in STAGES:
-        if stage == "encode_captions" and not captions:
-            continue
+    for stage in STAGES if captions else USUAL:
         options = {"iteration": 0, "replay": None} if stage == "train_disc" else {}
         if captions and stage in with_captions:
             options["captions"] = "captions.safetensors"
