@@ -36,6 +36,7 @@ def check_derived(params: Params) -> None:
             params.at("autoencoder.pretrained"),
             params.at("base.pretrained"),
             params.at("evaluate.feature_weights"),
+            params.at("data.text_encoder"),
         )
     except ValueError as error:
         raise UserError(f"{params.path}: {error}; set it in conf/ and run `make params`") from None

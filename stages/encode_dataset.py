@@ -56,7 +56,7 @@ def main() -> None:
             )
     if not is_main_process():
         return
-    if dataset.classes:
+    if dataset.conditions:
         save_classes(args.out, label_latents(dataset, {name: n[0] for name, n in shapes.items()}))
     stats = {
         "latent_scale": codec.scale,

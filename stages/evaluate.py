@@ -9,7 +9,7 @@ from _runtime.errors import run_stage
 
 from advloop.core.device import deterministic, pick_device
 from advloop.core.rounds import Round
-from advloop.data.classes import count_classes, load_classes
+from advloop.data.classes import count_classes, load_classes, without_captions
 from advloop.data.dataset import training_files
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
@@ -22,7 +22,8 @@ from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
+from advloop.models.conditions import load_conditioned
+from advloop.models.denoiser import check_guidance
 from advloop.models.discriminator import load_discriminator
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -32,10 +33,12 @@ from advloop.params.run import read_precision, read_seed
 def main() -> None:
     args = parse_args(
         __doc__,
+        optional=("captions",),
         iteration=int,
         model=Path,
         discriminator=Path,
         latents=Path,
+        captions=Path,
         autoencoder=Path,
         reals=Path,
         manifest=Path,
@@ -45,12 +48,12 @@ def main() -> None:
     settings = params.section("evaluate", EvaluateParams)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).to(device)
-    shape = denoiser.latent_shape
     classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, count_classes(classes))
+    denoiser = load_conditioned(args.model, classes, args.captions).to(device)
+    shape = denoiser.latent_shape
     check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
-    discriminator = load_discriminator(args.discriminator, shape[0], count_classes(classes))
+    known = count_classes(without_captions(classes))
+    discriminator = load_discriminator(args.discriminator, shape[0], known)
     codec = load_codec(args.autoencoder, args.latents, device)
     train = load_latents(args.latents / "train.pt", shape)
     files = training_files(args.manifest, len(train))

@@ -30,7 +30,8 @@ from advloop.evaluation.scores import FILE as SCORES
 from advloop.evaluation.scores import write_scores
 from advloop.infra.progress import bar
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
+from advloop.models.conditions import load_conditioned
+from advloop.models.denoiser import check_guidance
 from advloop.params.data import EncodeDatasetParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -40,9 +41,11 @@ from advloop.params.run import read_precision, read_seed
 def main() -> None:
     args = parse_args(
         __doc__,
+        optional=("captions",),
         data=Path,
         model=Path,
         latents=Path,
+        captions=Path,
         autoencoder=Path,
         reals=Path,
         out=Path,
@@ -54,9 +57,8 @@ def main() -> None:
     dataset = load_dataset(args.data)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).to(device)
     classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, count_classes(classes))
+    denoiser = load_conditioned(args.model, classes, args.captions).to(device)
     check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
     codec = load_codec(args.autoencoder, args.latents, device)
     features = load_features(

@@ -19,24 +19,32 @@ from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
-from advloop.models.denoiser import check_classes, check_guidance, load_checkpoint
+from advloop.models.conditions import load_conditioned
+from advloop.models.denoiser import check_guidance
 from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import GenerateParams
 
 
 def main() -> None:
-    args = parse_args(__doc__, iteration=int, model=Path, latents=Path, out=Path)
+    args = parse_args(
+        __doc__,
+        optional=("captions",),
+        iteration=int,
+        model=Path,
+        latents=Path,
+        captions=Path,
+        out=Path,
+    )
     params = load_params("generate", args.iteration)
     settings = params.section("generate", GenerateParams)
     process = process_of(read_diffusion(params))
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).to(device)
-    shape = denoiser.latent_shape
     classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, count_classes(classes))
+    denoiser = load_conditioned(args.model, classes, args.captions).to(device)
+    shape = denoiser.latent_shape
     check_guidance(args.model, denoiser, count_classes(classes), settings.guidance_scale)
     labels = classes.fake_labels(settings.num_samples, seed, args.iteration) if classes else None
 

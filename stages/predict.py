@@ -10,30 +10,37 @@ from _runtime.snapshots import resumable
 
 from advloop.core.device import deterministic, eval_mode, pick_device
 from advloop.core.random import batches
-from advloop.data.classes import count_classes, load_classes
+from advloop.data.classes import load_classes
 from advloop.data.latents import TensorWriter, load_latents
 from advloop.diffusion.predictions import predict_latents
 from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar
 from advloop.infra.snapshots import RowProgress
-from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.models.conditions import load_conditioned
 from advloop.params.diffusion import read_diffusion
 from advloop.params.run import read_precision, read_seed
 from advloop.params.training import GenerateParams
 
 
 def main() -> None:
-    args = parse_args(__doc__, iteration=int, model=Path, latents=Path, out=Path)
+    args = parse_args(
+        __doc__,
+        optional=("captions",),
+        iteration=int,
+        model=Path,
+        latents=Path,
+        captions=Path,
+        out=Path,
+    )
     params = load_params("predict", args.iteration)
     settings = params.section("generate", GenerateParams)
     process = process_of(read_diffusion(params))
     seed, precision = read_seed(params), read_precision(params)
     deterministic()
-    denoiser = load_checkpoint(args.model).to(pick_device())
+    classes = load_classes(args.latents)
+    denoiser = load_conditioned(args.model, classes, args.captions).to(pick_device())
     shape = denoiser.latent_shape
     train = load_latents(args.latents / "train.pt", shape)
-    classes = load_classes(args.latents)
-    check_classes(args.model, denoiser, count_classes(classes))
     labels = None
     if classes is not None:
         fakes = classes.fake_labels(settings.num_samples, seed, args.iteration)

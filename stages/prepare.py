@@ -14,7 +14,7 @@ from _runtime.errors import run_stage
 from advloop.core.errors import counted
 from advloop.data.dataset import SPLITS
 from advloop.data.findings import findings
-from advloop.data.listing import describe_groups, describe_unused, list_items
+from advloop.data.listing import describe_captions, describe_groups, describe_unused, list_items
 from advloop.data.prepare import prepare
 from advloop.data.sizes import check_sizes
 from advloop.data.sources import open_source
@@ -29,7 +29,7 @@ def main() -> None:
     params = load_params("prepare")
     data = params.section("data", DataParams)
     source = open_source(Path(data.source), in_cache)
-    items = list_items(source, data.classes)
+    items = list_items(source, data.classes, data.captions)
 
     def on_skip(problem: str) -> None:
         say(f"skipped: {problem}", sys.stderr)
@@ -49,6 +49,7 @@ def main() -> None:
     lines = [
         *class_lines(kept, splits),
         *describe_groups(source, items),
+        *describe_captions(kept),
         *describe_unused(source, items),
         *(f"images {note}: {count}" for note, count in sorted(written.notes.items())),
         *([describe_range(written.values)] if written.values else []),

@@ -10,7 +10,7 @@ from _runtime.errors import run_stage
 
 from advloop.core.errors import UserError
 from advloop.core.rounds import BASE, CHECKPOINT, EVALUATION, prune_rounds
-from advloop.data.dataset import classes_of, read_manifest
+from advloop.data.dataset import classes_of, load_dataset, read_manifest
 from advloop.data.latents import read_scale
 from advloop.data.pictures import load_png
 from advloop.evaluation.agreement import select
@@ -20,6 +20,7 @@ from advloop.export.card import model_card
 from advloop.export.pipeline import Export, export_pipeline, read_unet
 from advloop.models.architectures import architecture_of
 from advloop.models.autoencoder import load_autoencoder
+from advloop.params.data import DataParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
 from advloop.params.run import read_num_iterations
@@ -33,6 +34,15 @@ def sha256(path: Path) -> str:
     except OSError as error:
         reason = error.strerror
         raise UserError(f"{path}: cannot be read ({reason}); make it with `dvc repro`") from None
+
+
+def text_parts(data: DataParams, prepared: Path) -> tuple[Path | None, str]:
+    """The folder of the text encoder, and a training image's shortest caption; or (None, "")."""
+    if data.text_encoder is None:
+        return None, ""
+    dataset = load_dataset(prepared)
+    captions = [dataset.captions[row] for row in dataset.rows("train")] if dataset.captions else []
+    return Path(data.text_encoder), min(captions, key=lambda text: (len(text), text), default="")
 
 
 def main() -> None:
@@ -77,6 +87,7 @@ def main() -> None:
         sampling.guidance_scale,
         samples,
         classes,
+        *text_parts(params.section("data", DataParams), args.data),
     )
     files = {
         "images.npy": args.data / "images.npy",

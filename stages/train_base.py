@@ -14,13 +14,14 @@ import torch
 from advloop.core.device import deterministic, pick_device
 from advloop.core.files import write_json
 from advloop.core.processes import is_main_process
-from advloop.data.classes import count_classes, load_classes
+from advloop.data.classes import count_classes, load_classes, without_captions
 from advloop.data.latents import load_latents
 from advloop.diffusion.criterion import noise_criterion
 from advloop.diffusion.processes import process_of
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.base_model import import_base
+from advloop.models.conditions import condition
 from advloop.models.denoiser import Denoiser, build_denoiser, denoiser_config, save_checkpoint
 from advloop.params.diffusion import DiTParams, UNetParams, read_diffusion
 from advloop.params.run import read_denoiser, read_precision, read_seed
@@ -31,7 +32,15 @@ from advloop.training.history import Row, best_row, diffusion_report, write_hist
 
 
 def main() -> None:
-    args = parse_args(__doc__, latents=Path, out=Path, metrics=Path, history=Path)
+    args = parse_args(
+        __doc__,
+        optional=("captions",),
+        latents=Path,
+        captions=Path,
+        out=Path,
+        metrics=Path,
+        history=Path,
+    )
     params = load_params("train_base")
     settings = params.section("base", BaseParams)
     deterministic()
@@ -54,8 +63,11 @@ def main() -> None:
     )
     seed = read_seed(params)
     if settings.pretrained:
-        names = classes.names if classes else ()
+        own = without_captions(classes)
+        names = own.names if own else ()
         denoiser = import_base(Path(settings.pretrained), shape, network, diffusion, names)
+        named = Path(f"base.pretrained={settings.pretrained}")
+        condition(named, denoiser, classes, args.captions)
     else:
         config = denoiser_config(network, channels, size, count_classes(classes))
         denoiser = build_denoiser(config, seed)

@@ -18,7 +18,7 @@ from advloop.core.files import write_json
 from advloop.core.processes import is_main_process
 from advloop.core.random import generator, noise_for
 from advloop.core.rounds import CHECKPOINT, HISTORY, LATEST, METRICS, SAMPLES
-from advloop.data.classes import count_classes, load_classes
+from advloop.data.classes import Classes, count_classes, load_classes, without_captions
 from advloop.data.latents import load_latents
 from advloop.data.pictures import image_grid, save_png
 from advloop.data.shares import held_out_fakes
@@ -28,13 +28,8 @@ from advloop.diffusion.sampling import condition_on_labels, sample_preview
 from advloop.infra.progress import bar, say
 from advloop.infra.tracking import track
 from advloop.models.autoencoder import load_codec
-from advloop.models.denoiser import (
-    Denoiser,
-    check_classes,
-    frozen_copy,
-    load_checkpoint,
-    save_checkpoint,
-)
+from advloop.models.conditions import load_conditioned
+from advloop.models.denoiser import Denoiser, frozen_copy, save_checkpoint
 from advloop.models.discriminator import load_discriminator
 from advloop.objectives import Recipe, SamplerRecipe, read_objective, recipe_of
 from advloop.params.diffusion import read_diffusion
@@ -51,16 +46,19 @@ def draw_preview(
     settings: TrainDiffusionParams,
     model: Denoiser,
     seed: int,
-    num_classes: int,
+    classes: Classes | None,
 ) -> torch.Tensor:
     """Samples (N, C, H, W) from the same noise at every epoch and iteration.
 
-    A model with classes samples each of them in turn.
+    A model with classes samples each of them in turn, one with captions those of the validation.
     """
     count = settings.num_preview_samples
     labels = None
-    if num_classes:
-        labels = (torch.arange(count) % num_classes).to(criterion.device)
+    if classes:
+        labels = torch.arange(count) % len(classes.names)
+        if classes.captions:
+            labels = classes.sample_labels("val", count, seed, "preview")
+        labels = labels.to(criterion.device)
     noise = noise_for(range(count), model.latent_shape, seed, "preview").to(criterion.device)
     with eval_mode(model), autocast(criterion.precision, criterion.device):
         return sample_preview(
@@ -90,12 +88,13 @@ def handed_on_row(recipe: Recipe, history: list[Row]) -> Row:
 def main() -> None:
     args = parse_args(
         __doc__,
-        optional=("discriminator",),
+        optional=("captions", "discriminator"),
         iteration=int,
         model=Path,
         discriminator=Path,
         fakes=Path,
         latents=Path,
+        captions=Path,
         autoencoder=Path,
         out=Path,
     )
@@ -106,12 +105,10 @@ def main() -> None:
     seed = read_seed(params)
     deterministic()
     device = pick_device()
-    denoiser = load_checkpoint(args.model).to(device)
+    classes = load_classes(args.latents)
+    denoiser = load_conditioned(args.model, classes, args.captions).to(device)
     shape = denoiser.latent_shape
     codec = load_codec(args.autoencoder, args.latents, device)
-    classes = load_classes(args.latents)
-    num_classes = count_classes(classes)
-    check_classes(args.model, denoiser, num_classes)
     discriminator = None
     if objective.uses_discriminator:
         if args.discriminator is None:
@@ -119,7 +116,9 @@ def main() -> None:
                 "params.yaml: objective.uses_discriminator=true needs --discriminator, which its "
                 "command lacks; run `make params`, then `dvc repro`"
             )
-        discriminator = load_discriminator(args.discriminator, shape[0], num_classes)
+        discriminator = load_discriminator(
+            args.discriminator, shape[0], count_classes(without_captions(classes))
+        )
         discriminator.to(device)
     criterion = Criterion(
         objective=recipe.make(objective),
@@ -182,7 +181,7 @@ def main() -> None:
         say(diffusion_report(row, settings.epochs))
         epoch = int(row["epoch"])
         if epoch % settings.sample_interval == 0 or epoch == settings.epochs or setup.collapsed:
-            images = codec.decode(draw_preview(criterion, settings, ema, seed, num_classes))
+            images = codec.decode(draw_preview(criterion, settings, ema, seed, classes))
             name = f"epoch_{epoch:03d}_samples.png"
             save_png(args.out / SAMPLES / name, image_grid(images, columns=8))
             say("  Saved samples to samples/")

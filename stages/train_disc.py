@@ -21,7 +21,7 @@ from advloop.core.rounds import (
     METRICS,
     REPLAY,
 )
-from advloop.data.classes import Classes, count_classes, load_classes
+from advloop.data.classes import Classes, count_classes, load_classes, without_captions
 from advloop.data.dataset import classes_of, read_manifest
 from advloop.data.latents import load_latents
 from advloop.diffusion.processes import process_of
@@ -123,7 +123,7 @@ def main() -> None:
     settings = params.section("train_disc", TrainDiscParams)
     seed = read_seed(params)
     deterministic()
-    classes = load_classes(args.latents)
+    classes = without_captions(load_classes(args.latents))
     fakes = load_fakes(args, settings, classes, seed)
     reals = load_reals(args, fakes.shape, classes)
     data, counts = make_sides(reals, fakes, settings, seed, args.iteration, pick_device())

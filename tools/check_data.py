@@ -29,6 +29,7 @@ from advloop.data.findings import Look, findings, look_at, require_differences
 from advloop.data.images import FORMATS, make_square, open_image
 from advloop.data.listing import (
     MOST_NAMES,
+    describe_captions,
     describe_groups,
     describe_unused,
     list_items,
@@ -96,7 +97,7 @@ def check_source(
     seconds: for opening images; those that are not opened count as good. Raises UserError if the
     run would stop.
     """
-    items = list_items(source, params.classes)
+    items = list_items(source, params.classes, params.captions)
     yield from _describe_files(source, items)
     looked: list[Item] = []
 
@@ -194,6 +195,7 @@ def _describe_files(source: Source, items: Sequence[Item]) -> Iterator[str]:
     yield from (f"  {line}" for line in describe_groups(source, items))
     if not manifest:
         yield from _describe_folders(items, below_class=items[0].class_name is not None)
+    yield from describe_captions(items)
     yield from describe_unused(source, items)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stages"))
@@ -70,7 +71,13 @@ def check_model(path: Path, params: Params) -> Iterator[str]:
     yield f"autoencoder: one with autoencoder.latent_channels={channels}" + (
         f", and data.image_size={size} × autoencoder.factor" if size else ""
     )
-    if model.num_classes:
+    text = model.architecture.text
+    if text:
+        yield (
+            f"texts: embeddings of {model.architecture.context_width(config)} values a token, from "
+            "the CLIP or T5 that it was trained with"
+        )
+    elif model.num_classes:
         yield f"classes: {model.num_classes}; " + (
             "also usable without, and with guidance_scale"
             if model.null_label is not None
@@ -83,38 +90,56 @@ def check_model(path: Path, params: Params) -> Iterator[str]:
         f"memory of a training step: {memory / GIB:.2f} GiB for weights, gradients, AdamW and "
         f"average ({(memory + 4 * count) / GIB:.2f} under ddo and neon), and activations beside it"
     )
-    yield from _process(path, params)
+    yield from _process(path, params, _text_options(path, params) if text else _no_text(params))
 
 
-def _process(path: Path, params: Params) -> Iterator[str]:
-    """What the model was trained as, and what a run with these parameters would do."""
+def _text_options(path: Path, params: Params) -> str:
+    """The options without which no run takes a model of texts; empty if params.yaml has them."""
+    if params.at("data.captions") is not None:
+        return ""
+    folder = path if (path / "text_encoder").is_dir() else "FOLDER"
+    return f" -S data.captions=COLUMN -S data.text_encoder={folder}"
+
+
+def _no_text(params: Params) -> str:
+    """The options with which a run takes any other model; empty if params.yaml has no captions."""
+    captions = params.at("data.captions") is not None
+    return " -S data.captions=null -S data.text_encoder=null" * captions
+
+
+def _process(path: Path, params: Params, options: str) -> Iterator[str]:
+    """What the model was trained as, and what a run with these parameters would do.
+
+    options: that a run with the model needs.
+    """
     ours = read_diffusion(params)
     file = find_scheduler(path)
     record = path.parent / RECORD
     if file is None and record.is_file():
         trained = read_record(record)["diffusion"]
         yield f"process: {_listed(trained)} ({record})"
-        yield _outcome(path, lambda: check_process(str(path), record, trained, ours))
+        check = partial(check_process, str(path), record, trained, ours)
+        yield _outcome(path, options, check)
         return
     if file is None:
         said = f"-S base.pretrained={path} -S base.trained_as={ours.process}"
         yield f"process: no scheduler says it; say it with {said} (vp, flow or edm)"
         return
     yield f"process: {_listed(read_scheduler(file))} ({file})"
-    yield _outcome(path, lambda: check_scheduler(path, ours))
+    yield _outcome(path, options, partial(check_scheduler, path, ours))
 
 
 def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _outcome(path: Path, check: Callable[[], None]) -> str:
+def _outcome(path: Path, options: str, check: Callable[[], None]) -> str:
     """What a run with the present parameters would do with the model."""
     try:
         check()
     except UserError as error:
         return f"a run now: is refused: {error}"
-    return f"a run now: `dvc exp run -S base.pretrained={path}` starts from it"
+    return f"a run now: `dvc exp run -S base.pretrained={path}{options}` starts from it"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from advloop.core.device import pick_device
 from advloop.core.errors import UserError
 from advloop.core.files import write_text
 from advloop.core.random import generator, noise_for
-from advloop.data.classes import count_classes, load_classes
+from advloop.data.classes import load_classes
 from advloop.data.dataset import load_dataset
 from advloop.data.draws import draw_images
 from advloop.diffusion.criterion import noise_criterion
@@ -38,7 +38,7 @@ from advloop.evaluation.views import Drawn, Views
 from advloop.infra.output import print_safely
 from advloop.models.autoencoder import load_codec
 from advloop.models.codec import Codec
-from advloop.models.denoiser import check_classes, load_checkpoint
+from advloop.models.conditions import load_conditioned
 from advloop.params.data import DataParams, EncodeDatasetParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import EvaluateParams
@@ -123,9 +123,8 @@ def make_sets(params: Params, outputs: Path, codec: Codec, count: int) -> Sets:
     if len(train) < DRAWS * count:
         raise UserError(f"exam: {len(train)} training images, but {DRAWS * count} are needed")
     model = outputs / "base/checkpoint_best.pt"
-    denoiser = load_checkpoint(model).to(device)
     classes = load_classes(outputs / "latents")
-    check_classes(model, denoiser, count_classes(classes))
+    denoiser = load_conditioned(model, classes, outputs / "captions.safetensors").to(device)
     labels = None if classes is None else classes.sample_labels("test", count, SEED, "exam")
     settings = params.section("evaluate", EvaluateParams)
     process = process_of(read_diffusion(params))

@@ -23,7 +23,8 @@ OBJECTIVES = Path(__file__).resolve().parents[1] / "advloop/objectives"
 EMBEDDED = {"data/freedoom_plans.zip": "plans"}  # and what a run on it is called
 ROUNDS = Path("outputs/rounds")
 BASE_MODEL = Path("outputs") / BASE / CHECKPOINT
-DATA = "outputs/data"
+DATA, LATENTS = "outputs/data", "outputs/latents"
+CAPTIONS = "outputs/captions.safetensors"
 
 
 def source_name(source: Any) -> str:
@@ -69,13 +70,15 @@ def derive(
     autoencoder: Any,
     base: Any,
     feature_weights: Any,
+    text_encoder: Any,
 ) -> dict[str, Any]:
     """Everything under ``derived`` in params.yaml.
 
     exp_name: names published files. num_iterations: a whole number from 1 to 100.
     uses_discriminator: whether train_diffusion needs the discriminator. predicted_fraction,
     replay_fraction: of the discriminator's fakes, what are no fresh samples. autoencoder,
-    base, feature_weights: paths of imported models, or None. Raises ValueError on anything else.
+    base, feature_weights, text_encoder: paths of imported models, or None. Raises ValueError on
+    anything else.
     """
     check_exp_name(exp_name)
     count = check_num_iterations(num_iterations)
@@ -94,8 +97,13 @@ def derive(
         # Stage predict exists only where a discriminator sees one-step predictions.
         "predictions": items if predicts else {},
         "autoencoder_source": autoencoder or DATA,
-        "base_source": base or "outputs/latents",
+        "base_source": base or LATENTS,
         "feature_source": feature_weights or "outputs/autoencoder",
+        # Stage encode_captions exists only in a run with captions.
+        "text_encoders": {"text": {"folder": text_encoder}} if text_encoder else {},
+        "text_source": text_encoder or DATA,
+        "captions": CAPTIONS if text_encoder else LATENTS,
+        "captions_option": f"--captions {CAPTIONS}" if text_encoder else "",
         "plots": {
             "discriminator_loss": chart(histories, "train_loss", "val_loss"),
             "discriminator_accuracy": chart(histories, "train_accuracy", "val_accuracy"),

@@ -182,7 +182,8 @@ def paths(stage: str, kinds: tuple[str, ...], item: dict[str, str]) -> list[Path
     body = STAGES[stage].get("do", STAGES[stage])
     rows = [row for kind in kinds for row in body.get(kind, [])]
     texts = [next(iter(row)) if isinstance(row, dict) else row for row in rows]
-    values = {"${key}": "1"} | {f"${{item.{name}}}": text for name, text in item.items()}
+    values = {"${key}": "1", "${derived.captions}": item["captions"]}
+    values |= {f"${{item.{name}}}": text for name, text in item.items()}
     for old, new in values.items():
         texts = [text.replace(old, new) for text in texts]
     return [Path(text) for text in texts]
@@ -191,7 +192,9 @@ def paths(stage: str, kinds: tuple[str, ...], item: dict[str, str]) -> list[Path
 def feeds(maker: str, taker: str, uses_all: bool) -> bool:
     """Whether the taker depends on an output of the maker; uses_all: where all settings ask so."""
     fraction = 0.5 if uses_all else 0.0
-    item = derive("name", 2, uses_all, fraction, fraction, None, None, None)["iterations"]["1"]
+    encoder = "encoder" if uses_all else None
+    made = derive("name", 2, uses_all, fraction, fraction, None, None, None, encoder)
+    item = made["iterations"]["1"] | {"captions": made["captions"]}
     outs = paths(maker, ("outs", "plots", "metrics"), item)
     deps = paths(taker, ("deps",), item)
     return any(a == b or a.is_relative_to(b) or b.is_relative_to(a) for a in outs for b in deps)

@@ -16,14 +16,14 @@ from refusal import refusal
 from small_params import EDM, FLOW, UNET, diffusion_params
 from stage_runner import ROUND, START, run_stage
 from tiny_autoencoders import UNET_LIKE
-from tiny_denoisers import plain_network
+from tiny_denoisers import TINY_TEXT_UNET, plain_network
 from tiny_unet import CONFIG
 
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import condition_on_labels, sample
 from advloop.export.schedulers import scheduler_config
 from advloop.models.autoencoder import load_codec
-from advloop.models.base_model import import_base
+from advloop.models.base_model import import_base, read_config
 from advloop.models.codec import Codec
 from advloop.models.denoiser import Denoiser, build_denoiser, load_checkpoint, save_checkpoint
 from advloop.models.discriminator import load_discriminator
@@ -337,7 +337,7 @@ def test_a_transformer_that_diffusers_once_saved_under_another_name_is_one(tmp_p
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("UNet2DConditionModel", {"cross_attention_dim": 8}),
+        ("Transformer2DModel", {"cross_attention_dim": 8}),
         ("PixArtTransformer2DModel", {"caption_channels": 8}),
         ("SD3Transformer2DModel", {"joint_attention_dim": 8}),
     ],
@@ -345,8 +345,39 @@ def test_a_transformer_that_diffusers_once_saved_under_another_name_is_one(tmp_p
 def test_a_model_of_texts_is_refused_with_its_class_and_the_reason(tmp_path, name, config):
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": name, **config}))
     message = refusal(load, tmp_path)
-    assert f"its class is {name}, not UNet2DModel or DiTTransformer2DModel" in message
-    assert "it is conditioned on text" in message
+    known = "UNet2DModel or DiTTransformer2DModel or UNet2DConditionModel"
+    assert f"its class is {name}, not {known}" in message
+    assert "it is conditioned on text, as which this project knows" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"addition_embed_type": "text_time"}, "addition_embed_type=text_time asks for conditions"),
+        ({"class_embed_type": "projection"}, "class_embed_type=projection asks for"),
+        ({"num_class_embeds": 3}, "num_class_embeds=3 asks for"),
+        ({"time_cond_proj_dim": 8}, "time_cond_proj_dim=8 asks for"),
+        ({"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type=image_proj asks for"),
+        ({"attention_type": "gated"}, "attention_type=gated asks for"),
+        ({"time_embedding_type": "fourier"}, "takes the time as fourier"),
+        ({"cross_attention_dim": [8, 16]}, "cross_attention_dim=[8, 16] is not one number"),
+        ({"in_channels": 9}, "4 out_channels are neither its 9 in_channels nor"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_network_of_texts_that_asks_for_more_is_refused_with_the_setting(tmp_path, changes, says):
+    (tmp_path / "config.json").write_text(json.dumps(TINY_TEXT_UNET | changes))
+    assert says in refusal(read_config, tmp_path)
+
+
+def test_a_network_of_texts_keeps_its_weights_and_its_embeddings_have_one_width(tmp_path):
+    plain = plain_network("text unet")
+    plain.save_pretrained(tmp_path / "unet")
+    model = import_base(tmp_path, SHAPE, UNET, V)
+    assert all(torch.equal(v, model.weights()[k]) for k, v in plain.state_dict().items())
+    architecture = model.architecture
+    for changes in ({}, {"cross_attention_dim": [8, 8]}, {"encoder_hid_dim": 8}):
+        assert architecture.context_width(model.config | changes) == 8
 
 
 def test_a_flow_needs_a_network_that_takes_any_time(tmp_path):

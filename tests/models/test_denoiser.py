@@ -139,9 +139,12 @@ def test_a_denoiser_predicts_what_diffusers_network_does_and_leaves_a_sigma_out(
     labels = torch.tensor([0, 2, 1]) if model.num_classes else None
     null = torch.full((3,), DENOISERS[name].get("num_embeds_ada_norm", 0))
     given = [labels] if labels is None or model.null_label is None else [labels, None]
+    if model.captions is not None:
+        given = [labels, torch.full((3,), model.null_label)]
     for time in times:
         for own in given:
             used = null if own is None and model.null_label is not None else own
+            used = model.captions(used) if model.captions else used
             with torch.no_grad():
                 expected = plain(noisy, time, used).sample
             output = model(noisy, time, own)
@@ -158,6 +161,15 @@ def test_all_weights_survive_a_checkpoint_with_those_of_a_learned_sigma(name, tm
     before, after = model.weights(), again.weights()
     assert before.keys() == after.keys() == plain_network(name).state_dict().keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_copies_of_a_network_of_texts_share_its_captions_which_no_checkpoint_holds(tmp_path):
+    model = tiny_denoiser("text unet")
+    assert (model.num_classes, model.null_label) == (3, 3)
+    for copy in (frozen_copy(model), average_of(model, 0.9).module):
+        assert copy.captions is model.captions
+    save_checkpoint(tmp_path / "a.pt", model)
+    assert load_checkpoint(tmp_path / "a.pt").captions is None
 
 
 @pytest.mark.parametrize("name", ["unet with sigma", "dit with sigma"])

@@ -143,6 +143,7 @@ def derived(exp_name: Any = "plans", num_iterations: Any = 2, **changes: Any) ->
         "autoencoder": None,
         "base": None,
         "feature_weights": None,
+        "text_encoder": None,
         **changes,
     }
     return derive(exp_name, num_iterations, **rest)

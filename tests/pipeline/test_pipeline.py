@@ -249,6 +249,7 @@ def test_stages_that_compute_features_declare_the_weights_and_no_other_does() ->
 @pytest.mark.parametrize("stage", STAGES)
 def test_command_holds_structure_and_no_parameter(stage: str) -> None:
     structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
+    structure |= {"derived.captions_option"}
     assert set(re.findall(r"\$\{(.*?)\}", STAGES[stage]["cmd"])) <= structure
 
 
@@ -264,10 +265,13 @@ def test_every_path_of_the_command_is_declared(stage: str) -> None:
         assert any(d == path or d.startswith(f"{path}/") for d in named), f"{path} of {stage}"
 
 
-def test_full_run_of_three_rounds_has_at_most_24_stages(fakes: Path) -> None:
+def test_full_run_of_three_rounds_has_at_most_24_stages_and_captions_one_more(fakes: Path) -> None:
     listed = must(dvc(fakes, "stage", "list", "--name-only")).stdout.split()
     assert set(listed) == ONCE | stages_of(0, 1)
     assert len(listed) + len(PER_ITERATION) <= 24
+    compose(fakes, "data.captions=text", "data.text_encoder=encoder")
+    listed = must(dvc(fakes, "stage", "list", "--name-only")).stdout.split()
+    assert set(listed) == ONCE | stages_of(0, 1) | {"encode_captions@text"}
 
 
 @pytest.mark.parametrize("stage", ["check_config", "prepare", "publish", "report"])

@@ -113,8 +113,8 @@ def test_secrets_in_a_configuration_are_found_and_a_user_name_is_none():
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
 HARMLESS = re.compile(r"[A-Za-z0-9_./-]+")  # to a shell, wherever it stands
-SOURCES = ("autoencoder_source", "base_source", "feature_source")
-PATHS = {"data.source", *(f"derived.{name}" for name in SOURCES)}
+SOURCES = ("autoencoder_source", "base_source", "feature_source", "text_source")
+PATHS = {"data.source", "item.folder", *(f"derived.{name}" for name in SOURCES)}
 
 
 def interpolations(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -142,13 +142,15 @@ def test_paths_of_the_user_are_dependencies_and_nothing_of_the_user_is_in_a_comm
 
 def test_every_value_in_a_command_follows_from_whole_numbers_and_switches():
     structure = {"key", "item.model", "item.fakes_options", "item.discriminator_option"}
+    structure |= {"derived.captions_option"}
     assert {name for place, name in FOUND if place == "cmd"} == structure
     walked = {name for place, name in FOUND if place in ("foreach", "matrix")}
-    assert walked == {"derived.iterations", "derived.predictions"}
+    assert walked == {"derived.iterations", "derived.predictions", "derived.text_encoders"}
     for switch, folder in product((True, False, "a; b"), ("a; touch b", "$(touch b)", None)):
-        made = derive("plans", 12, switch, switch, switch, folder, folder, folder)
+        made = derive("plans", 12, switch, switch, switch, folder, folder, folder, folder)
         items = made["iterations"] | made["predictions"]
         values = [*items, *(value for item in items.values() for value in item.values())]
+        values += [*made["text_encoders"], made["captions_option"]]
         words = [word for value in values for word in value.split(" ") if word]
         assert [word for word in words if not HARMLESS.fullmatch(word)] == []
 

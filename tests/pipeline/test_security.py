@@ -38,6 +38,7 @@ ENCODER, IMAGES = f"autoencoder/{WEIGHTS}", "data/images.npy"
 READ: dict[str, set[str]] = {  # the files of tensors that each stage loads
     "train_autoencoder": {IMAGES},
     "encode_dataset": {IMAGES, ENCODER},
+    "encode_captions": set(),  # runs only in a run with captions, which these inputs have not
     "train_base": {*LATENTS},
     "generate": {MODEL},
     "predict": {MODEL, "latents/train.pt"},

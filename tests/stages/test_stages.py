@@ -12,7 +12,7 @@ import torch
 from conftest import REPO, make_project, write_images
 from omegaconf import OmegaConf
 from PIL import Image
-from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, STAGES, TUNED, StageFolder
+from stage_folder import FAKE, LISTED, MODEL, PREDICTED, REAL, ROUND, TUNED, USUAL, StageFolder
 
 from advloop.data import latents
 from advloop.data.dataset import Dataset
@@ -82,7 +82,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, reads: Reads) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         place = StageFolder(project, patch)
         place.compose(*ONE_STEP.split())
-        for stage in STAGES:
+        for stage in USUAL:
             with pytest.MonkeyPatch.context() as watching:
                 watch(watching, reads.setdefault(stage, set()))
                 first = {"iteration": 0, "replay": None} if stage == "train_disc" else {}

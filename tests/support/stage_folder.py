@@ -43,17 +43,23 @@ LISTED = f"{ROUND}/real_latents.csv"
 REPLAY = f"{ROUND}/discriminator/replay_latents.pt"
 
 
+BODIES = {
+    name: body.get("do", body)
+    for name, body in yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].items()
+}
+
+
 def stage_options() -> dict[str, dict[str, Any]]:
     """By script, the options that DVC passes in round 0.
 
     What stands in outputs/ or reports/ stands here in the folder itself, or in made/ if the stage
     writes it.
     """
-    item = derive("plans", 1, True, 0.25, 0.0, None, None, None)["iterations"]["0"]
-    values = {"key": "0"} | {f"item.{name}": value for name, value in item.items()}
+    derived = derive("plans", 1, True, 0.25, 0.0, None, None, None, None)
+    values = {"key": "0", "derived.captions_option": derived["captions_option"]}
+    values |= {f"item.{name}": value for name, value in derived["iterations"]["0"].items()}
     found = {}
-    for stage in yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].values():
-        body = stage.get("do", stage)
+    for body in BODIES.values():
         outs = [out for kind in ("outs", "metrics", "plots") for out in body.get(kind, [])]
         written = [filled(out if isinstance(out, str) else next(iter(out)), values) for out in outs]
         script, *words = filled(body["cmd"], values).split()[1:]
@@ -72,6 +78,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 STAGES = stage_options()
+USUAL = [stage for stage in STAGES if stage != "encode_captions"]  # of a run without captions
 STAGES["train_disc"] |= {"iteration": 1, "replay": REPLAY}  # the first one that reads earlier fakes
 # Each stage reads all that it can read, and evaluation takes no network from elsewhere.
 CHOICES = (
@@ -152,11 +159,17 @@ class StageFolder:
         return snapshot(self.root / "made")
 
 
-def run_all(place: StageFolder) -> None:
-    """Every stage of a run of one round, each on what those before it made."""
-    for stage in STAGES:
-        first = {"iteration": 0, "replay": None} if stage == "train_disc" else {}
-        place.must(stage, **first)
+def run_all(place: StageFolder, captions: bool = False) -> None:
+    """Every stage of a run of one round, each on what those before it made.
+
+    captions: whether the run has them.
+    """
+    with_captions = {name for name, body in BODIES.items() if "${derived.captions}" in body["deps"]}
+    for stage in STAGES if captions else USUAL:
+        options = {"iteration": 0, "replay": None} if stage == "train_disc" else {}
+        if captions and stage in with_captions:
+            options["captions"] = "captions.safetensors"
+        place.must(stage, **options)
         place.keep()
 
 

@@ -10,7 +10,9 @@ from tiny_unet import CONFIG
 
 from advloop.core.random import seeded
 from advloop.models.architectures import DIT
+from advloop.models.caption_table import CaptionTable
 from advloop.models.denoiser import Denoiser
+from advloop.params.captions import TEXT_UNET
 
 TINY_DIT = {
     "_class_name": DIT,
@@ -23,6 +25,19 @@ TINY_DIT = {
     "attention_head_dim": 8,
     "num_embeds_ada_norm": 1,
 }
+TINY_TEXT_UNET = {
+    "_class_name": TEXT_UNET,
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 8,
+}
 CLASSES = 3
 DENOISERS = {
     "unet": CONFIG,
@@ -30,15 +45,21 @@ DENOISERS = {
     "unet with sigma": CONFIG | {"out_channels": 8},
     "dit": TINY_DIT,
     "dit with classes": TINY_DIT | {"num_embeds_ada_norm": CLASSES},
+    "text unet": TINY_TEXT_UNET,
     "dit with sigma": TINY_DIT | {"num_embeds_ada_norm": CLASSES, "out_channels": 8},
 }
 
 
 def tiny_denoiser(name: str) -> Denoiser:
-    """With random weights everywhere, those of a learned sigma, too."""
+    """With random weights everywhere, those of a learned sigma, too.
+
+    A network of texts has CLASSES random captions.
+    """
     with seeded(0, name):
         model = Denoiser(DENOISERS[name])
         model.load_weights({k: 0.2 * torch.randn(v.shape) for k, v in model.weights().items()})
+        if model.architecture.text:
+            model.captions = CaptionTable(torch.randn(CLASSES + 1, 5, 8))
     return model
 
 

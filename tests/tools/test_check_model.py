@@ -10,11 +10,13 @@ from refusal import refusal
 from small_params import FLOW, diffusion_params
 from tiny_denoisers import DENOISERS, plain_network, tiny_denoiser
 
+from advloop.export.schedulers import scheduler_config
 from advloop.models.denoiser import save_checkpoint
 from advloop.params.loader import Params
 from check_model import check_model
 
-OURS = Params({"diffusion": diffusion_params().model_dump()}, Path("params.yaml"))
+V = diffusion_params()
+OURS = Params({"diffusion": V.model_dump()}, Path("params.yaml"))
 AS_FLOW = Params({"diffusion": FLOW.model_dump()}, Path("params.yaml"))
 
 
@@ -33,7 +35,10 @@ def test_class_parameters_latents_and_classes_are_those_of_the_network(tmp_path,
     count = sum(weight.numel() for weight in model.parameters())
     assert found["parameters"] == f"{count / 1e6:.1f} million"
     assert found["latents"] == "[4, 8, 8]"
-    assert found["classes"].startswith(str(model.num_classes or "none"))
+    if model.architecture.text:
+        assert found["texts"].startswith("embeddings of 8 values a token")
+    else:
+        assert found["classes"].startswith(str(model.num_classes or "none"))
     assert "autoencoder.latent_channels=4" in found["autoencoder"]
     assert "-S base.trained_as=vp" in found["process"]
 
@@ -47,6 +52,24 @@ def test_a_run_takes_the_model_or_is_refused_with_the_command_that_mends_it(tmp_
     assert found["process"].startswith("process=flow, num_train_timesteps=1000, shift=3.0")
     assert f"-S diffusion=flow -S base.pretrained={tmp_path}" in found["a run now"]
     assert said(tmp_path, AS_FLOW)["a run now"].endswith("starts from it")
+
+
+@pytest.mark.parametrize("place", ["unet", "text_encoder"])
+def test_captions_that_a_run_with_the_model_needs_or_must_not_have_are_in_its_command(
+    tmp_path, place
+):
+    plain_network("text unet").save_pretrained(tmp_path / "unet")
+    plain_network("unet").save_pretrained(tmp_path / "other/unet")
+    (tmp_path / place).mkdir(exist_ok=True)
+    for folder in (tmp_path, tmp_path / "other"):
+        (folder / "scheduler_config.json").write_text(json.dumps(scheduler_config(V)))
+    encoder = tmp_path if place == "text_encoder" else "FOLDER"
+    needed = f" -S data.captions=COLUMN -S data.text_encoder={encoder}` starts from it"
+    assert said(tmp_path)["a run now"].endswith(f"{tmp_path}{needed}")
+    with_captions = Params(OURS.content | {"data": {"captions": "text"}}, OURS.path)
+    assert said(tmp_path, with_captions)["a run now"].endswith(f"{tmp_path}` starts from it")
+    needed = " -S data.captions=null -S data.text_encoder=null` starts from it"
+    assert said(tmp_path / "other", with_captions)["a run now"].endswith(needed)
 
 
 def test_a_model_without_a_size_names_its_channels_alone(tmp_path):

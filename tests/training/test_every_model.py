@@ -35,9 +35,10 @@ PROCESSES = {
 def setup_of(file: str, process: str, model: Denoiser) -> Setup:
     """One epoch of one step, as stage train_diffusion makes it of an objective's file."""
     params, classes = objective_params(file), model.num_classes
+    judged = 0 if model.captions else classes
     recipe = recipe_of(params.name)
     with seeded(0, "discriminator"):
-        judge = Discriminator(4, [8], 0.0, noise_conditioned=file == "x0", num_classes=classes)
+        judge = Discriminator(4, [8], 0.0, noise_conditioned=file == "x0", num_classes=judged)
     criterion = Criterion(
         objective=recipe.make(params),
         weight=params.weight,

@@ -2,11 +2,16 @@
 
 A run has classes if ``data.classes`` says so: stage encode_dataset then writes FILE beside the
 latents. Without that file nothing has a class, and no stage draws or writes anything else.
+
+Captions (``data.captions``) are classes, too: each distinct one has a label, which the diffusion
+model gets as the embedding of its text. As nearly every image has its own, nothing is scored by
+caption, and no discriminator learns them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +31,13 @@ FILE = "classes.pt"
 class Classes:
     """names: sorted; label k stands for names[k].
 
-    labels: by split, (N,) int64, one per row of train.pt, val.pt and test.pt.
+    labels: by split, (N,) int64, one per row of train.pt, val.pt and test.pt. captions: whether the
+    names are captions.
     """
 
     names: tuple[str, ...]
     labels: Mapping[str, torch.Tensor]
+    captions: bool = False
 
     def labels_of(self, split: str, latents: torch.Tensor) -> torch.Tensor:
         """Labels (N,) of a split's latents (N, C, H, W); UserError if their numbers differ."""
@@ -43,7 +50,16 @@ class Classes:
         return labels
 
     def sample_labels(self, split: str, count: int, seed: int, *key: int | str) -> torch.Tensor:
-        """Labels (count,) for samples, in random order, with the class shares of ``split``."""
+        """Labels (count,) for samples, in random order, with the class shares of ``split``.
+
+        Captions are those of random images, each of which comes again only after all others: shares
+        of so many would round to those of the first ones.
+        """
+        if self.captions:
+            own, stream = self.labels[split], generator(seed, *key, "captions")
+            rounds = math.ceil(count / len(own))
+            rows = torch.cat([torch.randperm(len(own), generator=stream) for _ in range(rounds)])
+            return own[rows[:count]]
         counts = torch.bincount(self.labels[split], minlength=len(self.names)).tolist()
         shares = torch.tensor(apportion(count, counts))
         labels = torch.arange(len(self.names)).repeat_interleave(shares)
@@ -65,23 +81,35 @@ class Classes:
 
 
 def count_classes(classes: Classes | None) -> int:
-    """The number of classes, 0 if there are none."""
+    """The number of classes, or of captions; 0 if there are none."""
     return len(classes.names) if classes else 0
+
+
+def without_captions(classes: Classes | None) -> Classes | None:
+    """The classes that a discriminator knows and that are scored one by one: no captions."""
+    return None if classes is None or classes.captions else classes
+
+
+def names_of(conditions: Iterable[str]) -> tuple[str, ...]:
+    """The classes or captions of images in the order of their labels."""
+    return tuple(sorted(set(conditions)))
 
 
 def label_latents(dataset: Dataset, counts: Mapping[str, int]) -> Classes:
     """Labels for ``counts`` latents of each split: every augmentation of its images in turn."""
-    names = tuple(sorted(set(dataset.classes)))
-    image_labels = torch.tensor([names.index(name) for name in dataset.classes])
+    names = names_of(dataset.conditions)
+    label_of = {name: label for label, name in enumerate(names)}
+    image_labels = torch.tensor([label_of[name] for name in dataset.conditions])
     labels = {}
     for split, count in counts.items():
         rows = torch.from_numpy(dataset.rows(split))
         labels[split] = image_labels[rows].repeat(count // len(rows))
-    return Classes(names, labels)
+    return Classes(names, labels, captions=bool(dataset.captions))
 
 
 def save_classes(folder: Path, classes: Classes) -> None:
-    save_torch(folder / FILE, {"names": list(classes.names), "labels": dict(classes.labels)})
+    content: dict[str, Any] = {"names": list(classes.names), "labels": dict(classes.labels)}
+    save_torch(folder / FILE, content | ({"captions": True} if classes.captions else {}))
 
 
 def load_classes(folder: Path) -> Classes | None:
@@ -92,7 +120,9 @@ def load_classes(folder: Path) -> Classes | None:
 
     def build(content: dict[str, Any]) -> Classes:
         names, labels = content["names"], content["labels"]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) < max(2, len(names)):
+        captions = bool(content.get("captions", False))
+        fewest = max(1 if captions else 2, len(names))
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < fewest:
             raise ValueError("it needs two or more different names")
         for split in ("train", "val", "test"):
             values = labels[split]
@@ -100,6 +130,6 @@ def load_classes(folder: Path) -> Classes | None:
                 raise ValueError(f"its labels of {split} are not (N,) int64")
             if int(values.min()) < 0 or int(values.max()) >= len(names):
                 raise ValueError(f"a label of {split} has no name")
-        return Classes(tuple(names), labels)
+        return Classes(tuple(names), labels, captions)
 
     return load_model(path, "set of classes", build)

@@ -1,6 +1,7 @@
 """The prepared images: one array, and manifest.csv with one row per image in the same order.
 
-A row is (file, group, split), followed by the name of the class if the images have classes.
+A row is (file, group, split), followed by the name of the class if the images have classes. If they
+have captions, captions.json lists these in the same order.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from advloop.core.errors import UserError
-from advloop.core.files import atomic_path
+from advloop.core.files import atomic_path, read_json
 
 COLUMNS = ("file", "group", "split")
 CLASS = "class"
+CAPTIONS = "captions.json"
 SPLITS = ("train", "val", "tune", "test")
 
 
@@ -25,7 +27,7 @@ SPLITS = ("train", "val", "tune", "test")
 class Dataset:
     """images: (N, S, S, 3) uint8, memory-mapped; files, groups, splits: N entries each.
 
-    classes: the class names of the N images, or empty.
+    classes, captions: of the N images, or empty. Images with captions have no classes.
     """
 
     images: npt.NDArray[np.uint8]
@@ -33,6 +35,12 @@ class Dataset:
     groups: list[str]
     splits: list[str]
     classes: Sequence[str] = ()
+    captions: Sequence[str] = ()
+
+    @property
+    def conditions(self) -> Sequence[str]:
+        """What a model is conditioned on, by image: classes or captions; or empty."""
+        return self.classes or self.captions
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the images in ``split``, in manifest order."""
@@ -64,7 +72,21 @@ def load_dataset(folder: Path) -> Dataset:
     if not square or images.dtype != np.uint8 or len(images) != len(rows):
         raise UserError(f"{path}: does not match manifest.csv; make both with `dvc repro prepare`")
     files, groups, splits = ([row[i] for row in rows] for i in range(3))
-    return Dataset(images, files, groups, splits, classes_of(rows))
+    captions, listed = [], folder / CAPTIONS
+    if listed.exists() and len(captions := read_captions(listed)) != len(rows):
+        raise UserError(
+            f"{listed}: {len(captions)} captions of {len(rows)} images; make both with `dvc repro "
+            "prepare`"
+        )
+    return Dataset(images, files, groups, splits, classes_of(rows), captions)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of the images in the order of the manifest, or UserError."""
+    captions = read_json(path)
+    if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
+        raise UserError(f"{path}: not a list of captions; make it with `dvc repro prepare`")
+    return captions
 
 
 def write_manifest(path: Path, rows: Iterable[Sequence[str]]) -> None:

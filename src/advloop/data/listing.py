@@ -19,22 +19,30 @@ from advloop.data.names import compose, fold, resembling
 from advloop.data.sources import Source
 
 MOST_NAMES = 5  # in one line
+EXAMPLE = 80  # characters of a caption
 
 
-def list_items(source: Source, classes: str = "none") -> list[Item]:
+def list_items(source: Source, classes: str = "none", captions: str | None = None) -> list[Item]:
     """Every image of the source, sorted by file.
 
-    classes: none, folders or manifest, as ``DataParams.classes``. Raises UserError if there is no
-    image, if any row of a manifest is wrong (``data.on_error=skip`` covers images alone), and if
-    two groups have nearly one name.
+    classes: none, folders or manifest, as ``DataParams.classes``. captions: the column of a
+    manifest that holds them, as ``DataParams.captions``. Raises UserError if there is no image, if
+    any row of a manifest is wrong (``data.on_error=skip`` covers images alone), and if two groups
+    have nearly one name.
     """
     files = source.files()
     manifest = find_manifest(source)
     path = source.name if manifest is None else f"{source.name}/{manifest}"
     if manifest:
-        items = _find_files(path, read_manifest(source, manifest, classes == "manifest"), files)
+        rows = read_manifest(source, manifest, classes == "manifest", captions)
+        items = _find_files(path, rows, files)
     elif classes == "manifest":
         raise UserError(f"{path}: data.classes=manifest, but there is no manifest.csv; add it")
+    elif captions:
+        raise UserError(
+            f"{path}: data.captions={captions} is a column of manifest.csv, which is not there; "
+            "add it"
+        )
     else:
         items = _from_folders(path, files, classes == "folders")
     if not items:
@@ -129,6 +137,18 @@ def describe_groups(source: Source, items: Sequence[Item]) -> list[str]:
     return [
         f"images in no {where}: {len(alone)} of {len(items)}; each is a group of its own, so that "
         "two of one thing may be in train and in test; sub-folders or a manifest.csv join them"
+    ]
+
+
+def describe_captions(items: Sequence[Item]) -> list[str]:
+    """A line on captions, if images have them."""
+    captions = [item.caption for item in items if item.caption is not None]
+    if not captions:
+        return []
+    shortest, longest = min(map(len, captions)), max(map(len, captions))
+    return [
+        f"captions: {len(captions)}, of them {len(set(captions))} different; {shortest} to "
+        f"{longest} characters, such as {captions[0][:EXAMPLE]!r}"
     ]
 
 

@@ -15,6 +15,7 @@ from advloop.data.dataset import SPLITS
 from advloop.data.sources import Source
 
 CSV, INDEX = "manifest.csv", "index.json"
+LONGEST_CAPTION = 2000  # characters; no text encoder reads as many
 INDEX_KEYS = (b'"wad"', b'"map"')  # of the embedded archive's index, and hardly of another one
 
 
@@ -22,13 +23,14 @@ INDEX_KEYS = (b'"wad"', b'"map"')  # of the embedded archive's index, and hardly
 class Item:
     """One image: its path inside the source and its group.
 
-    split: as the source gives it, or None. class_name: None if images have no classes.
+    split: as the source gives it, or None. class_name, caption: None if images have none.
     """
 
     file: str
     group: str
     split: str | None = None
     class_name: str | None = None
+    caption: str | None = None
 
 
 @lru_cache(maxsize=1)  # several ask for it, and index.json may be large
@@ -49,10 +51,15 @@ def find_manifest(source: Source) -> str | None:
     return None
 
 
-def read_manifest(source: Source, manifest: str, with_class: bool) -> list[Item]:
-    """The rows of the file that ``find_manifest`` found, in order, or UserError."""
+def read_manifest(
+    source: Source, manifest: str, with_class: bool, captions: str | None = None
+) -> list[Item]:
+    """The rows of the file that ``find_manifest`` found, in order, or UserError.
+
+    captions: the column that holds them, or None.
+    """
     path, content = f"{source.name}/{manifest}", source.read(manifest)
-    return (_read_csv if manifest == CSV else _read_index)(path, content, with_class)
+    return (_read_csv if manifest == CSV else _read_index)(path, content, with_class, captions)
 
 
 def _remedy(column: str, columns: Sequence[str]) -> str:
@@ -65,13 +72,13 @@ def _remedy(column: str, columns: Sequence[str]) -> str:
     return f"rename {resembling!r} in the first line" if resembling else "add it to the first line"
 
 
-def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
+def _read_csv(path: str, content: bytes, with_class: bool, captions: str | None) -> list[Item]:
     items, line = [], 1  # the line of the file in which a row begins
     try:
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
         rows = csv.DictReader(text, strict=True)
         columns = rows.fieldnames or []
-        for column in ("file", "group", *["class"] * with_class):
+        for column in ("file", "group", *["class"] * with_class, *([captions] if captions else [])):
             if column not in columns:
                 remedy = _remedy(column, list(columns))
                 raise UserError(f"{path}: column {column} is missing; {remedy}")
@@ -82,7 +89,8 @@ def _read_csv(path: str, content: bytes, with_class: bool) -> list[Item]:
                     f"{path}: line {line}: {broken!r} goes on in the next line, as if its quote "
                     "were not closed; close it, or use names without line breaks"
                 )
-            items.append(_make_item(path, {**row, "split": row.get("split") or None}, with_class))
+            values = {**row, "split": row.get("split") or None}
+            items.append(_make_item(path, values, with_class, captions))
             if any(row.get(None, ())):  # cells beyond the last column
                 raise UserError(
                     f"{path}: the row of {row['file']} has more cells than columns; quote names "
@@ -105,11 +113,11 @@ def _broken(cells: Iterable[object]) -> str | None:
     return next(found, None)
 
 
-def _read_index(path: str, content: bytes, with_class: bool) -> list[Item]:
+def _read_index(path: str, content: bytes, with_class: bool, captions: str | None) -> list[Item]:
     try:
         rows: list[dict[str, Any]] = json.loads(content)
         return [
-            _make_item(path, {**row, "group": f"{row['wad']}_{row['map']}"}, with_class)
+            _make_item(path, {**row, "group": f"{row['wad']}_{row['map']}"}, with_class, captions)
             for row in rows
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -118,7 +126,9 @@ def _read_index(path: str, content: bytes, with_class: bool) -> list[Item]:
         ) from None
 
 
-def _make_item(path: str, row: Mapping[str, object], with_class: bool) -> Item:
+def _make_item(
+    path: str, row: Mapping[str, object], with_class: bool, captions: str | None
+) -> Item:
     """The item of a manifest's row; UserError if a value is missing or cannot be used."""
     file, group, split, name = row["file"], row["group"], row.get("split"), row.get("class")
     if not isinstance(file, str) or not file:
@@ -134,4 +144,25 @@ def _make_item(path: str, row: Mapping[str, object], with_class: bool) -> Item:
     if with_class and (not isinstance(name, str) or not name or UNPRINTABLE.search(name)):
         raise UserError(f"{path}: class of {file} is {name!r}; name one, or set data.classes=none")
     given = str(split) if split is not None else None
-    return Item(file, group, given, str(name) if with_class else None)
+    caption = _caption(path, file, captions, row.get(captions)) if captions else None
+    return Item(file, group, given, str(name) if with_class else None, caption)
+
+
+def _caption(path: str, file: str, column: str, text: object) -> str:
+    """The caption in a cell, without outer blanks; UserError if it cannot be used."""
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(
+            f"{path}: {column} of {file} is empty; describe the image there, or set "
+            "data.captions=null"
+        )
+    if found := UNPRINTABLE.search(text):
+        raise UserError(
+            f"{path}: {column} of {file} holds {found[0]!a}, a line break or another "
+            "control character; remove it"
+        )
+    if len(text) > LONGEST_CAPTION:
+        raise UserError(
+            f"{path}: {column} of {file} has {len(text)} characters, more than {LONGEST_CAPTION}; "
+            "shorten it"
+        )
+    return text.strip()

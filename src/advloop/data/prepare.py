@@ -13,7 +13,7 @@ import numpy as np
 
 from advloop.core.errors import UNPRINTABLE, UserError, counted
 from advloop.core.files import atomic_path, write_json
-from advloop.data.dataset import write_manifest
+from advloop.data.dataset import CAPTIONS, write_manifest
 from advloop.data.findings import Look, look_at, require_differences
 from advloop.data.images import (
     HEAD,
@@ -68,6 +68,7 @@ def prepare(
 ) -> tuple[Written, list[str]]:
     """Write images.npy and manifest.csv with the same rows, and skipped.json under ``skip``.
 
+    captions.json holds the captions of these rows, if there are any.
     value_range.json says what became black and white, if an image has more than 8 bits. Every
     image becomes ``data.tiles`` ** 2 rows of its group, less those that are flatter than
     ``data.max_flat``. ``on_skip`` is called for each image that cannot be read; only what is
@@ -90,6 +91,8 @@ def prepare(
             names = [] if item.class_name is None else [item.class_name]
             rows.append([item.file, item.group, split, *names])
         write_manifest(folder / "manifest.csv", rows)
+        if params.captions:
+            write_json(folder / CAPTIONS, [item.caption for item in written.items])
         if written.values:
             write_json(folder / "value_range.json", written.values)
         if params.on_error == "skip":

@@ -18,7 +18,7 @@ import torch
 from advloop.core.errors import UserError
 from advloop.core.random import generator
 from advloop.data.augmentation import augment_images
-from advloop.data.classes import Classes, count_classes
+from advloop.data.classes import Classes, count_classes, without_captions
 from advloop.data.dataset import Dataset
 from advloop.data.draws import draw_images, draw_rows
 from advloop.data.splits import jackknife_problem
@@ -68,11 +68,11 @@ class Sources:
         return draw_images(self.dataset, split, self.augmentation, self.stream(split), count)
 
     def labels(self, split: str, count: int | None = None) -> torch.Tensor | None:
-        """The classes (N,) of what ``images`` draws, or None."""
+        """The classes or captions (N,) of what ``images`` draws, or None."""
         if self.classes is None:
             return None
         chosen = self.rows(split, count)
-        return self.classes.to_labels([self.dataset.classes[row] for row in chosen], self.data)
+        return self.classes.to_labels([self.dataset.conditions[row] for row in chosen], self.data)
 
     def check(self) -> None:
         """Raise UserError unless images and latents belong together."""
@@ -82,10 +82,11 @@ class Sources:
                 f"{self.latents / 'test.pt'}: {len(self.test)} latents of {count} images; remake "
                 "it with `dvc repro`"
             )
-        if (self.classes is None) == bool(self.dataset.classes):
+        if (self.classes is None) == bool(self.dataset.conditions):
+            found = len(set(self.dataset.conditions))
             raise UserError(
-                f"{self.data / 'manifest.csv'}: has {len(set(self.dataset.classes))} classes, but "
-                f"the latents have {count_classes(self.classes)}; remake both with `dvc repro`"
+                f"{self.data / 'manifest.csv'}: has {found} classes, but the latents have "
+                f"{count_classes(self.classes)}; remake both with `dvc repro`"
             )
 
     def drawn(self, images: Images, groups: Sequence[Hashable] = ()) -> Drawn:
@@ -173,8 +174,9 @@ def measure_reals(
         features = [one.features for one in sets]
         found = measure(features, reals.test.features, network)
         found += view_scores([views(one, k) for k, one in enumerate(sets)], network)
-        if labels is not None and reals.test.labels is not None:
-            test = reals.test.features, reals.test.labels
+        of_test = reals.test.labels if without_captions(sources.classes) else None
+        if labels is not None and of_test is not None:
+            test = reals.test.features, of_test
             found += measure_classes(features, labels.split(count), *test, network)
         scores.append(Scores(name, tuple(found)))
     return Floor(clean, bound, (scores[0], scores[1]))

@@ -12,7 +12,7 @@ from torch import nn
 
 from advloop.core.device import autocast, eval_mode
 from advloop.core.random import batches, noise_for
-from advloop.data.classes import Classes
+from advloop.data.classes import Classes, without_captions
 from advloop.diffusion.criterion import Criterion, held_out
 from advloop.diffusion.sampling import calls_of, condition_on_labels, sample
 from advloop.evaluation.critic import null_errors
@@ -66,7 +66,7 @@ class Judge:
     """What every model of a run is measured with.
 
     train_latents: (M, C, H, W), with augmentation. views: by split. classes: samples get the
-    classes of the test images, in the same shares; None if unconditional.
+    classes of the test images, in the same shares, or captions of theirs; None if unconditional.
     """
 
     criterion: Criterion
@@ -178,7 +178,7 @@ def evaluate_model(
     scores = [score for split in splits for score in view_scores(views[split], network, split)]
     scores += measure(measured, reals.test.features, network)
     labels = [one.labels for one in sampled if one.labels is not None]
-    if reals.test.labels is not None and labels:
+    if without_captions(judge.classes) and reals.test.labels is not None and labels:
         of_test = reals.test.features, reals.test.labels
         scores += measure_classes(measured, labels, *of_test, network)
     ratios = [float(one.distances.median()) / reals.nearest for one in sampled]

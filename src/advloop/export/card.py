@@ -16,26 +16,59 @@ from advloop.evaluation.agreement import rounds, select
 from advloop.evaluation.results import VIEWS, Results
 from advloop.evaluation.scores import with_interval
 from advloop.evaluation.summary import markdown_table
-from advloop.export.pipeline import CODE, PIPELINE, SAMPLES, Export
+from advloop.export.pipeline import CODE, PIPELINE, SAMPLES, Export, own_files
+from advloop.export.plain import STABLE_DIFFUSION
 from advloop.models.folders import CLASSES
 
-UNCONDITIONAL = "unconditional-image-generation"  # a task on the hub
+UNCONDITIONAL, TEXTS = "unconditional-image-generation", "text-to-image"  # tasks on the hub
 EXAMPLES = 8  # images that the code samples
 UNKNOWN = "unknown"  # a licence on the hub
 EMBEDDED = {"data/freedoom_plans.zip": "bsd-3-clause"}  # of the images that come with this project
 
 
-def sampling_code() -> str:
+def sampling_code(model: Export) -> str:
     """Python code that samples EXAMPLES images, to be run in the exported folder."""
+    pipeline = model.plain or PIPELINE
+    place = "diffusers" if model.plain else CODE.removesuffix(".py")
+    caption = f"[{model.caption!a}] * {EXAMPLES}"  # one line of ASCII, whatever it holds
+    steps = f"num_inference_steps={model.num_inference_steps}, "
+    steps += f"guidance_scale={model.guidance_scale}, "
+    if model.plain == STABLE_DIFFUSION:
+        given = f"{caption}, {steps}"
+    elif model.plain:
+        given = f"{[k % len(model.classes) for k in range(EXAMPLES)]}, {steps}"
+    else:
+        given = f"{EXAMPLES}, " + f"captions={caption}, " * bool(model.text_encoder)
     return "\n".join(
         [
             "import torch",
-            f"from {CODE.removesuffix('.py')} import {PIPELINE}",
+            f"from {place} import {pipeline}",
             "",
-            f'pipeline = {PIPELINE}.from_pretrained(".")',
-            f"images = pipeline({EXAMPLES}, generator=torch.Generator().manual_seed(0)).images",
+            f'pipeline = {pipeline}.from_pretrained(".")',
+            f"images = pipeline({given}generator=torch.Generator().manual_seed(0)).images",
         ]
     )
+
+
+def _explained(model: Export) -> list[str]:
+    """What else the code can do, and what it imports."""
+    steps = f"It takes {counted(model.num_inference_steps, 'step')}"
+    if model.plain:
+        first = "a caption" if model.text_encoder else f"a number of `{CLASSES}`"
+        return [
+            f"{steps}, as here. Its first argument is {first} for each image, and the other values "
+            f"are those that the model was made for. `{model.plain}` is of diffusers: no code of "
+            "this folder is run.",
+        ]
+    files = [f"`{name}`" for name in (CODE, *own_files(model))]
+    return [
+        f"{steps}, unless `num_inference_steps=` says otherwise."
+        + (f" `labels=` takes names of `{CLASSES}`, or numbers." if model.classes else "")
+        + (" `captions=` takes a text for each image." if model.text_encoder else ""),
+        "",
+        f"diffusers has no pipeline for these parts, so that this runs {' and '.join(files)} of "
+        "this folder; read them first.",
+    ]
 
 
 def lineage(results: Results, imported: bool) -> list[str]:
@@ -67,11 +100,12 @@ def licences(params: Mapping[str, Any]) -> dict[str, str | None]:
     return {"images": images, "model": stated["model_license"]}
 
 
-def _front_matter(results: Results, params: Mapping[str, Any], *, classes: bool) -> list[str]:
+def _front_matter(results: Results, params: Mapping[str, Any], model: Export) -> list[str]:
     scores = results.model(select(results))
     flat, valid = scores.flat(), results.exam.valid
     metrics = [{"type": name, "value": flat[name]} for name in (scores.get(m).name for m in valid)]
-    task = "class-conditional-image-generation" if classes else UNCONDITIONAL
+    tag = TEXTS if model.text_encoder else UNCONDITIONAL
+    task = "class-conditional-image-generation" if model.classes else tag
     entry = {
         "task": {"type": task},
         "dataset": {"name": params["data"]["source"], "type": "images"},
@@ -80,7 +114,7 @@ def _front_matter(results: Results, params: Mapping[str, Any], *, classes: bool)
     return [
         "---",
         "library_name: diffusers",
-        *([] if classes else [f"pipeline_tag: {UNCONDITIONAL}"]),
+        *([] if model.classes else [f"pipeline_tag: {tag}"]),
         f"license: {json.dumps(licences(params)['model'] or UNKNOWN)}",
         "tags: [latent-diffusion, adversarial-fine-tuning, advloop]",
         f"model-index: {json.dumps([{'name': 'advloop', 'results': [entry]}])}",
@@ -113,11 +147,10 @@ def model_card(
     """
     counts = Counter(splits)
     kind = f"Conditional on {len(model.classes)} classes" if model.classes else "Unconditional"
-    files = f"`{CODE}`, which is code of"
-    if model.own_autoencoder:
-        files = f"`{CODE}` and, for the autoencoder, `patch_autoencoder.py`, which are code of"
+    if model.text_encoder:
+        kind = "Conditional on captions"
     lines = [
-        *_front_matter(results, params, classes=bool(model.classes)),
+        *_front_matter(results, params, model),
         "",
         "# A latent diffusion model from an adversarial loop",
         "",
@@ -125,14 +158,9 @@ def model_card(
         "",
         f"{kind}. To sample from it, run this in its folder:",
         "",
-        f"```python\n{sampling_code()}\n```",
+        f"```python\n{sampling_code(model)}\n```",
         "",
-        f"It takes {counted(model.num_inference_steps, 'step')}, unless `num_inference_steps=` "
-        "says otherwise."
-        + (f" `labels=` takes names of `{CLASSES}`, or numbers." if model.classes else ""),
-        "",
-        f"diffusers has no pipeline for these parts, so that this imports {files} torch and "
-        "diffusers. Nothing else runs it; read it first.",
+        *_explained(model),
         "",
         "## Scores",
         "",

@@ -2,7 +2,8 @@
 
 Stage select puts this file into the folder that it writes, as ``pipeline.py``, for the model card's
 code to import. So it needs diffusers, torch and, if this project trained the autoencoder, the
-``patch_autoencoder.py`` beside it; nothing of the project.
+``patch_autoencoder.py`` beside it, or for a model of texts ``encode_texts.py`` and transformers;
+nothing of the project.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ class LatentPipeline(DiffusionPipeline):
     scheduler: DDIMScheduler, EDMEulerScheduler or FlowMatchEulerDiscreteScheduler. vqvae: any
     autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls it so.
     num_inference_steps, guidance_scale: those that the model was made for. classes: names in the
-    order of their labels; empty if the model is unconditional.
+    order of their labels; empty if the model has none. text_encoder, tokenizer: of a model of
+    texts.
     """
 
-    _optional_components = ["unet", "transformer"]  # noqa: RUF012  # as diffusers declares it
+    _optional_components = ["unet", "transformer", "text_encoder", "tokenizer"]  # noqa: RUF012  # as diffusers declares it
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class LatentPipeline(DiffusionPipeline):
         vqvae: Any,
         unet: Any = None,
         transformer: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         classes: Sequence[str] = (),
@@ -64,7 +68,12 @@ class LatentPipeline(DiffusionPipeline):
         super().__init__()
         register: Any = self  # diffusers' methods have no types
         register.register_modules(
-            scheduler=scheduler, vqvae=vqvae, unet=unet, transformer=transformer
+            scheduler=scheduler,
+            vqvae=vqvae,
+            unet=unet,
+            transformer=transformer,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
         )
         register.register_to_config(
             num_inference_steps=num_inference_steps,
@@ -87,6 +96,11 @@ class LatentPipeline(DiffusionPipeline):
             # No import statement: diffusers would take its name for that of a package to install.
             own = import_module("patch_autoencoder")
             parts["vqvae"] = own.PatchAutoencoder.from_pretrained(folder / "vqvae")
+        if "text_encoder" in index:
+            transformers = import_module("transformers")
+            for name in ("text_encoder", "tokenizer"):
+                part = getattr(transformers, index[name][1])
+                parts[name] = part.from_pretrained(folder / name, local_files_only=True)
         scheduler = getattr(diffusers, index["scheduler"][1])
         values = {
             name: index[name] for name in ("num_inference_steps", "guidance_scale", "classes")
@@ -101,10 +115,12 @@ class LatentPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        captions: Sequence[str] | None = None,
     ) -> ImagePipelineOutput:
         """``batch_size`` images as PIL images, in ``images`` of the result.
 
-        labels: a class for each image, by name or number; None takes the classes in turn.
+        labels: a class for each image, by name or number; None takes the classes in turn. captions:
+        a text for each image, of a model of texts.
         num_inference_steps, guidance_scale: None takes those that the model was made for.
         Raises ValueError, before anything is sampled, where a number or a label has no meaning.
         """
@@ -117,7 +133,7 @@ class LatentPipeline(DiffusionPipeline):
         self._check_guidance(scale)
         shape = (batch_size, network.config.in_channels, *[network.config.sample_size] * 2)
         latents = randn_tensor(shape, generator=generator, device=self.device, dtype=network.dtype)
-        conditions = self._conditions(batch_size, labels)
+        conditions, none = self._conditions(batch_size, labels, captions)
         flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
         if flow:  # which would space them otherwise, and starts with noise as it is
             scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)])
@@ -128,7 +144,7 @@ class LatentPipeline(DiffusionPipeline):
             noisy = latents if flow else scheduler.scale_model_input(latents, t)
             output = self._predict(noisy, t, conditions)
             if scale != 1:
-                without = self._predict(noisy, t, None)
+                without = self._predict(noisy, t, none)
                 output = without + scale * (output - without)
             latents = scheduler.step(output, t, latents).prev_sample
         pixels = self.vqvae.decode(self._unscaled(latents)).sample
@@ -141,18 +157,31 @@ class LatentPipeline(DiffusionPipeline):
         return self.transformer if self.unet is None else self.unet
 
     def _predict(
-        self, noisy: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None
+        self, noisy: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor | None
     ) -> torch.Tensor:
         """The network's prediction (B, C, H, W), without a learned sigma."""
-        if labels is None and self.unet is None:  # the class of a transformer for no class
-            null = self.transformer.config.num_embeds_ada_norm
-            labels = torch.full((len(noisy),), null, device=noisy.device)
-        output: torch.Tensor = self._network(noisy, t.expand(len(noisy)), labels).sample
+        output: torch.Tensor = self._network(noisy, t.expand(len(noisy)), conditions).sample
         return output[:, : noisy.shape[1]]
 
     def _conditions(
-        self, batch_size: int, labels: Sequence[int | str] | None
-    ) -> torch.Tensor | None:
+        self, batch_size: int, labels: Sequence[int | str] | None, captions: Sequence[str] | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What the network is given for its images, and for none: classes, or embedded texts."""
+        if self.text_encoder is not None:
+            if labels is not None:
+                raise ValueError(f"labels={labels}: the model knows no classes; leave them out")
+            if isinstance(captions, str) or len(captions or ()) != batch_size:
+                raise ValueError(f"captions={captions} must be a list with a text for each image")
+            encode = import_module("encode_texts").encode_texts
+            both = (captions, [""] * batch_size)
+            given, none = (encode(self.tokenizer, self.text_encoder, texts) for texts in both)
+            return given, none
+        if captions is not None:
+            raise ValueError(f"captions={captions}: the model knows no texts; leave them out")
+        none = None
+        if self.unet is None:  # a transformer has a class for none
+            null = self.transformer.config.num_embeds_ada_norm
+            none = torch.full((batch_size,), null, device=self.device)
         classes = self.config["classes"]
         if labels is None:
             labels = [k % len(classes) for k in range(batch_size)] if classes else []
@@ -162,7 +191,7 @@ class LatentPipeline(DiffusionPipeline):
         if isinstance(labels, str) or len(labels) != (batch_size if classes else 0):
             raise ValueError(f"labels={labels} must be a list with a class for each image")
         numbers = [_class_number(one, classes) for one in labels]
-        return torch.tensor(numbers, device=self.device) if classes else None
+        return (torch.tensor(numbers, device=self.device) if classes else none), none
 
     def _check_guidance(self, scale: float) -> None:
         if not (isinstance(scale, int | float) and 0 <= scale < math.inf):

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from advloop.params.captions import TEXT_UNET, context_width, network_problem
+
 Config = Mapping[str, Any]
 UNET, DIT = "UNet2DModel", "DiTTransformer2DModel"
 
@@ -45,6 +47,7 @@ class Architecture(ABC):
     class_name: ClassVar[str]
     component: ClassVar[str]
     head: ClassVar[str]
+    text: ClassVar[bool] = False  # whether it is conditioned on texts
 
     @abstractmethod
     def build(self, config: Config) -> nn.Module:
@@ -57,7 +60,10 @@ class Architecture(ABC):
     def predict(
         self, network: nn.Module, noisy: torch.Tensor, time: torch.Tensor, labels: Any
     ) -> torch.Tensor:
-        """Its output (B, C, H, W). noisy: (B, C, H, W); time: (B,); labels: (B,) int, or None."""
+        """Its output (B, C, H, W). noisy: (B, C, H, W); time: (B,).
+
+        labels: (B,) int, or None; of a network of texts, their embeddings (B, L, D).
+        """
 
     @abstractmethod
     def num_classes(self, config: Config) -> int:
@@ -74,6 +80,10 @@ class Architecture(ABC):
     @abstractmethod
     def problem(self, config: Config) -> str | None:
         """Why a network with this config cannot be used, or None."""
+
+    def context_width(self, config: Config) -> int:
+        """D of the embeddings that a network of texts takes."""
+        raise NotImplementedError(f"{self.class_name} takes no text")
 
 
 class UNet(Architecture):
@@ -108,6 +118,29 @@ class UNet(Architecture):
         if config.get("time_embedding_type") == "fourier":
             return "it takes noise levels (fourier), not timesteps"
         return None
+
+
+class TextUNet(UNet):
+    """The U-Net of Stable Diffusion (Rombach et al. 2022), which attends to a text's tokens."""
+
+    class_name, text = TEXT_UNET, True
+
+    def build(self, config: Config) -> nn.Module:
+        from advloop.models.library import diffusers
+
+        network: Any = diffusers.UNet2DConditionModel(**config)
+        _normalise_in_float32(network)
+        built: nn.Module = network
+        return built
+
+    def num_classes(self, config: Config) -> int:  # noqa: ARG002  # it knows texts instead
+        return 0
+
+    def problem(self, config: Config) -> str | None:
+        return network_problem(config)
+
+    def context_width(self, config: Config) -> int:
+        return int(context_width(config))
 
 
 class DiT(Architecture):
@@ -161,7 +194,9 @@ class DiT(Architecture):
         return None
 
 
-ARCHITECTURES: dict[str, Architecture] = {one.class_name: one for one in (UNet(), DiT())}
+ARCHITECTURES: dict[str, Architecture] = {
+    one.class_name: one for one in (UNet(), DiT(), TextUNet())
+}
 
 
 def architecture_of(config: Config) -> Architecture:

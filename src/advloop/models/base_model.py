@@ -19,10 +19,11 @@ from advloop.models.denoiser import (
     load_checkpoint,
 )
 from advloop.models.folders import check_class_names, component, load_diffusers, load_weights
+from advloop.params.captions import TEXT_UNET
 from advloop.params.diffusion import DiffusionParams, DiTParams, UNetParams
 from advloop.params.schedulers import check_scheduler
 
-COMPONENTS = [architecture.component for architecture in ARCHITECTURES.values()]
+COMPONENTS = list(dict.fromkeys(one.component for one in ARCHITECTURES.values()))
 LEGACY = "Transformer2DModel"  # as which diffusers once saved what it now loads as DIT
 TEXT = [  # settings of networks that are conditioned on text
     *("cross_attention_dim", "caption_channels", "joint_attention_dim", "cap_feat_dim"),
@@ -42,7 +43,7 @@ def _class_of(folder: Path) -> str:
         return str(name)
     known, reason = " or ".join(ARCHITECTURES), ""
     if isinstance(config, dict) and any(config.get(key) for key in TEXT):
-        reason = "; it is conditioned on text, and this project knows classes alone"
+        reason = f"; it is conditioned on text, as which this project knows {TEXT_UNET} alone"
     raise ValueError(f"its class is {name}, not {known}{reason}")
 
 

@@ -14,6 +14,7 @@ from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.core.random import seeded
 from advloop.models.architectures import DIT, architecture_of
+from advloop.models.caption_table import CaptionTable
 from advloop.params.diffusion import DiTParams, UNetParams
 
 Weights = Mapping[str, torch.Tensor]
@@ -25,7 +26,12 @@ class Denoiser(nn.Module):
     If the network also predicts a variance (``out_channels`` twice ``in_channels``), that half of
     its last layer is kept aside, out of training, averages and predictions: ``weights`` puts the
     layer together again.
+
+    captions: the embeddings of a run's captions, which a network of texts needs, and no checkpoint
+    holds. Its classes are these captions.
     """
+
+    captions: CaptionTable | None = None
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -53,12 +59,12 @@ class Denoiser(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of classes that it is conditioned on; 0 if it is unconditional."""
-        return self.architecture.num_classes(self.config)
+        return self.captions.count if self.captions else self.architecture.num_classes(self.config)
 
     @property
     def null_label(self) -> int | None:
         """The label of no class, for a training that drops labels; None if there is none."""
-        return self.architecture.null_label(self.config)
+        return self.captions.count if self.captions else self.architecture.null_label(self.config)
 
     def forward(
         self, noisy: torch.Tensor, time: torch.Tensor, labels: torch.Tensor | None = None
@@ -66,9 +72,10 @@ class Denoiser(nn.Module):
         """Output (B, C, H, W) float32, which means what the network's diffusion process says.
 
         noisy: (B, C, H, W) and time: (B,), as ``Process.inputs`` gives them; labels: (B,) int, for
-        a class-conditional network alone.
+        a network of classes or captions alone.
         """
-        return self.architecture.predict(self.network, noisy.contiguous(), time, labels).float()
+        given = labels if self.captions is None or labels is None else self.captions(labels)
+        return self.architecture.predict(self.network, noisy.contiguous(), time, given).float()
 
     def _head(self) -> dict[str, torch.Tensor]:
         return dict(self.network.get_submodule(self.architecture.head).named_parameters())

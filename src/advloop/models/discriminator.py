@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
 
     num_classes: labels (B,) select a vector of each class, whose product with the pooled features
     is added to the logit (projection: Miyato & Koyama 2018, Eq. 3). The vectors start at zero.
-    0: unconditional.
+    0: unconditional; labels are then those of captions, and ignored.
 
     statistics_size: cells a side of latents whose statistics have a network of their own, the
     logit of which is added. 0: convolutions alone.
@@ -106,7 +106,7 @@ class Discriminator(nn.Module):
     ) -> torch.Tensor:
         """Logits (B,) of latents (B, C, H, W) in scaled units; timesteps, labels: (B,) int.
 
-        ValueError for a condition that this discriminator does not take, or lacks (labels).
+        ValueError for timesteps that this discriminator does not take, or labels that it lacks.
         """
         return self.classify(self.pool(latents, timesteps), labels)
 
@@ -133,11 +133,9 @@ class Discriminator(nn.Module):
             pooled, statistics = pooled.tensor_split([self.head.in_features], 1)
         pooled = self.dropout(pooled)
         logits: torch.Tensor = self.head(pooled).squeeze(1)
-        if (labels is None) != (self.class_vectors is None):
-            raise ValueError(
-                "labels must be given to a class-conditional discriminator, and only to one"
-            )
         if self.class_vectors is not None:
+            if labels is None:
+                raise ValueError("labels must be given to a class-conditional discriminator")
             logits = logits + (self.class_vectors(labels) * pooled).sum(1)
         if self.statistics is not None:
             logits = logits + self.statistics(statistics)

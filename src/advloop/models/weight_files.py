@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 import torch
 
-# One file, or the index of several: diffusers puts a variant before the last part of either name.
-ONE = re.compile(r"diffusion_pytorch_model(?:\.(\w+))?\.(safetensors|bin)")
-INDEX = re.compile(r"diffusion_pytorch_model\.(safetensors|bin)\.index(?:\.(\w+))?\.json")
+STEM = "diffusion_pytorch_model"  # of diffusers; that of transformers is ``model``
+# One file, or the index of several: a variant stands before the last part of either name.
+ONE = r"{}(?:\.(\w+))?\.(safetensors|bin)"
+INDEX = r"{}\.(safetensors|bin)\.index(?:\.(\w+))?\.json"
 VARIANTS = (None, "fp32", "fp16", "bf16")  # by precision; any other comes after them
 POINTER = b"version https://git-lfs"  # the first bytes of a file that git-lfs has not fetched
 
 
 class WeightFiles(NamedTuple):
-    """The weights of a folder in the terms of diffusers' ``from_pretrained``."""
+    """The weights of a folder in the terms of ``from_pretrained``."""
 
     file: Path  # the only file, or the index of several
     kind: str  # safetensors or bin
@@ -35,22 +36,33 @@ class WeightFiles(NamedTuple):
         return self.file.suffix == ".json"
 
 
-def find_weights(folder: Path) -> WeightFiles:
+def find_weights(folder: Path, stem: str = STEM) -> WeightFiles:
     """The weights to load: the most precise that are there, and rather safetensors than a pickle.
 
+    stem: how their names begin.
     ValueError if there are none, or if their files are damaged or hold more than tensors.
     """
     found = []
     for file in sorted(folder.iterdir()):
-        if match := ONE.fullmatch(file.name):
+        if match := re.fullmatch(ONE.format(stem), file.name):
             found.append(WeightFiles(file, match[2], match[1]))
-        elif match := INDEX.fullmatch(file.name):
+        elif match := re.fullmatch(INDEX.format(stem), file.name):
             found.append(WeightFiles(file, match[1], match[2]))
     if not found:
-        raise ValueError("it holds no diffusion_pytorch_model.safetensors")
+        raise ValueError(f"it holds no {stem}.safetensors")
     weights = min(found, key=_preference)
     _check(weights)
     return weights
+
+
+def read_tensors(weights: WeightFiles) -> dict[str, torch.Tensor]:
+    """All tensors of safetensors that ``find_weights`` found, by name."""
+    from safetensors.torch import load_file
+
+    if not weights.sharded:
+        return load_file(weights.file)
+    shards = sorted(set(json.loads(weights.file.read_text())["weight_map"].values()))
+    return {k: v for shard in shards for k, v in load_file(weights.file.parent / shard).items()}
 
 
 def _preference(weights: WeightFiles) -> tuple[int, bool, bool]:

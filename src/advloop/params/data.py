@@ -22,6 +22,8 @@ class DataParams(Section):
     tune_fraction: Annotated[float, Field(ge=0.01, le=0.9)]  # of the test images: to choose models
     split_seed: Annotated[int, Field(ge=0, le=2**31 - 1)]  # draws the groups of val and of test
     classes: Literal["none", "folders", "manifest"] = "none"  # what names an image's class
+    captions: str | None = None  # column of manifest.csv with a text for each image; None: no texts
+    text_encoder: str | None = None  # local folder of the network that embeds them
 
 
 class AutoencoderParams(Section):

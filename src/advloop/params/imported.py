@@ -4,7 +4,7 @@ A network of another diffusion process predicts another quantity, and a model of
 seen images that are held out here. The shapes of the weights show neither, but two files beside
 a model do: that of its scheduler, and ``stage1.json``, to which data/stage1/export.py writes all
 parameters of a training. Of a model with neither file, the user says it (``base.trained_as``).
-A network of image features has to suit ``evaluate.feature_size``.
+A network of image features has to suit ``evaluate.feature_size``, a text encoder the base model.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
+from advloop.params.captions import check_captions
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import DINOV2_FOLDER, MIN_SIZE, EvaluateParams
@@ -34,6 +35,7 @@ SPLIT = ("val_fraction", "test_fraction", "split_seed")
 
 def check_provenance(params: Params) -> None:
     """Raise UserError if an imported model contradicts this run's parameters."""
+    check_captions(params)
     diffusion = read_diffusion(params)
     autoencoder = params.section("autoencoder", AutoencoderParams).pretrained
     imported = params.section("base", BaseParams)

@@ -12,6 +12,7 @@ from pathlib import Path
 # By parameter: whether it may be null.
 PATHS = {
     "data.source": False,
+    "data.text_encoder": True,
     "autoencoder.pretrained": True,
     "base.pretrained": True,
     "evaluate.feature_weights": True,
