@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from advloop.objectives import read_objective
 from advloop.params.checks import check_params
 from advloop.params.imported import check_provenance
 from advloop.params.loader import Params
+from advloop.params.training import NEEDS_PEFT
 from hydra_plugins.advloop_derived import CONF, derive
 from hydra_plugins.conf_files import strays
 
@@ -83,6 +85,12 @@ def check_paths(params: Params) -> None:
             raise params.fail(key, path, "does not exist")
 
 
+def check_packages(params: Params) -> None:
+    """Raise UserError if a parameter needs a package that is not installed."""
+    if params.at("train_diffusion.lora_rank") is not None and find_spec("peft") is None:
+        raise UserError(f"{params.path}: train_diffusion.lora_rank {NEEDS_PEFT}")
+
+
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """``section.name`` to value, without ``derived``."""
     if not isinstance(node, dict):
@@ -134,6 +142,7 @@ def main() -> None:
     read_objective(params)
     check_derived(params)
     check_paths(params)
+    check_packages(params)
     check_provenance(params)
     if changed := differences(params):
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""

@@ -112,6 +112,12 @@ def main() -> None:
     classes = load_classes(args.latents)
     num_classes = count_classes(classes)
     check_classes(args.model, denoiser, num_classes)
+    if settings.lora_rank is not None:
+        denoiser.requires_grad_(False)  # so that the starting model below is no copy
+    start = frozen_copy(denoiser) if recipe.against_reference or recipe.merge else None
+    if settings.lora_rank is not None:
+        key = (seed, "train_diffusion", args.iteration, "adapter")
+        say(denoiser.add_adapter(settings.lora_rank, *key))
     discriminator = None
     if objective.uses_discriminator:
         if args.discriminator is None:
@@ -128,7 +134,7 @@ def main() -> None:
         process=process_of(read_diffusion(params)),
         precision=read_precision(params),
         device=device,
-        reference=frozen_copy(denoiser) if recipe.against_reference else None,
+        reference=start if recipe.against_reference else None,
         null_label=denoiser.null_label,
     )
 
@@ -168,7 +174,7 @@ def main() -> None:
         fakes=fakes,
         val_fakes=val_fakes,
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
-        merge=partial(recipe.merge, objective, frozen_copy(denoiser)) if recipe.merge else None,
+        merge=partial(recipe.merge, objective, start) if recipe.merge and start else None,
         opponent=opponent,
     )
 
