@@ -22,7 +22,7 @@ from advloop.models.architectures import Architecture, architecture_of
 from advloop.models.autoencoder import save_autoencoder
 from advloop.models.folders import CLASSES, save_model_folder
 from advloop.models.patch_autoencoder import PatchAutoencoder
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import DiffusionParams, EdmParams
 from advloop.params.schedulers import SCHEDULER
 
 AUTOENCODER, SAMPLES = "vqvae", "samples.png"
@@ -81,6 +81,7 @@ def export_pipeline(model: Export, folder: Path, card: str) -> None:
         "num_inference_steps": model.num_inference_steps,
         "guidance_scale": model.guidance_scale,
         "classes": list(model.classes),
+        "heun": isinstance(model.diffusion, EdmParams) and model.diffusion.sampler == "heun",
     }
     copy_file(Path(__file__).with_name(SOURCE), folder / CODE)
     if model.own_autoencoder:
