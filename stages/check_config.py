@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from advloop.params.checks import check_params
 from advloop.params.imported import check_provenance, network_of
 from advloop.params.loader import Params
 from advloop.params.paths import PATHS
+from advloop.params.training import NEEDS_PEFT
 from hydra_plugins.advloop_derived import CONF, derive
 from hydra_plugins.conf_files import strays
 
@@ -82,6 +84,12 @@ def check_paths(params: Params) -> None:
             )
         if not found:
             raise params.fail(key, path, "does not exist")
+
+
+def check_packages(params: Params) -> None:
+    """Raise UserError if a parameter needs a package that is not installed."""
+    if params.at("train_diffusion.lora_rank") is not None and find_spec("peft") is None:
+        raise UserError(f"{params.path}: train_diffusion.lora_rank {NEEDS_PEFT}")
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -155,6 +163,7 @@ def check(params: Params) -> None:
     read_objective(params)
     check_derived(params)
     check_paths(params)
+    check_packages(params)
     check_provenance(params)
 
 

@@ -109,6 +109,12 @@ def main() -> None:
     denoiser = load_conditioned(args.model, classes, args.captions).to(device)
     shape = denoiser.latent_shape
     codec = load_codec(args.autoencoder, args.latents, device)
+    if settings.lora_rank is not None:
+        denoiser.requires_grad_(False)  # so that the starting model below is no copy
+    start = frozen_copy(denoiser) if recipe.against_reference or recipe.merge else None
+    if settings.lora_rank is not None:
+        key = (seed, "train_diffusion", args.iteration, "adapter")
+        say(denoiser.add_adapter(settings.lora_rank, *key))
     discriminator = None
     if objective.uses_discriminator:
         if args.discriminator is None:
@@ -127,7 +133,7 @@ def main() -> None:
         process=process_of(read_diffusion(params)),
         precision=read_precision(params),
         device=device,
-        reference=frozen_copy(denoiser) if recipe.against_reference else None,
+        reference=start if recipe.against_reference else None,
         null_label=denoiser.null_label,
     )
 
@@ -167,7 +173,7 @@ def main() -> None:
         fakes=fakes,
         val_fakes=val_fakes,
         adaptive=recipe.adaptive(objective) if recipe.adaptive else None,
-        merge=partial(recipe.merge, objective, frozen_copy(denoiser)) if recipe.merge else None,
+        merge=partial(recipe.merge, objective, start) if recipe.merge and start else None,
         opponent=opponent,
     )
 

@@ -18,8 +18,9 @@ import _runtime.arguments  # noqa: F401  # puts src/ on the path
 
 from advloop.core.errors import UserError, printable
 from advloop.infra.output import print_safely
+from advloop.models.adapters import adapted_layers, count_adapter
 from advloop.models.base_model import COMPONENTS, import_network, read_config
-from advloop.models.denoiser import load_checkpoint
+from advloop.models.denoiser import Denoiser, load_checkpoint
 from advloop.models.folders import component
 from advloop.params.diffusion import read_diffusion
 from advloop.params.imported import RECORD, read_record
@@ -30,7 +31,9 @@ from advloop.params.schedulers import (
     find_scheduler,
     read_scheduler,
 )
+from advloop.params.training import TrainDiffusionParams
 
+WEIGHT = 4  # bytes
 COPIES = 5  # of the weights in a step: they, their gradients, two moments of AdamW, their average
 GIB = 1 << 30
 ANY_SIZE = 32  # of the latents, for a network that takes any
@@ -85,12 +88,25 @@ def check_model(path: Path, params: Params) -> Iterator[str]:
         )
     else:
         yield "classes: none"
-    memory = COPIES * 4 * count
-    yield (
-        f"memory of a training step: {memory / GIB:.2f} GiB for weights, gradients, AdamW and "
-        f"average ({(memory + 4 * count) / GIB:.2f} under ddo and neon), and activations beside it"
-    )
+    yield f"memory of a training step: {_memory(model, count, params)}, and activations beside it"
     yield from _process(path, params, _text_options(path, params) if text else _no_text(params))
+
+
+def _memory(model: Denoiser, count: int, params: Params) -> str:
+    """What a round keeps of the model's ``count`` weights, by its objective and its adapter."""
+    rank = params.section("train_diffusion", TrainDiffusionParams).lora_rank
+    if rank is None:
+        kept = COPIES * WEIGHT * count
+        return (
+            f"{kept / GIB:.2f} GiB for weights, gradients, AdamW and average "
+            f"({(kept + WEIGHT * count) / GIB:.2f} under ddo and neon)"
+        )
+    layers = adapted_layers(model.network, model.architecture.adapted)
+    size = count_adapter([*layers.values()], rank)
+    return (
+        f"{WEIGHT * (count + COPIES * size) / GIB:.2f} GiB for weights, and gradients, AdamW and "
+        f"average of an adapter of {size:,}"
+    )
 
 
 def _text_options(path: Path, params: Params) -> str:

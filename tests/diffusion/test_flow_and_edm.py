@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
-from small_params import EDM, FLOW, diffusion_params
+from diffusers import (
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
+from small_params import EDM, FLOW, HEUN_EDM, HEUN_FLOW, diffusion_params
 
 from advloop.core.random import generator, noise_for
 from advloop.diffusion.process import Process
 from advloop.diffusion.processes import process_of
 from advloop.diffusion.sampling import sample, sample_preview
+from advloop.diffusion.solvers import solver_steps
 from advloop.diffusion.unrolled import sample_with_gradient
 from advloop.export.schedulers import scheduler_config
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import DiffusionParams, EdmParams
 
 SHAPE = (4, 8, 8)
 X0, EPS = torch.randn(2, 6, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -29,7 +34,7 @@ EDMS = [
     EDM.model_copy(update=changes)
     for changes in ({}, {"prediction_type": "v_prediction"}, {"sigma_data": 1.0, "rho": 3.0})
 ]
-ALL = [*FLOWS, *EDMS, FLOW.model_copy(update={"num_train_timesteps": 50})]
+ALL = [*FLOWS, *EDMS, HEUN_FLOW, HEUN_EDM, FLOW.model_copy(update={"num_train_timesteps": 50})]
 
 
 def title(params: DiffusionParams) -> str:
@@ -84,6 +89,20 @@ def test_samples_of_a_flow_are_those_of_diffusers(params, count):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@each_flow
+@pytest.mark.parametrize("count", [1, 4, 25])
+def test_heun_samples_of_a_flow_are_those_of_diffusers(params, count):
+    params = params.model_copy(update={"sampler": "heun"})
+    config = scheduler_config(params)
+    assert config["_class_name"] == "FlowMatchHeunDiscreteScheduler"
+    scheduler = FlowMatchHeunDiscreteScheduler.from_config(config)
+    noise = noise_for(range(3), SHAPE, 0)
+    theirs = diffusers_loop(scheduler, noise, num_inference_steps=count)
+    ours = sample(process_of(params), smooth_model, noise, count)
+    # diffusers divides a difference by the lowest level, 0.001, which takes digits
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-4)
+
+
 # --- EDM ---
 
 
@@ -109,6 +128,64 @@ def test_samples_of_edm_are_those_of_diffusers(params, count):
     theirs = diffusers_loop(scheduler, noise, num_inference_steps=count)
     ours = sample(process_of(params), smooth_model, noise, count)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def algorithm_1(params: EdmParams, noise: torch.Tensor, count: int) -> torch.Tensor:
+    """Of Karras et al. 2022, with S_churn = 0 and the D of their Eq. 7, in its notation."""
+    least, most, rho = params.sigma_min, params.sigma_max, params.rho
+    t = [
+        (most ** (1 / rho) + i / max(1, count - 1) * (least ** (1 / rho) - most ** (1 / rho)))
+        ** rho
+        for i in range(count)
+    ]
+    t += [0.0]
+
+    def D(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        data = params.sigma_data
+        both = sigma**2 + data**2
+        sign = -1 if params.prediction_type == "v_prediction" else 1
+        c_in, c_noise = both**-0.5, torch.full((len(x),), math.log(sigma) / 4)
+        c_skip, c_out = data**2 / both, sign * sigma * data * both**-0.5
+        return c_skip * x + c_out * smooth_model(c_in * x, c_noise)
+
+    x = noise * math.sqrt(most**2 + 1)
+    for i in range(count):
+        d = (x - D(x, t[i])) / t[i]
+        x_next = x + (t[i + 1] - t[i]) * d
+        if t[i + 1] != 0:
+            d_next = (x_next - D(x_next, t[i + 1])) / t[i + 1]
+            x_next = x + (t[i + 1] - t[i]) * (d / 2 + d_next / 2)
+        x = x_next
+    return x
+
+
+@each_edm
+@pytest.mark.parametrize("count", [1, 4, 25])
+def test_heun_samples_of_edm_are_those_of_algorithm_1(params, count):
+    noise = noise_for(range(3), SHAPE, 0).double()
+    process = in_double(process_of(params.model_copy(update={"sampler": "heun"})))
+    ours = sample(process, smooth_model, noise, count)
+    torch.testing.assert_close(ours, algorithm_1(params, noise, count), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("params", [FLOW, EDM], ids=["flow", "edm"])
+def test_twice_as_many_steps_of_heun_are_four_times_as_exact(params):
+    """And those of Euler twice: between the same two levels, of which the last is not 0."""
+    noise = noise_for(range(1), SHAPE, 0).double()
+
+    def end(sampler: str, count: int) -> torch.Tensor:
+        process = in_double(process_of(params.model_copy(update={"sampler": sampler})))
+        ends = torch.linspace(0.9, 0.3, count + 1, dtype=torch.float64).tolist()
+        latents = noise
+        for step in solver_steps(process._slope, ends, sampler):
+            latents = step(smooth_model, latents)
+        return latents
+
+    best = end("heun", 4096)
+    for sampler, order in (("euler", 1), ("heun", 2)):
+        few, many = ((end(sampler, count) - best).norm() for count in (16, 32))
+        assert float(few / many) == pytest.approx(2**order, rel=0.1)
 
 
 def test_noise_levels_of_edm_have_the_distribution_of_the_paper():
@@ -179,7 +256,7 @@ def test_noisy_latents_have_the_share_of_signal_that_alpha_bar_says(params):
 
 @pytest.mark.parametrize("count", [1, 7, 40])
 @each_process
-def test_a_batch_costs_exactly_num_inference_steps_network_calls(params, count):
+def test_a_batch_costs_exactly_the_network_calls_of_its_steps(params, count):
     calls, noise = [], noise_for(range(3), SHAPE, 0)
 
     def counting(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -189,9 +266,12 @@ def test_a_batch_costs_exactly_num_inference_steps_network_calls(params, count):
     process = process_of(params)
     one = sample(process, counting, noise, count)
     assert torch.equal(one, sample_preview(process, counting, noise, count, generator(0)))
-    assert len(calls) == 2 * count
+    expected = 2 * count - 1 if params.sampler == "heun" else count
+    assert process.calls(count) == expected
+    assert len(calls) == 2 * expected
     assert all(call.shape == (3,) and call.dtype == torch.float32 for call in calls)
-    assert all(bool((a > b).all()) for a, b in pairwise(calls[:count]))
+    levels = calls[:1] + calls[1:expected:2] if params.sampler == "heun" else calls[:expected]
+    assert all(bool((a > b).all()) for a, b in pairwise(levels))
 
 
 @each_process

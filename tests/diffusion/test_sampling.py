@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from small_params import diffusion_params
+from small_params import FLOW, HEUN_FLOW, diffusion_params
 from tiny_unet import CONFIG
 
 from advloop.core.device import eval_mode
@@ -189,7 +189,9 @@ def test_guidance_moves_away_from_what_the_network_predicts_without_a_class():
         found = condition_on_labels(network, labels, scale, 7)(noisy, timesteps)
         torch.testing.assert_close(found, without + scale * (with_class - without))
     assert seen[2:] == [6, 3, 6], "a guided call is two network calls for each sample"
-    assert (calls_of(8, 1.0), calls_of(8, 4.0)) == (8, 16)
+    for params, calls in ((diffusion_params(), 8), (FLOW, 8), (HEUN_FLOW, 15)):
+        process = process_of(params)
+        assert (calls_of(process, 8, 1.0), calls_of(process, 8, 4.0)) == (calls, 2 * calls)
 
 
 def test_samples_of_one_batch_have_unrelated_standard_normal_noise():

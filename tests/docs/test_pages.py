@@ -42,11 +42,12 @@ def commands(page: Path) -> set[str]:
 
 @cache
 def parameters() -> dict[str, object]:
-    """params.yaml with the values of every objective."""
+    """params.yaml with the values of every objective and every process."""
     params = yaml.safe_load((REPO / "params.yaml").read_text())
-    for file in (REPO / "conf/objective").glob("*.yaml"):
-        content = yaml.safe_load(file.read_text())
-        params["objective"] |= content.get("objective", content)
+    for group in ("objective", "diffusion"):
+        for file in (REPO / "conf" / group).glob("*.yaml"):
+            content = yaml.safe_load(file.read_text())
+            params[group] |= content.get(group, content)
     return params
 
 

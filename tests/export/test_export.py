@@ -19,7 +19,7 @@ from card_code import code_blocks, run_code
 from conftest import REPO, snapshot
 from diffusers import DiffusionPipeline
 from PIL import Image
-from small_params import AUTOENCODER, EDM, FLOW, UNET, diffusion_params
+from small_params import AUTOENCODER, EDM, FLOW, HEUN_EDM, HEUN_FLOW, UNET, diffusion_params
 from small_results import a_run, results, scores, some_params
 from tiny_autoencoders import tiny_autoencoder
 from tiny_denoisers import DENOISERS, tiny_denoiser
@@ -94,6 +94,8 @@ MODELS = [
     Kind("PatchAutoencoder", diffusion_params(zero_terminal_snr=True), 1.1, 0.0),
     Kind("PatchAutoencoder", FLOW, 1.2, 0.0),
     Kind("AutoencoderKL", EDM, 1.2, 0.3),
+    Kind("AutoencoderKL", HEUN_FLOW, 1.1, 0.0),
+    Kind("PatchAutoencoder", HEUN_EDM, 1.1, 0.0),
     Kind("AutoencoderKL", EPSILON, (0.5, 1.5, 0.8, 1.0), (0.1, -0.2, 0.0, 0.5)),
 ]
 

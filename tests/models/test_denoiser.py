@@ -26,7 +26,7 @@ from advloop.models.denoiser import (
 )
 from advloop.objectives.neon import extrapolate
 from advloop.params.diffusion import DiTParams, UNetParams
-from advloop.training.diffusion import average_of
+from advloop.training.weights import average_of
 
 SHAPE = (4, 8, 8)
 CONFIG = unet_config(UNET, channels=4, size=8)

@@ -380,6 +380,25 @@ def test_check_config_accepts_what_was_composed_in_one_line(workspace, capsys):
     assert workspace.out.read_bytes() == first
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_check_config_asks_for_the_package_that_an_adapter_needs(workspace, monkeypatch, installed):
+    asked = []
+    monkeypatch.setattr(
+        check_config, "find_spec", lambda name: asked.append(name) or installed or None
+    )
+    check_config.main()
+    workspace.out.unlink()
+    workspace.edit({"train_diffusion.lora_rank": 8})
+    if installed:
+        check_config.main()
+    else:
+        assert workspace.refusal() == (
+            "params.yaml: train_diffusion.lora_rank needs the package peft, which is not "
+            "installed; run `uv sync --extra lora`, or set train_diffusion.lora_rank=null"
+        )
+    assert asked == ["peft"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -154,6 +154,12 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         "num_iterations": [True, 2.0, None],
         "base.epochs": [True, 2.5, None, [1, 2], {"a": 1}],
     },
+    "must be at least 1": {
+        "base.epochs": [0],
+        "unet.block_out_channels": [[64, 0]],
+        "train_diffusion.lora_rank": [0, -2],
+    },
+    "must be of type int | None": {"train_diffusion.lora_rank": [1.5, True]},
     "must be of type int, not str": {"num_iterations": ["2"], "base.epochs": ["many", "5"]},
     "must be of type float": {"base.learning_rate": [True, [0.1], None, 10**400]},
     "must be of type float, not str": {"base.learning_rate": ["heavy", "0.1"]},
@@ -173,7 +179,6 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "must be one of unet, dit": {"denoiser": ["sit", None, 1]},
     "must be one of vp, flow, edm": {"diffusion.process": ["ddpm", ["vp"], None]},
     "must be at least 0": {"objective.weight": [-0.5], "unet.attention_levels": [[-1]]},
-    "must be at least 1": {"base.epochs": [0], "unet.block_out_channels": [[64, 0]]},
     "must be greater than 0": {"base.learning_rate": [0, -1e-3]},
     "must be finite and greater than 0": {"base.learning_rate": [float("nan"), float("inf")]},
     "must be finite and at least 0": {"objective.weight": [float("nan")]},
@@ -301,6 +306,18 @@ CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "train_diffusion.warmup_steps=1000 leaves nothing of the training, which has 60 steps; ": {
         **ROUND,
         "train_diffusion.warmup_steps": 1000,
+    },
+    "train_diffusion.lora_rank=65 exceeds the 64 channels of a layer that it adapts; use at most": {
+        "base.pretrained": None,
+        LEVELS: [64, 128],
+        "train_diffusion.lora_rank": 65,
+    },
+    "train_diffusion.lora_rank=97 exceeds the 96 channels of a layer that it adapts; use at most": {
+        "base.pretrained": None,
+        "denoiser": "dit",
+        "dit.num_attention_heads": 3,
+        "dit.attention_head_dim": 32,
+        "train_diffusion.lora_rank": 97,
     },
     "base.warmup_steps=60 leaves nothing of the training, which has 60 steps": {
         **{key.replace("train_diffusion", "base"): value for key, value in ROUND.items()},

@@ -52,6 +52,8 @@ EDM = EdmParams(
     p_std=1.2,
 )
 
+HEUN_FLOW, HEUN_EDM = (params.model_copy(update={"sampler": "heun"}) for params in (FLOW, EDM))
+
 
 def diffusion_params(
     prediction_type: str = "v_prediction",

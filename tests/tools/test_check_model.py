@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import REPO
 from refusal import refusal
 from small_params import FLOW, diffusion_params
 from tiny_denoisers import DENOISERS, plain_network, tiny_denoiser
 
 from advloop.export.schedulers import scheduler_config
 from advloop.models.denoiser import save_checkpoint
+from advloop.params.diffusion import DiffusionParams
 from advloop.params.loader import Params
 from check_model import check_model
 
+
+def params_with(diffusion: DiffusionParams, **changes: Any) -> Params:
+    """changes: of section train_diffusion."""
+    training = Params.load(REPO / "params.yaml").content["train_diffusion"] | changes
+    content = {"diffusion": diffusion.model_dump(), "train_diffusion": training}
+    return Params(content, Path("params.yaml"))
+
+
+OURS, AS_FLOW = params_with(diffusion_params()), params_with(FLOW)
 V = diffusion_params()
-OURS = Params({"diffusion": V.model_dump()}, Path("params.yaml"))
-AS_FLOW = Params({"diffusion": FLOW.model_dump()}, Path("params.yaml"))
 
 
 def said(path: Path, params: Params = OURS) -> dict[str, str]:
@@ -70,6 +80,28 @@ def test_captions_that_a_run_with_the_model_needs_or_must_not_have_are_in_its_co
     assert said(tmp_path, with_captions)["a run now"].endswith(f"{tmp_path}` starts from it")
     needed = " -S data.captions=null -S data.text_encoder=null` starts from it"
     assert said(tmp_path / "other", with_captions)["a run now"].endswith(needed)
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_memory_is_of_all_weights_or_of_those_of_an_adapter_beside_them(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("check_model.GIB", 1)  # which is too large a unit for these models
+    plain_network(name).save_pretrained(tmp_path)
+    model = tiny_denoiser(name)
+    count = sum(weight.numel() for weight in model.parameters())
+    said_of_all = said(tmp_path)["memory of a training step"]
+    assert said_of_all.startswith(f"{5 * 4 * count:.2f} GiB for weights, gradients, AdamW and")
+    assert f"({6 * 4 * count:.2f} under ddo and neon)" in said_of_all
+    params = params_with(diffusion_params(), lora_rank=4)
+    model.add_adapter(4, 0)
+    size = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert said(tmp_path, params)["memory of a training step"].startswith(
+        f"{4 * (count + 5 * size):.2f} GiB for weights, and gradients, AdamW and average of an "
+        f"adapter of {size:,}, and"
+    )
+    too_much = params_with(diffusion_params(), lora_rank=400)
+    assert "lora_rank=400 exceeds the rank" in refusal(said, tmp_path, too_much)
 
 
 def test_a_model_without_a_size_names_its_channels_alone(tmp_path):

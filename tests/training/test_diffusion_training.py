@@ -19,13 +19,8 @@ from advloop.diffusion.criterion import held_out
 from advloop.models.denoiser import Denoiser, build_denoiser, frozen_copy
 from advloop.objectives.seed import seed_objective
 from advloop.training.batches import Side
-from advloop.training.diffusion import (
-    Setup,
-    average_decay,
-    learning_rate_factor,
-    train_diffusion,
-    validate,
-)
+from advloop.training.diffusion import Setup, learning_rate_factor, train_diffusion, validate
+from advloop.training.weights import average_decay
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from kept_snapshots import Memory, flat, load
 from small_diffusion import copy_weights, equal, run
 from small_opponent import SMALL, make_opponent, play_setup
 from tiny_unet import CONFIG
@@ -152,39 +152,6 @@ def test_same_bytes_twice_and_other_ones_for_another_seed():
     assert equal(first[2][-1], second[2][-1])
 
 
-def load(snapshot: bytes) -> Any:
-    return torch.load(io.BytesIO(snapshot), weights_only=True)
-
-
-def flat(state: Any, name: str = "") -> dict[str, torch.Tensor]:
-    """Every number in a nested state, by the path to it."""
-    if isinstance(state, dict):
-        parts = [flat(value, f"{name}.{key}") for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        parts = [flat(value, f"{name}.{key}") for key, value in enumerate(state)]
-    else:
-        return {} if state is None else {name: torch.as_tensor(state)}
-    return {key: value for part in parts for key, value in part.items()}
-
-
-class Memory:
-    """A resume that keeps every snapshot, and starts from a given one."""
-
-    def __init__(self, start: bytes | None = None) -> None:
-        self.start, self.taken = start, []
-
-    def load(self) -> Any:
-        return load(self.start) if self.start else None
-
-    def offer(self, make) -> None:
-        buffer = io.BytesIO()
-        torch.save(make(), buffer)
-        self.taken.append(buffer.getvalue())
-
-    def scratch(self, _: str) -> None:
-        return None
-
-
 def trained(opponent: Opponent, start: bytes | None = None, **changes: Any):
     """(history, weights, average, snapshots)."""
     model, memory, averages = build_denoiser(CONFIG, seed=0), Memory(start), []
@@ -221,7 +188,7 @@ def test_collapse_ends_the_round_with_the_weights_from_before_the_first_flat_ste
     def flat_from_the_fifth(network, parts):
         if opponent.step == 4:
             opponent.collapse.gradient = 1e9
-            kept.append((copy_weights(network), copy_weights(parts["average"].module)))
+            kept.append((copy_weights(network), copy_weights(parts["average"].module.module)))
         return play(network, parts)
 
     opponent.play = flat_from_the_fifth  # type: ignore[method-assign]

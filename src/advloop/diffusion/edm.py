@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from statistics import NormalDist
 
 import torch
 
 from advloop.diffusion.process import Model, Process, Step, over_batch
+from advloop.diffusion.solvers import calls_of_solver, solver_steps
 from advloop.params.diffusion import EdmParams
 
 
@@ -85,19 +84,25 @@ class Edm(Process):
         return noise * math.sqrt(self.params.sigma_max**2 + 1)
 
     def steps(self, count: int) -> Sequence[Step]:
-        """Euler steps (Algorithm 1 without its correction) between the noise levels of Eq. 5."""
+        """Steps between the noise levels of Eq. 5: Algorithm 1 without noise.
+
+        Those of Euler are without its correction, too.
+        """
         most, least = (
             sigma ** (1 / self.params.rho)
             for sigma in (self.params.sigma_max, self.params.sigma_min)
         )
         ramp = torch.linspace(0, 1, count, dtype=torch.float64)
         sigmas = [*((most + ramp * (least - most)) ** self.params.rho).float().tolist(), 0.0]
-        return [partial(self._euler_step, *pair) for pair in pairwise(sigmas)]
+        return solver_steps(self._slope, sigmas, self.params.sampler)
 
-    def _euler_step(
-        self, sigma: float, after: float, model: Model, latents: torch.Tensor
-    ) -> torch.Tensor:
-        """Latents at noise level ``after`` from those at ``sigma``."""
+    def calls(self, count: int) -> int:
+        return calls_of_solver(self.params.sampler, count)
+
+    def _slope(self, model: Model, latents: torch.Tensor, sigma: float) -> torch.Tensor:
+        """(latents - x0) / sigma (Eq. 3), without a difference that low levels leave few digits."""
         level = torch.full((len(latents), 1, 1, 1), sigma, device=latents.device)
-        x0 = self._denoised(model(*self._seen(latents, level)), latents, level)
-        return latents + (after - sigma) * (latents - x0) / sigma
+        *_, out = self._scales(level)
+        output = model(*self._seen(latents, level))
+        slope: torch.Tensor = sigma / (sigma**2 + self.params.sigma_data**2) * latents
+        return slope - out / sigma * output

@@ -1,4 +1,4 @@
-"""Rectified flow: straight lines from latents to noise, sampled with Euler steps.
+"""Rectified flow: straight lines from latents to noise, sampled with steps of Euler or of Heun.
 
 Liu et al. 2023, "Flow Straight and Fast"; Lipman et al. 2023, "Flow Matching for Generative
 Modeling". noisy = (1 - sigma) x0 + sigma eps; the network predicts the velocity eps - x0, and its
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 
 import torch
 
 from advloop.diffusion.process import Model, Process, Step, over_batch
+from advloop.diffusion.solvers import calls_of_solver, solver_steps
+from advloop.params.diffusion import FlowParams, Sampler
 
 
 def shifted(sigma: torch.Tensor, shift: float) -> torch.Tensor:
@@ -22,12 +22,13 @@ def shifted(sigma: torch.Tensor, shift: float) -> torch.Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def make_flow(num_train_timesteps: int, shift: float) -> RectifiedFlow:
+def make_flow(params: FlowParams) -> RectifiedFlow:
     """The flow whose timestep t has the noise level shifted((t + 1) / T)."""
-    even = torch.arange(1, num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
-    sigmas = shifted(even, shift).float()
+    count = params.num_train_timesteps
+    even = torch.arange(1, count + 1, dtype=torch.float64) / count
+    sigmas = shifted(even, params.shift).float()
     signal, noise = (1 - sigmas).square(), sigmas.square()
-    return RectifiedFlow(signal / (signal + noise), sigmas, shift)
+    return RectifiedFlow(signal / (signal + noise), sigmas, params.shift, params.sampler)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class RectifiedFlow(Process):
 
     sigmas: torch.Tensor
     shift: float
+    sampler: Sampler
 
     def add_noise(
         self, x0: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor
@@ -61,19 +63,25 @@ class RectifiedFlow(Process):
         return noisy - over_batch(self.sigmas, timesteps, noisy) * output
 
     def steps(self, count: int) -> Sequence[Step]:
-        """Euler steps between evenly spaced noise levels, shifted, from 1 to 0.
+        """Steps between evenly spaced noise levels, shifted, from 1 to 0.
 
-        They are what ``set_timesteps(sigmas=numpy.linspace(1, 1 / count, count))`` makes of
-        diffusers' scheduler, as FluxPipeline calls it. Without ``sigmas`` that scheduler spends its
-        last step on the way from 1 / T to 0.
+        Those of Euler are what ``set_timesteps(sigmas=numpy.linspace(1, 1 / count, count))`` makes
+        of diffusers' FlowMatchEulerDiscreteScheduler, as FluxPipeline calls it. Without ``sigmas``
+        it spends its last step on the way from the lowest level of the training to 0. So does its
+        FlowMatchHeunDiscreteScheduler, and so do those of Heun here, whose last step is Euler's.
         """
-        even = torch.linspace(1, 0, count + 1, dtype=torch.float64)
-        sigmas = shifted(even, self.shift).float().tolist()
-        return [partial(self._euler_step, *pair) for pair in pairwise(sigmas)]
+        if self.sampler == "heun":
+            even = torch.linspace(1, float(self.sigmas[0]), count, dtype=torch.float64)
+            sigmas = [*shifted(even, self.shift).float().tolist(), 0.0]
+        else:
+            even = torch.linspace(1, 0, count + 1, dtype=torch.float64)
+            sigmas = shifted(even, self.shift).float().tolist()
+        return solver_steps(self._slope, sigmas, self.sampler)
 
-    def _euler_step(
-        self, sigma: float, after: float, model: Model, latents: torch.Tensor
-    ) -> torch.Tensor:
-        """Latents at noise level ``after`` from those at ``sigma``."""
+    def calls(self, count: int) -> int:
+        return calls_of_solver(self.sampler, count)
+
+    def _slope(self, model: Model, latents: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The velocity."""
         time = torch.full((len(latents),), sigma * self.num_train_timesteps, device=latents.device)
-        return latents + (after - sigma) * model(latents, time)
+        return model(latents, time)

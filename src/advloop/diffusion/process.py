@@ -69,11 +69,15 @@ class Process(ABC):
 
     @abstractmethod
     def steps(self, count: int) -> Sequence[Step]:
-        """The deterministic sampler's ``count`` >= 1 steps, one network call each.
+        """The deterministic sampler's ``count`` >= 1 steps, with ``calls`` network calls in all.
 
         The first takes what ``start`` gives, the last returns clean latents. Every step is
         differentiable in the latents and in the model's weights.
         """
+
+    def calls(self, count: int) -> int:
+        """Network calls of ``steps``."""
+        return count
 
     def preview_steps(self, count: int, stream: torch.Generator) -> Sequence[Step]:  # noqa: ARG002
         """As ``steps``, of a sampler that may draw noise from ``stream``; here it draws none."""

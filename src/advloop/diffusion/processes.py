@@ -16,7 +16,7 @@ from advloop.params.diffusion import DiffusionParams, EdmParams, FlowParams
 def process_of(params: DiffusionParams) -> Process:
     """The process of section ``diffusion``, on the CPU."""
     if isinstance(params, FlowParams):
-        return make_flow(params.num_train_timesteps, params.shift)
+        return make_flow(params)
     if isinstance(params, EdmParams):
         return make_edm(params)
     alpha_bars = make_alphas_cumprod(

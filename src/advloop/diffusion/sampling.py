@@ -36,9 +36,9 @@ def condition_on_labels(
     return guided
 
 
-def calls_of(num_inference_steps: int, guidance_scale: float) -> int:
+def calls_of(process: Process, num_inference_steps: int, guidance_scale: float) -> int:
     """Network calls for one sample."""
-    return num_inference_steps * (1 if guidance_scale == 1 else 2)
+    return process.calls(num_inference_steps) * (1 if guidance_scale == 1 else 2)
 
 
 @torch.no_grad()
@@ -47,8 +47,7 @@ def sample(
 ) -> torch.Tensor:
     """Clean latents (B, C, H, W), unclipped, from standard normal noise (B, C, H, W).
 
-    One network call a step, no randomness: DDIM, or Euler steps where the process is no
-    variance-preserving one.
+    No randomness: DDIM, or steps of Euler or Heun where the process is no variance-preserving one.
     """
     process = process.to(noise.device)  # once: a copy waits for the GPU
     latents = process.start(noise)

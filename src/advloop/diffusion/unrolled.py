@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from advloop.diffusion.process import Model, Process
 
-# Latent values in all steps with a gradient, up to which their activations are kept. A U-Net keeps
-# some hundred values for each of them: about a GiB in float32.
+# Latent values in all network calls with a gradient, up to which their activations are kept. A
+# U-Net keeps some hundred values for each of them: about a GiB in float32.
 KEPT = 1 << 20
 
 
@@ -37,7 +37,7 @@ def sample_with_gradient(
     steps = process.steps(num_inference_steps)
     with_gradient = len(steps) if gradient_steps is None else gradient_steps
     if recompute is None:
-        recompute = with_gradient * noise.numel() > KEPT
+        recompute = process.calls(with_gradient) * noise.numel() > KEPT
     latents = process.start(noise)
     for index, step in enumerate(steps):
         if index < len(steps) - with_gradient:

@@ -191,7 +191,8 @@ def evaluate_model(
         params.batch_size,
         labels=reals.test.labels,
     )
-    calls = calls_of(params.num_inference_steps, params.guidance_scale)
+    process = judge.criterion.process
+    calls = calls_of(process, params.num_inference_steps, params.guidance_scale)
     scores += score_all({NOISE_LOSS: [losses["noise_loss"]], CALLS: [calls]})
     if discriminator is not None:
         size = params.batch_size

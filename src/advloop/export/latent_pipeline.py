@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from numbers import Integral
 from pathlib import Path
@@ -21,6 +21,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
+
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # network's input and time: output
 
 
 def _check_whole(name: str, value: Any, most: int | None = None) -> None:
@@ -44,11 +46,12 @@ def _class_number(label: Any, classes: Sequence[str]) -> int:
 class LatentPipeline(DiffusionPipeline):
     """Samples images: denoises latents, undoes their scale, decodes them.
 
-    scheduler: DDIMScheduler, EDMEulerScheduler or FlowMatchEulerDiscreteScheduler. vqvae: any
-    autoencoder with ``config`` and ``decode``; LDMPipeline, which this follows, calls it so.
-    num_inference_steps, guidance_scale: those that the model was made for. classes: names in the
-    order of their labels; empty if the model has none. text_encoder, tokenizer: of a model of
-    texts.
+    scheduler: DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler or
+    FlowMatchHeunDiscreteScheduler. vqvae: any autoencoder with ``config`` and ``decode``;
+    LDMPipeline, which this follows, calls it so. num_inference_steps, guidance_scale: those that
+    the model was made for. classes: names in the order of their labels; empty if the model has
+    none. text_encoder, tokenizer: of a model of texts. heun: second-order steps between the noise
+    levels of an EDMEulerScheduler, for which diffusers has no scheduler.
     """
 
     _optional_components = ["unet", "transformer", "text_encoder", "tokenizer"]  # noqa: RUF012  # as diffusers declares it
@@ -64,6 +67,7 @@ class LatentPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
         classes: Sequence[str] = (),
+        heun: bool = False,
     ) -> None:
         super().__init__()
         register: Any = self  # diffusers' methods have no types
@@ -79,6 +83,7 @@ class LatentPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             classes=list(classes),
+            heun=heun,
         )
 
     @classmethod
@@ -102,9 +107,8 @@ class LatentPipeline(DiffusionPipeline):
                 part = getattr(transformers, index[name][1])
                 parts[name] = part.from_pretrained(folder / name, local_files_only=True)
         scheduler = getattr(diffusers, index["scheduler"][1])
-        values = {
-            name: index[name] for name in ("num_inference_steps", "guidance_scale", "classes")
-        }
+        names = ("num_inference_steps", "guidance_scale", "classes", "heun")
+        values = {name: index[name] for name in names}
         return cls(scheduler.from_pretrained(folder / "scheduler"), **parts, **values)
 
     @torch.no_grad()
@@ -124,7 +128,8 @@ class LatentPipeline(DiffusionPipeline):
         num_inference_steps, guidance_scale: None takes those that the model was made for.
         Raises ValueError, before anything is sampled, where a number or a label has no meaning.
         """
-        network, scheduler = self._network, self.scheduler
+        network: Any = self._network
+        scheduler: Any = self.scheduler
         steps, scale = num_inference_steps, guidance_scale
         steps = self.config["num_inference_steps"] if steps is None else steps
         scale = self.config["guidance_scale"] if scale is None else scale
@@ -134,23 +139,49 @@ class LatentPipeline(DiffusionPipeline):
         shape = (batch_size, network.config.in_channels, *[network.config.sample_size] * 2)
         latents = randn_tensor(shape, generator=generator, device=self.device, dtype=network.dtype)
         conditions, none = self._conditions(batch_size, labels, captions)
-        flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
-        if flow:  # which would space them otherwise, and starts with noise as it is
+        if isinstance(self.scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+            # which would space them otherwise
             scheduler.set_timesteps(sigmas=[1 - k / steps for k in range(steps)])
         else:
             scheduler.set_timesteps(steps)
-            latents = latents * scheduler.init_noise_sigma
-        for t in self.progress_bar(scheduler.timesteps):
-            noisy = latents if flow else scheduler.scale_model_input(latents, t)
+        flow = not hasattr(scheduler, "init_noise_sigma")  # starts with noise as it is
+        latents = latents if flow else latents * scheduler.init_noise_sigma
+
+        def predict(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             output = self._predict(noisy, t, conditions)
             if scale != 1:
                 without = self._predict(noisy, t, none)
                 output = without + scale * (output - without)
-            latents = scheduler.step(output, t, latents).prev_sample
+            return output
+
+        if self.config["heun"]:
+            latents = self._heun_steps(predict, latents)
+        else:
+            for t in self.progress_bar(scheduler.timesteps):
+                noisy = latents if flow else scheduler.scale_model_input(latents, t)
+                latents = scheduler.step(predict(noisy, t), t, latents).prev_sample
         pixels = self.vqvae.decode(self._unscaled(latents)).sample
         arrays = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         images = [Image.fromarray(array) for array in arrays.cpu().numpy()]
         return ImagePipelineOutput(images=images)
+
+    def _heun_steps(self, predict: Predict, latents: torch.Tensor) -> torch.Tensor:
+        """Clean latents (B, C, H, W) by Algorithm 1 of Karras et al. 2022, without noise."""
+        scheduler: Any = self.scheduler
+        sigmas, last = scheduler.sigmas, len(scheduler.timesteps) - 1
+
+        def slope(noisy: torch.Tensor, k: int) -> torch.Tensor:
+            seen = scheduler.precondition_inputs(noisy, sigmas[k])
+            output = predict(seen, scheduler.timesteps[k])
+            x0 = scheduler.precondition_outputs(noisy, output, sigmas[k])
+            found: torch.Tensor = (noisy - x0) / sigmas[k]
+            return found
+
+        for k in self.progress_bar(range(last + 1)):
+            here, step = slope(latents, k), sigmas[k + 1] - sigmas[k]
+            moved = latents + step * here
+            latents = moved if k == last else latents + step * (here + slope(moved, k + 1)) / 2
+        return latents
 
     @property
     def _network(self) -> Any:

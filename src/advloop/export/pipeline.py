@@ -26,7 +26,7 @@ from advloop.models.folders import CLASSES, save_model_folder
 from advloop.models.patch_autoencoder import PatchAutoencoder
 from advloop.models.text_encoder import export_text_encoder
 from advloop.params.captions import read_encoder
-from advloop.params.diffusion import DiffusionParams
+from advloop.params.diffusion import DiffusionParams, EdmParams
 from advloop.params.schedulers import SCHEDULER
 
 AUTOENCODER, SAMPLES = "vqvae", "samples.png"
@@ -125,6 +125,7 @@ def _own_pipeline(model: Export, folder: Path) -> dict[str, Any]:
         "num_inference_steps": model.num_inference_steps,
         "guidance_scale": model.guidance_scale,
         "classes": list(model.classes),
+        "heun": isinstance(model.diffusion, EdmParams) and model.diffusion.sampler == "heun",
     }
     if not model.own_autoencoder:
         index[AUTOENCODER] = ["diffusers", type(model.autoencoder).__name__]

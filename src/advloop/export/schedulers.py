@@ -8,10 +8,13 @@ from advloop.params.diffusion import BETAS, DiffusionParams, EdmParams, FlowPara
 
 
 def scheduler_config(params: DiffusionParams) -> dict[str, Any]:
-    """The configuration of a scheduler that takes the steps of ``Process.steps``."""
+    """The configuration of a scheduler that takes the steps of ``Process.steps``.
+
+    Of an EDM sampled by Heun's, for which diffusers has none, it has the noise levels alone.
+    """
     if isinstance(params, FlowParams):
         return {
-            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "_class_name": f"FlowMatch{params.sampler.title()}DiscreteScheduler",
             "num_train_timesteps": params.num_train_timesteps,
             "shift": params.shift,
         }

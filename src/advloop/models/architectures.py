@@ -41,13 +41,20 @@ def _normalise_in_float32(network: nn.Module) -> None:
                 setattr(parent, name, norm32)
 
 
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # the projections of an attention
+
+
 class Architecture(ABC):
-    """One class of diffusers. Its last layer is ``head``; a folder calls it ``component``."""
+    """One class of diffusers. Its last layer is ``head``; a folder calls it ``component``.
+
+    adapted: how the names of the layers end that a low-rank adapter is put beside.
+    """
 
     class_name: ClassVar[str]
     component: ClassVar[str]
     head: ClassVar[str]
     text: ClassVar[bool] = False  # whether it is conditioned on texts
+    adapted: ClassVar[tuple[str, ...]] = ATTENTION
 
     @abstractmethod
     def build(self, config: Config) -> nn.Module:
@@ -88,6 +95,8 @@ class Architecture(ABC):
 
 class UNet(Architecture):
     class_name, component, head = UNET, "unet", "conv_out"
+    # Most of these networks attend at their lowest level alone: the rest is in convolutions.
+    adapted = (*ATTENTION, "conv1", "conv2")
 
     def build(self, config: Config) -> nn.Module:
         from advloop.models.library import diffusers

@@ -13,6 +13,7 @@ from torch import nn
 from advloop.core.errors import UserError
 from advloop.core.files import load_model, save_torch
 from advloop.core.random import seeded
+from advloop.models.adapters import adapters_of, add_adapter, merged_state, scale_adapter
 from advloop.models.architectures import DIT, architecture_of
 from advloop.models.caption_table import CaptionTable
 from advloop.params.diffusion import DiTParams, UNetParams
@@ -77,6 +78,10 @@ class Denoiser(nn.Module):
         given = labels if self.captions is None or labels is None else self.captions(labels)
         return self.architecture.predict(self.network, noisy.contiguous(), time, given).float()
 
+    def add_adapter(self, rank: int, *key: int | str) -> str:
+        """Freeze all weights and put a low-rank adapter beside them: ``adapters.add_adapter``."""
+        return add_adapter(self.network, self.architecture.adapted, rank, *key)
+
     def _head(self) -> dict[str, torch.Tensor]:
         return dict(self.network.get_submodule(self.architecture.head).named_parameters())
 
@@ -84,8 +89,8 @@ class Denoiser(nn.Module):
         return torch.tensor(self.architecture.predicted_rows(self.config))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """All weights of the network by diffusers' names, on the CPU."""
-        state = self.network.state_dict()
+        """All weights of the network by diffusers' names, on the CPU; an adapter is merged."""
+        state = merged_state(self.network)
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         if self.learns_sigma:
             rows = self._rows()
@@ -179,9 +184,24 @@ def load_checkpoint(path: Path) -> Denoiser:
     return load_model(path, "checkpoint", build)
 
 
+def copy_of(denoiser: Denoiser) -> Denoiser:
+    """A copy of the network that shares its frozen weights, those without gradients."""
+    shared = {id(weight): weight for weight in denoiser.parameters() if not weight.requires_grad}
+    return copy.deepcopy(denoiser, shared)
+
+
 def frozen_copy(denoiser: Denoiser) -> Denoiser:
-    """A copy of the network that takes no gradients, in evaluation mode."""
-    return copy.deepcopy(denoiser).requires_grad_(False).eval()
+    """As ``copy_of``, with all weights frozen, in evaluation mode."""
+    return copy_of(denoiser).requires_grad_(False).eval()
+
+
+def scaled_adapter(denoiser: Denoiser, factor: float) -> Denoiser | None:
+    """A frozen copy whose adapter does ``factor`` times as much; None if it has no adapter."""
+    if not any(adapters_of(denoiser.network)):
+        return None
+    scaled = frozen_copy(denoiser)
+    scale_adapter(scaled.network, factor)
+    return scaled
 
 
 def check_latents(path: Path, denoiser: Denoiser, shape: tuple[int, ...]) -> None:

@@ -41,11 +41,16 @@ def extrapolate(params: NeonParams, start: Denoiser, tuned: Denoiser) -> Denoise
     start: the model that the fakes were sampled from; tuned: the same after training on them, its
     averaged weights. Both stay as they are.
     """
+    import copy
+
     import torch
 
-    from advloop.models.denoiser import frozen_copy
+    from advloop.models.denoiser import scaled_adapter
 
-    extrapolated, w = frozen_copy(start), params.weight
+    w = params.weight
+    if backwards := scaled_adapter(tuned, -w):  # which is all that tuning has changed
+        return backwards
+    extrapolated = copy.deepcopy(start).requires_grad_(False).eval()
     with torch.no_grad():
         for theta, theta_tuned in zip(extrapolated.parameters(), tuned.parameters(), strict=True):
             theta.copy_((1 + w) * theta - w * theta_tuned)

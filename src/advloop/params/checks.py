@@ -73,6 +73,7 @@ def check_params(params: Params) -> None:
     _check_process(params, sections.diffusion)
     _check_fakes(params, sections)
     _check_warmup(params, sections)
+    _check_adapter(params, sections)
     _check_gate(params, sections)
     _check_pairs(params, sections)
     _check_play(params, sections)
@@ -218,6 +219,23 @@ def _check_warmup(params: Params, sections: Sections) -> None:
         rows = training.samples_per_epoch
         if rows is not None and (problem := training.warmup_problem(rows)):
             raise params.fail(f"{name}.warmup_steps", training.warmup_steps, problem)
+
+
+def _check_adapter(params: Params, sections: Sections) -> None:
+    """The rank of an adapter of a network that this run makes; that of an imported one is unknown.
+
+    ``models.adapters`` compares it with the layers themselves.
+    """
+    rank, dit = sections.train_diffusion.lora_rank, sections.dit
+    if rank is None or sections.base.pretrained is not None:
+        return
+    widths = {
+        "dit": dit.num_attention_heads * dit.attention_head_dim,
+        "unet": min(sections.unet.block_out_channels),
+    }
+    if rank > (width := widths[read_denoiser(params)]):
+        problem = f"exceeds the {width} channels of a layer that it adapts; use at most {width}"
+        raise params.fail("train_diffusion.lora_rank", rank, problem)
 
 
 def _check_gate(params: Params, sections: Sections) -> None:

@@ -15,6 +15,7 @@ from advloop.params.section import Section
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # usual first and last beta
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+Sampler = Literal["euler", "heun"]  # of first and of second order
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Beta = Annotated[float, Field(gt=0, le=0.999)]
 # more, and the last alpha_bar of the linear schedule is 0 in float32
@@ -71,6 +72,7 @@ class FlowParams(Section):
     shift: Annotated[
         float, Field(gt=0, le=100)
     ]  # above 1: more of the noise levels near pure noise
+    sampler: Sampler = "euler"
 
     def max_alpha_bar(self) -> float:
         """alpha_bar of the first timestep, with sigma = shift / (T + shift - 1)."""
@@ -88,6 +90,7 @@ class EdmParams(Section):
     rho: Annotated[float, Field(ge=1, le=100)]  # how the levels between them are spaced
     p_mean: float  # of log(sigma) in training
     p_std: PositiveFloat
+    sampler: Sampler = "euler"
 
     def max_alpha_bar(self) -> float:
         """alpha_bar of the first timestep."""

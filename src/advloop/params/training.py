@@ -47,7 +47,14 @@ class BaseParams(TrainingParams):
     trained_as: Literal["vp", "flow", "edm"] | None = None  # what it is, if no scheduler says it
 
 
+NEEDS_PEFT = (  # said of train_diffusion.lora_rank
+    "needs the package peft, which is not installed; run `uv sync --extra lora`, or set "
+    "train_diffusion.lora_rank=null"
+)
+
+
 class TrainDiffusionParams(TrainingParams):
+    lora_rank: PositiveInt | None = None  # of an adapter, which alone is trained; None: everything
     sample_interval: PositiveInt  # epochs between two sample grids
     num_preview_samples: PositiveInt
     preview_steps: PositiveInt  # spaced over num_train_timesteps

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from advloop.core.device import spare_memory
 from advloop.core.distributed import rank, sum_gradients
@@ -23,6 +23,7 @@ from advloop.models.denoiser import Denoiser
 from advloop.params.training import TrainingParams
 from advloop.training.batches import Epoch, Side
 from advloop.training.history import Row
+from advloop.training.weights import Trained, average_of, trained_weights
 
 if TYPE_CHECKING:
     from advloop.objectives import Weighting
@@ -100,31 +101,6 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> floa
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def average_decay(updates: int, decay: float) -> float:
-    """The decay of the average's next update, after ``updates`` of them: in [0, ``decay``].
-
-    min(decay, (1 + n) / (10 + n)), as in diffusers' EMAModel; EDM (Karras et al. 2022) ramps its
-    half-life up, too, in a training from scratch. At the full decay from the start, a training of
-    few steps would end with an average that is mostly the initial weights.
-    """
-    return min(decay, (1 + updates) / (10 + updates))
-
-
-def average_of(denoiser: Denoiser, decay: float) -> AveragedModel:
-    """The moving average of the weights of ``denoiser``; its first update copies them.
-
-    Its state holds the number of updates, so that a resumed average goes on with the same decays.
-    """
-
-    def update(averaged: PARAM_LIST, current: PARAM_LIST, count: torch.Tensor | int) -> None:
-        # count is on the weights' device, and reading it would wait for every step
-        updates = int(average.n_averaged)
-        get_ema_multi_avg_fn(average_decay(updates, decay))(averaged, current, count)
-
-    average = AveragedModel(denoiser, multi_avg_fn=update)
-    return average
-
-
 def train_diffusion(
     setup: Setup,
     denoiser: Denoiser,
@@ -134,13 +110,13 @@ def train_diffusion(
 ) -> list[Row]:
     """Train ``denoiser`` in place, and call ``on_epoch(history, model, ema)`` after every epoch.
 
-    Returns the history, one row per epoch: epoch, learning_rate, loss, the objective's terms,
-    grad_norm. Every eval_interval epochs, and in the last one, a row also has the ``val_`` values
-    of ``ema``, the moving average of the weights, which all later stages use (Ho et al. 2020,
-    appendix B). Raises UserError if the warm-up takes the whole training, and on a non-finite
-    value, before ``on_epoch`` sees that epoch;
-    ``on_epoch`` runs in the main process only. resume: takes a snapshot after each epoch, and
-    gives the one to go on from; ``on_epoch`` is then called for the remaining epochs.
+    Frozen weights, as those beside an adapter, stay as they are. Returns the history, one row per
+    epoch: epoch, learning_rate, loss, the objective's terms, grad_norm. Every eval_interval epochs,
+    and in the last one, a row also has the ``val_`` values of ``ema``, the moving average of the
+    weights, which all later stages use (Ho et al. 2020, appendix B). Raises UserError if the
+    warm-up takes the whole training, and on a non-finite value, before ``on_epoch`` sees that
+    epoch; ``on_epoch`` runs in the main process only. resume: takes a snapshot after each epoch,
+    and gives the one to go on from; ``on_epoch`` is then called for the remaining epochs.
     """
     resume = resume or NoResume()
     params = setup.params
@@ -149,7 +125,7 @@ def train_diffusion(
     average = average_of(denoiser, params.ema_decay)
     spare_memory(denoiser)
     optimizer = torch.optim.AdamW(
-        denoiser.parameters(),
+        trained_weights(denoiser),
         params.learning_rate,
         betas=(setup.momentum, 0.99),
         weight_decay=0.01,
@@ -159,8 +135,8 @@ def train_diffusion(
         optimizer, lambda s: learning_rate_factor(s, params.warmup_steps, setup.total_steps)
     )
     parts: dict[str, Stateful] = {
-        "model": denoiser,
-        "average": average,
+        "model": Trained(denoiser),
+        "average": Trained(average),
         "optimizer": optimizer,
         "schedule": schedule,
     }
@@ -202,8 +178,8 @@ def _train_epoch(
     if setup.fakes is not None:
         fakes = setup.epoch(epoch, setup.fakes, "fake")
     steps: list[dict[str, torch.Tensor]] = []
-    weights = list(denoiser.parameters())  # walking through the modules takes milliseconds
-    handed: dict[str, Stateful] = {"model": denoiser, "average": average}
+    weights = trained_weights(denoiser)  # walking through the modules takes milliseconds
+    handed: dict[str, Stateful] = {"model": Trained(denoiser), "average": Trained(average)}
     denoiser.train()
     # 1. Take a batch of noised reals, and one of noised fakes if the objective needs them.
     for real, fake in zip(setup.epoch(epoch, setup.train), fakes, strict=False):
