@@ -32,9 +32,8 @@ from advloop.params.schedulers import (
     read_scheduler,
 )
 from advloop.params.training import TrainDiffusionParams
+from advloop.training.weights import step_bytes
 
-WEIGHT = 4  # bytes
-COPIES = 5  # of the weights in a step: they, their gradients, two moments of AdamW, their average
 GIB = 1 << 30
 ANY_SIZE = 32  # of the latents, for a network that takes any
 
@@ -96,15 +95,15 @@ def _memory(model: Denoiser, count: int, params: Params) -> str:
     """What a round keeps of the model's ``count`` weights, by its objective and its adapter."""
     rank = params.section("train_diffusion", TrainDiffusionParams).lora_rank
     if rank is None:
-        kept = COPIES * WEIGHT * count
+        kept, with_copy = (step_bytes(count, count, copies) / GIB for copies in (0, 1))
         return (
-            f"{kept / GIB:.2f} GiB for weights, gradients, AdamW and average "
-            f"({(kept + WEIGHT * count) / GIB:.2f} under ddo and neon)"
+            f"{kept:.2f} GiB for weights, gradients, AdamW and average ({with_copy:.2f} under ddo "
+            "and neon)"
         )
     layers = adapted_layers(model.network, model.architecture.adapted)
     size = count_adapter([*layers.values()], rank)
     return (
-        f"{WEIGHT * (count + COPIES * size) / GIB:.2f} GiB for weights, and gradients, AdamW and "
+        f"{step_bytes(count + size, size) / GIB:.2f} GiB for weights, and gradients, AdamW and "
         f"average of an adapter of {size:,}"
     )
 

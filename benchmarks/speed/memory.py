@@ -119,7 +119,7 @@ def _images(folder: Path, count: int) -> None:
     images.flush()
 
 
-def _status(pid: int) -> dict[str, int]:
+def memory_of(pid: int) -> dict[str, int]:
     """Memory of a process in KiB; {} if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -146,7 +146,7 @@ def measure(stage: str, folder: Path, count: int) -> Peak:
             stderr=subprocess.STDOUT,
         )
         while process.poll() is None:
-            status = _status(process.pid)
+            status = memory_of(process.pid)
             own = max(own, status.get("RssAnon", 0))
             total = max(total, status.get("VmHWM", 0))
             time.sleep(POLL)

@@ -10,14 +10,20 @@ import pytest
 import torch
 
 import memory
+import step_memory
 import variants
 from advloop.core.errors import UserError
+from advloop.models.adapters import adapted_layers, count_adapter
+from advloop.models.architectures import DiT
+from advloop.models.denoiser import dit_config
+from advloop.params.diffusion import DiTParams
+from advloop.training.weights import step_bytes
 from bench import SUBJECTS, chosen
 from cost_model import Machine, Work, all_reduce_seconds, step_seconds, tables
 from memory import Peak
 from quality import Quality
 from race import Contender, Sample, of, race, ratio
-from shapes import shape_params
+from shapes import ROOT, shape_params
 from subjects import SUBJECTS as RACES
 from subjects import contenders
 from tables import growth_table, memory_table, page, read, write
@@ -116,6 +122,32 @@ def test_records_come_back_from_their_files_and_the_page_has_them(tmp_path):
     assert text.index("Training step") < text.index("Peak memory")
     row = "| iter_1 | fp32 | 20.0 | 32.3000 ± 2.5000 | 0.4000 ± 0.1000 | 0.554700 |"
     assert row in text
+
+
+XL = DiTParams(patch_size=2, num_layers=28, num_attention_heads=16, attention_head_dim=72)
+
+
+def test_page_has_the_table_of_the_steps_that_were_measured_and_they_take_what_is_counted():
+    found = step_memory.read()
+    assert [(one.objective, one.rank, one.checkpointing) for one in found] == step_memory.CASES
+    assert step_memory.table(found) in (ROOT / "docs/scaling.md").read_text()
+    for one in found:
+        assert one.peak == pytest.approx(one.counted + one.activations, rel=0.15), one
+
+
+def test_page_has_the_memory_of_a_dit_xl_2_as_it_is_counted():
+    config = dit_config(XL, 4, 32, num_classes=1000) | {"out_channels": 8}
+    del config["_class_name"]
+    with torch.device("meta"):  # without its 3 GB
+        network = DiT().build(config)
+    count = sum(weight.numel() for weight in network.parameters())
+    adapter = count_adapter([*adapted_layers(network, DiT.adapted).values()], 16)
+    sizes = [(count, count), (count, count, 1), (count + adapter, adapter)]
+    said = [f"{step_bytes(*size) / 2**30:.1f} GiB" for size in sizes]
+    page = " ".join((ROOT / "docs/scaling.md").read_text().split())
+    assert f"{count / 1e6:.0f} M weights" in page
+    assert f"{said[0]} ({said[1]} under `ddo` and `neon`), and with an adapter" in page
+    assert f"{said[2]}." in page
 
 
 def test_memory_has_a_row_a_stage_and_two_columns_a_count():

@@ -27,7 +27,7 @@ def adapted_layers(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Mod
 
 
 def count_adapter(layers: Sequence[nn.Module], rank: int) -> int:
-    """How many weights an adapter of ``rank`` has on ``layers``; UserError if it is no smaller.
+    """How many weights an adapter of ``rank`` has on ``layers``; UserError if one has a lower rank.
 
     A layer of m outputs and n inputs (those of a convolution's whole window) gets rank (m + n).
     """

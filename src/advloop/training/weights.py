@@ -55,3 +55,12 @@ class Trained:
 def trained_weights(denoiser: nn.Module) -> list[nn.Parameter]:
     """All weights, or those of the adapter beside frozen ones."""
     return [weight for weight in denoiser.parameters() if weight.requires_grad]
+
+
+def step_bytes(weights: int, trained: int, copies: int = 0) -> int:
+    """Bytes that a training keeps in float32 beside activations.
+
+    weights: of the network, an adapter included. trained: those with a gradient, two moments of
+    AdamW and an average. copies: of the starting model, as of a reference; none beside an adapter.
+    """
+    return 4 * (weights * (1 + copies) + 4 * trained)
