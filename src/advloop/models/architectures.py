@@ -96,7 +96,7 @@ class Architecture(ABC):
 class UNet(Architecture):
     class_name, component, head = UNET, "unet", "conv_out"
     # Most of these networks attend at their lowest level alone: the rest is in convolutions.
-    adapted = (*ATTENTION, "conv1", "conv2")
+    adapted: ClassVar[tuple[str, ...]] = (*ATTENTION, "conv1", "conv2")
 
     def build(self, config: Config) -> nn.Module:
         from advloop.models.library import diffusers
@@ -133,6 +133,7 @@ class TextUNet(UNet):
     """The U-Net of Stable Diffusion (Rombach et al. 2022), which attends to a text's tokens."""
 
     class_name, text = TEXT_UNET, True
+    adapted = ATTENTION  # as its adapters usually are
 
     def build(self, config: Config) -> nn.Module:
         from advloop.models.library import diffusers

@@ -11,6 +11,7 @@ import torch
 
 from advloop.core.device import autocast, eval_mode
 from advloop.core.distributed import split_across_processes
+from advloop.core.errors import counted
 from advloop.core.random import batches, generator, noise_for
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.unrolled import sample_with_gradient
@@ -129,9 +130,9 @@ class Opponent:
         return (
             f"the discriminator collapsed: after step {first}, its gradient at the samples was "
             f"below objective.collapse_gradient={settings.collapse_gradient:g} for "
-            f"{settings.collapse_steps} steps; the round ended with the weights of step {first}; "
-            "lower train_diffusion.learning_rate, or raise objective.discriminator_steps and the "
-            "bound above it"
+            f"{counted(settings.collapse_steps, 'step')}; the round ended with the weights of step "
+            f"{first}; lower train_diffusion.learning_rate, or raise "
+            "objective.discriminator_steps and the bound above it"
         )
 
     def validate(self, model: Denoiser) -> dict[str, float]:
