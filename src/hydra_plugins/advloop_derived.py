@@ -103,7 +103,7 @@ def derive(
         "text_encoders": {"text": {"folder": text_encoder}} if text_encoder else {},
         "text_source": text_encoder or DATA,
         "captions": CAPTIONS if text_encoder else LATENTS,
-        "captions_option": f"--captions {CAPTIONS}" if text_encoder else "",
+        "captions_option": f" --captions {CAPTIONS}" if text_encoder else "",
         "plots": {
             "discriminator_loss": chart(histories, "train_loss", "val_loss"),
             "discriminator_accuracy": chart(histories, "train_accuracy", "val_accuracy"),
