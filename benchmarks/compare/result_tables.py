@@ -70,13 +70,18 @@ def claims_table(found: Comparison) -> str:
     return table(heads, lines)
 
 
-def paired_table(found: Comparison) -> str:
+def paired_table(found: Comparison, other: str = CONTROL) -> str:
+    """Each arm minus an ``other`` one, after the last iteration."""
+    last = found.last
     lines = [
-        [_arm(found, arm), *(change(found.to_control(arm, name)) for name in found.columns)]
+        [
+            _arm(found, arm),
+            *(change(found.difference((arm, last), (other, last), name)) for name in found.columns),
+        ]
         for arm in found.arms
-        if arm != CONTROL
+        if arm != other
     ]
-    return table(["minus `none`", *_headings(found)], lines)
+    return table([f"minus `{other}`", *_headings(found)], lines)
 
 
 def verdict(value: Estimate | None, better: str) -> str:

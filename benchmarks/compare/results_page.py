@@ -46,6 +46,13 @@ of at least one run, so that nothing is claimed by it.
 Of the last iteration, paired: the same training seed, so the same fakes in iteration 0.
 **Bold**: the interval excludes zero. {intervals}
 
+## Difference to `{costliest}`
+
+{paired_costliest}
+
+The same, with the costliest objective in the place of `none`. No rule for it was fixed before the
+runs, so nothing is claimed by it.
+
 ## Iteration by iteration
 
 {iterations_table}
@@ -102,12 +109,21 @@ def page(results: Mapping[str, Any], tried: str, pictures: Mapping[str, str]) ->
         valid=", ".join(found.valid) or "none",
         table=last_table(found),
         paired=paired_table(found),
+        costliest=(costliest := _costliest(arms)),
+        paired_costliest=paired_table(found, costliest),
         intervals=_intervals(found),
         iterations_table=iterations_table(found),
         cost=cost_table(results, found),
         pictures=_pictures(found, pictures),
         tried="\n".join(tried.strip().splitlines()[1:]).strip(),
     )
+
+
+def _costliest(arms: Mapping[str, Any]) -> str:
+    """The objective that the control of equal compute is equal to."""
+    names = [name for name in arms if name not in (CONTROL, EQUAL_COMPUTE)]
+    cost = {name: (arms[name]["steps"] or 0) * arms[name]["evaluations"] for name in names}
+    return max(cost, key=lambda name: cost[name], default=CONTROL)
 
 
 def _settings(arms: Mapping[str, Any]) -> str:

@@ -223,6 +223,10 @@ def test_tables_of_changes_to_the_control_and_from_one_iteration_to_the_next():
     assert columns(text, "`ddo`")[1] == "**-0.40 ± 0.25**"
     assert columns(text, "`none_equal")[1] == "-0.20"
     assert "| `none` |" not in text
+    text = paired_table(FOUND, "ddo")
+    assert text.startswith("| minus `ddo` |")
+    assert columns(text, "`none`")[1] == "**+0.40 ± 0.25**"
+    assert "| `ddo` |" not in text
     text = iterations_table(FOUND)
     first, second = columns(text, "`ddo` | 0"), columns(text, "`ddo` | 1")
     assert first[2:5] == ["0.70 ± 0.00", "-0.30 ± 0.00", "better"]
@@ -246,6 +250,7 @@ def test_page_says_what_is_missing_and_includes_what_was_tried():
     assert "![Samples of ddo](results/ddo.png)" in text
     assert text.endswith("## What was tried and failed\n\nA dead end.\n")
     assert "{" not in text
+    assert "## Difference to `ddo`\n\n| minus `ddo` |" in text
     # KID and critic gap of `ddo`; `none_equal_compute` has one seed.
     assert "2 intervals are drawn" in text
 
