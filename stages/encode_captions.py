@@ -15,7 +15,7 @@ from advloop.data.dataset import read_captions
 from advloop.infra.progress import bar
 from advloop.models.caption_table import save_captions
 from advloop.models.text_encoder import embed_captions, load_text_encoder
-from advloop.params.data import DataParams
+from advloop.params.data import DataParams, EncodeDatasetParams
 
 
 def main() -> None:
@@ -27,8 +27,9 @@ def main() -> None:
     captions = names_of(read_captions(args.captions))
     deterministic()
     tokenizer, encoder = load_text_encoder(Path(folder))
+    size = params.section("encode_dataset", EncodeDatasetParams).batch_size
     embeddings, cut = embed_captions(
-        tokenizer, encoder.to(pick_device()), captions, bar("encode_captions")
+        tokenizer, encoder.to(pick_device()), captions, size, bar("encode_captions")
     )
     save_captions(args.out, embeddings, captions)
     _, tokens, width = embeddings.shape
@@ -41,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, memory="encode_dataset.batch_size")

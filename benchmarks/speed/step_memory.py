@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from advloop.core.files import write_json
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.processes import process_of
+from advloop.infra.output import print_safely
 from advloop.models.denoiser import Denoiser, build_denoiser, dit_config, frozen_copy
 from advloop.objectives import recipe_of
 from advloop.params.diffusion import DiTParams, FlowParams
@@ -145,6 +146,7 @@ def read() -> list[StepMemory]:
 
 
 def main() -> None:
+    print_safely()
     if len(sys.argv) > 1:  # one case
         print(json.dumps(asdict(measure(*json.loads(sys.argv[1])))))
         return

@@ -54,12 +54,13 @@ def test_captions_are_those_of_the_column_without_outer_blanks(tmp_path):
         ("", "text of 1.png is empty; describe the image there, or set data.captions=null"),
         ("  ", "text of 1.png is empty"),
         (None, "text of 1.png is empty"),
-        ("two\nlines", "text of 1.png holds '\\n', a line break or another control character"),
+        ("two\nlines", "line 3: 'two' goes on in the next line"),
+        ("a\x1fb", "text of 1.png holds '\\x1f', a line break or another control character"),
         ("a\x1b[2J", "text of 1.png holds '\\x1b', a line break"),
         ("a\u2028b", "text of 1.png holds '\\u2028', a line break"),
-        ("a" * 2001, "text of 1.png has 2001 characters, more than 2000; shorten it"),
+        ("a" * 2001, "text of 1.png has more than 2000 characters, 2001; shorten it"),
     ],
-    ids=["empty", "blank", "missing", "line break", "escape", "separator", "long"],
+    ids=["empty", "blank", "missing", "line break", "unit", "escape", "separator", "long"],
 )
 def test_a_caption_that_cannot_be_used_is_one_line_that_names_its_image(tmp_path, caption, says):
     message = refusal(list_items, source_of(tmp_path, "a cat", caption), captions="text")

@@ -76,7 +76,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scale", ["demo", "full"])
 def test_the_warm_up_of_the_page_fits_any_number_of_pictures(scale: str) -> None:
-    (block,) = re.findall(r"^base: (\{.*\})$", PAGE, re.M)
+    (block,) = re.findall(r"^base: (\{.*warmup.*\})$", PAGE, re.M)
     (option,) = re.findall(r"-S base\.pretrained=null\s-S base\.warmup_steps=(\d+)`", PAGE)
     values = yaml.safe_load(block)
     assert values == {"pretrained": None, "warmup_steps": int(option)}

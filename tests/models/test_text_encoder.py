@@ -31,15 +31,14 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return tmp_path / "sd"
 
 
-def embedded(folder: Path, texts: list[str] = TEXTS) -> tuple[torch.Tensor, int]:
-    return embed_captions(*load_text_encoder(folder), texts, lambda parts: parts)
+def embedded(folder: Path, texts: list[str] = TEXTS, size: int = 32) -> tuple[torch.Tensor, int]:
+    return embed_captions(*load_text_encoder(folder), texts, size, lambda parts: parts)
 
 
 def test_each_caption_is_embedded_as_transformers_does_it_and_the_empty_one_is_last(
-    saved, monkeypatch
+    saved,
 ):
-    monkeypatch.setattr("advloop.models.text_encoder.BATCH", 2)
-    found, cut = embedded(saved)
+    found, cut = embedded(saved, size=2)
     assert found.shape == (5, TOKENS, 8)
     assert found.dtype == torch.float32
     assert cut == 1

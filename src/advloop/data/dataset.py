@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from advloop.core.errors import UserError
+from advloop.core.errors import UserError, counted
 from advloop.core.files import atomic_path, read_json
 
 COLUMNS = ("file", "group", "split")
@@ -75,8 +75,8 @@ def load_dataset(folder: Path) -> Dataset:
     captions, listed = [], folder / CAPTIONS
     if listed.exists() and len(captions := read_captions(listed)) != len(rows):
         raise UserError(
-            f"{listed}: {len(captions)} captions of {len(rows)} images; make both with `dvc repro "
-            "prepare`"
+            f"{listed}: {counted(len(captions), 'caption')} of {counted(len(rows), 'image')}; make "
+            "both with `dvc repro prepare`"
         )
     return Dataset(images, files, groups, splits, classes_of(rows), captions)
 

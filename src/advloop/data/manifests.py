@@ -162,7 +162,7 @@ def _caption(path: str, file: str, column: str, text: object) -> str:
         )
     if len(text) > LONGEST_CAPTION:
         raise UserError(
-            f"{path}: {column} of {file} has {len(text)} characters, more than {LONGEST_CAPTION}; "
-            "shorten it"
+            f"{path}: {column} of {file} has more than {LONGEST_CAPTION} characters, "
+            f"{len(text)}; shorten it"
         )
     return text.strip()

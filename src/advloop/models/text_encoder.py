@@ -25,7 +25,6 @@ from advloop.params.captions import (
     unusable_encoder,
 )
 
-BATCH = 32  # texts at once; bounds memory
 CLASSES = {  # of transformers, by model_type: encoder and tokenizer
     "clip_text_model": ("CLIPTextModel", "CLIPTokenizer"),
     "t5": ("T5EncoderModel", "T5Tokenizer"),
@@ -102,6 +101,7 @@ def embed_captions(
     tokenizer: Any,
     encoder: Any,
     captions: Sequence[str],
+    batch_size: int,
     progress: Callable[[Iterable[range]], Iterable[range]],
 ) -> tuple[torch.Tensor, int]:
     """Embeddings (K + 1, L, D) float32 of captions and, last, of the empty one.
@@ -110,7 +110,7 @@ def embed_captions(
     """
     texts, limit, cut = [*captions, ""], token_limit(tokenizer, encoder), 0
     parts = []
-    for part in progress(batches(len(texts), BATCH)):
+    for part in progress(batches(len(texts), batch_size)):
         own = texts[part.start : part.stop]
         cut += sum(len(ids) > limit for ids in tokenizer(own)["input_ids"])
         parts.append(encode_texts(tokenizer, encoder, own).float().cpu())
