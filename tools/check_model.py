@@ -57,7 +57,12 @@ def check_model(path: Path, params: Params) -> Iterator[str]:
     if not path.exists():
         raise UserError(f"{path}: does not exist; name a folder of diffusers, or a checkpoint")
     if path.is_file():
-        model = load_checkpoint(path)
+        try:
+            model = load_checkpoint(path)
+        except UserError:
+            raise UserError(
+                f"{path}: no checkpoint of this project; name one, or a folder of diffusers"
+            ) from None
         config = model.config
     else:
         folder = component(path, *COMPONENTS)

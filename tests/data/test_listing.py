@@ -137,6 +137,7 @@ def test_index_of_somebody_else_is_a_file_that_is_not_used(tmp_path, content):
         ("csv", 'file,group\na.png,"g\nb,"h"\n', "none", "line 2 is no CSV (',' expected after"),
         ("csv", 'file,group\na.png,"g\r\nb.png,h"\r\n', "none", "line 2: 'g' goes on in the"),
         ("csv", 'file,group\n"a.png,g\n', "none", "close the quotes around names"),
+        ("csv", "file,group,group\na.png,g,h\n", "none", "column group is there twice; keep one"),
         ("csv", 'file,group\n"a".png,g\n', "none", "line 2 is no CSV"),
         ("csv", 'file,group,split\na.png,g,"\ntrain"\n', "none", "goes on in the next line"),
         ("csv", '"file,group\na.png,g\n', "none", "line 1 is no CSV"),

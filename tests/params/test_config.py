@@ -399,6 +399,11 @@ def test_check_config_asks_for_the_package_that_an_adapter_needs(workspace, monk
     assert asked == ["peft"]
 
 
+def test_an_adapter_too_wide_for_an_imported_model_is_refused_before_anything_runs(workspace):
+    workspace.edit({"train_diffusion.lora_rank": 129})
+    assert "lora_rank=129 exceeds the 128 channels of the widest layer" in workspace.refusal()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -439,7 +439,8 @@ def test_values_that_contradict_each_other_are_refused(tmp_path, message):
         ("train_disc.learnig_rate", "; did you mean train_disc.learning_rate?"),
         ("generate.num_sample", "; did you mean generate.num_samples?"),
         ("objective.wait_for_it_please", "; known: name, uses_discriminator, weight"),
-        ("discriminater", "; run `make params`"),
+        ("discriminater", "; did you mean discriminator?; correct it in conf/"),
+        ("wait_for_it_please", "; correct it in conf/ if it is there, and run `make params`"),
     ],
 )
 def test_unknown_name_is_refused_with_what_was_probably_meant(tmp_path, key, hint):

@@ -145,6 +145,10 @@ def test_weights_that_a_run_would_refuse_are_refused(tmp_path):
     weights.unlink()
     assert "cannot be loaded" in refusal(said, tmp_path)
     assert refusal(said, tmp_path / "nothing").startswith(f"{tmp_path / 'nothing'}: does not exist")
+    (text := tmp_path / "README.md").write_text("A text of the user's own.")
+    assert refusal(said, text) == (
+        f"{text}: no checkpoint of this project; name one, or a folder of diffusers"
+    )
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):

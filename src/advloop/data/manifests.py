@@ -82,6 +82,8 @@ def _read_csv(path: str, content: bytes, with_class: bool, captions: str | None)
             if column not in columns:
                 remedy = _remedy(column, list(columns))
                 raise UserError(f"{path}: column {column} is missing; {remedy}")
+        if twice := next((name for name in columns if list(columns).count(name) > 1), None):
+            raise UserError(f"{path}: column {twice} is there twice; keep one of them")
         line = rows.line_num + 1
         for row in rows:
             if rows.line_num > line and (broken := _broken(row.values())) is not None:

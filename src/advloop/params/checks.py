@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, NamedTuple, get_type_hints
 
 from advloop.core.errors import UserError, counted
@@ -58,7 +59,12 @@ def check_params(params: Params) -> None:
     """Raise UserError if a value is unknown, missing, out of range or contradicts another."""
     for key in map(str, params.content):
         if key not in KEYS:
-            raise UserError(f"{params.path}: {key} is not a parameter; run `make params`")
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean {close[0]}?; " if close else ""
+            raise UserError(
+                f"{params.path}: {key} is not a parameter; {hint}correct it in conf/ if it is "
+                "there, and run `make params`"
+            )
     for name, kind in VALUES.items():
         params.value(name, kind)
     loaded: dict[str, Any] = {name: params.section(name, cls) for name, cls in SECTIONS.items()}

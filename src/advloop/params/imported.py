@@ -26,7 +26,7 @@ from advloop.params.schedulers import (
     check_scheduler,
     find_scheduler,
 )
-from advloop.params.training import BaseParams
+from advloop.params.training import BaseParams, TrainDiffusionParams
 
 RECORD = "stage1.json"
 PATCH_SIZE, MAX_PATCH_SIZE = 14, 256  # of a DINOv2, if its config.json names none
@@ -43,6 +43,7 @@ def check_provenance(params: Params) -> None:
     if base:
         check_scheduler(Path(base), diffusion)
         _check_said(params, Path(base), imported.trained_as, diffusion.process)
+        _check_rank(params, Path(base))
     for section, model in (("autoencoder", autoencoder), ("base", base)):
         if not model or not (file := Path(model).parent / RECORD).is_file():
             continue
@@ -55,16 +56,46 @@ def check_provenance(params: Params) -> None:
         check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
 
 
-def network_of(base: Path) -> str | None:
-    """``unet`` or ``dit``, as a folder of diffusers says; None where weights alone would tell."""
+def _network(base: Path) -> tuple[str, Mapping[str, Any]] | None:
+    """``unet`` or ``dit`` and its config.json in a folder of diffusers, or None."""
     for part in ("", "unet", "transformer"):
         try:
-            name = json.loads((base / part / "config.json").read_text())["_class_name"]
+            config = json.loads((base / part / "config.json").read_text())
             kinds = {"unet": "UNet", "dit": ("DiT", "Transformer2D")}
-            return next(kind for kind, starts in kinds.items() if name.startswith(starts))
+            name = config["_class_name"]
+            return next((k, config) for k, starts in kinds.items() if name.startswith(starts))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
             continue  # the import says what is wrong with it
     return None
+
+
+def network_of(base: Path) -> str | None:
+    """``unet`` or ``dit``, as a folder of diffusers says; None where weights alone would tell."""
+    found = _network(base)
+    return found[0] if found else None
+
+
+def _check_rank(params: Params, base: Path) -> None:
+    """Refuse an adapter that no layer of the network is wide enough for, as config.json says.
+
+    ``models.adapters`` compares it with each layer, but only when a round trains.
+    """
+    rank = params.section("train_diffusion", TrainDiffusionParams).lora_rank
+    if rank is None or not (found := _network(base)):
+        return
+    kind, config = found
+    try:
+        widest = (
+            max(config["block_out_channels"])
+            if kind == "unet"
+            else config["num_attention_heads"] * config["attention_head_dim"]
+        )
+        exceeds = rank > widest
+    except (LookupError, TypeError, ValueError):
+        return  # the import says what is wrong with it
+    if exceeds:
+        problem = f"exceeds the {widest} channels of the widest layer in {base}"
+        raise params.fail("train_diffusion.lora_rank", rank, problem)
 
 
 def _check_said(params: Params, base: Path, said: str | None, process: str) -> None:

@@ -69,8 +69,8 @@ class Params:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {name}.{close[0]}?" if close else f"known: {', '.join(known)}"
                 raise UserError(
-                    f"{self.path}: {name}.{key} is not a parameter; {hint}; correct conf/ and run "
-                    "`make params`"
+                    f"{self.path}: {name}.{key} is not a parameter; {hint}; correct it in conf/ "
+                    "if it is there, and run `make params`"
                 )
         for key in known:
             if key not in values:
