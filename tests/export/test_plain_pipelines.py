@@ -69,7 +69,8 @@ def made(case: Case, folder: Path) -> tuple[Export, np.ndarray]:
     labels = torch.arange(8) % 3
     if case.encoder:
         encoder = save_encoder(folder / "encoder", case.encoder)
-        table, _ = embed_captions(*load_text_encoder(encoder), ["other", CAPTION], lambda x: x)
+        texts = ["other", CAPTION]
+        table, _ = embed_captions(*load_text_encoder(encoder), texts, 2, lambda x: x)
         denoiser.captions, labels = CaptionTable(table), torch.ones(8, dtype=torch.int64)
     save_png(folder / "samples.png", Image.new("RGB", (16, 16), "red"))
     autoencoder = tiny_autoencoder(case.autoencoder)
