@@ -72,7 +72,7 @@ class StepMemory:
     peak: int
 
 
-def kept(denoiser: Denoiser) -> int:
+def kept(denoiser: Denoiser, noisy: torch.Tensor, time: torch.Tensor) -> int:
     """Bytes of activations that a forward pass keeps for the backward pass."""
     storages: dict[int, int] = {}
 
@@ -82,7 +82,7 @@ def kept(denoiser: Denoiser) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        denoiser(torch.zeros(ROWS, CHANNELS, SIDE, SIDE), torch.zeros(ROWS))
+        denoiser(noisy, time)
     weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
     return sum(size for storage, size in storages.items() if storage not in weights)
 
@@ -122,7 +122,9 @@ def measure(objective: str, rank: int | None, checkpointing: bool) -> StepMemory
     copies = int(reference is not None and rank is None)
     counted = step_bytes(weights, trained, copies)
     batches = 1 if reference is None else 2  # ddo: of reals and of fakes
-    activations = batches * kept(denoiser.train())
+    activations = batches * kept(
+        denoiser.train(), torch.zeros(ROWS, CHANNELS, SIDE, SIDE), torch.zeros(ROWS)
+    )
     given = objective, rank, checkpointing
     return StepMemory(*given, weights, trained, counted, activations, peak)
 

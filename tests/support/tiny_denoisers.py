@@ -25,16 +25,10 @@ TINY_DIT = {
     "attention_head_dim": 8,
     "num_embeds_ada_norm": 1,
 }
-TINY_TEXT_UNET = {
+TINY_TEXT_UNET = CONFIG | {
     "_class_name": TEXT_UNET,
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "norm_num_groups": 4,
     "attention_head_dim": 4,
     "cross_attention_dim": 8,
 }

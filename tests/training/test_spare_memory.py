@@ -13,9 +13,10 @@ from small_opponent import make_opponent, play_setup
 from tiny_unet import CONFIG
 
 from advloop.core.device import spare_memory
-from advloop.models.denoiser import Denoiser, build_denoiser
+from advloop.models.denoiser import build_denoiser
 from advloop.training.batches import Side
 from advloop.training.diffusion import Setup
+from step_memory import kept
 
 VARIABLE = "ADVLOOP_GRADIENT_CHECKPOINTING"
 ATTENTION = {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": 4}
@@ -67,29 +68,15 @@ def test_a_training_that_recomputes_activations_ends_with_the_same_weights(case,
         assert equal(one, other)
 
 
-def kept(denoiser: Denoiser) -> int:
-    """Bytes of activations that a forward pass keeps for the backward pass."""
-    storages: dict[int, int] = {}
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        denoiser(torch.zeros(8, 4, 8, 8), torch.zeros(8, dtype=torch.long))
-    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
-    return sum(size for storage, size in storages.items() if storage not in weights)
-
-
 def test_it_keeps_fewer_activations(monkeypatch):
     denoiser = build_denoiser(CONFIG | {"layers_per_block": 2}, seed=0)
-    before = kept(denoiser)
+    inputs = torch.zeros(8, 4, 8, 8), torch.zeros(8, dtype=torch.long)
+    before = kept(denoiser, *inputs)
     spare_memory(denoiser)
-    assert kept(denoiser) == before, "it is off by default"
+    assert kept(denoiser, *inputs) == before, "it is off by default"
     monkeypatch.setenv(VARIABLE, "1")
     spare_memory(denoiser)
-    assert 0 < kept(denoiser) < 0.5 * before
+    assert 0 < kept(denoiser, *inputs) < 0.5 * before
 
 
 @pytest.mark.parametrize("value", ["yes", "2", " 1"])

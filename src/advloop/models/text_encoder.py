@@ -17,7 +17,7 @@ from advloop.core.errors import UserError
 from advloop.core.files import all_finite, copy_file, write_bytes, write_json
 from advloop.core.random import batches
 from advloop.models.encode_texts import encode_texts, token_limit
-from advloop.models.weight_files import find_weights, read_tensors
+from advloop.models.weight_files import WeightFiles, find_weights, read_tensors
 from advloop.params.captions import (
     encoder_folder,
     read_encoder,
@@ -78,7 +78,7 @@ def load_text_encoder(folder: Path) -> tuple[Any, Any]:
     return tokenizer, encoder.requires_grad_(False).eval()
 
 
-def _weights(folder: Path) -> Any:
+def _weights(folder: Path) -> WeightFiles:
     weights = find_weights(encoder_folder(folder), STEM)
     if weights.kind != "safetensors":
         raise ValueError(f"{weights.file.name} is a pickle; save the encoder as safetensors")
@@ -89,10 +89,8 @@ def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
     """Raise ValueError unless the encoder knows every token, and as many as a text may have."""
     if (tokens := len(tokenizer)) > (known := encoder.config.vocab_size):
         raise ValueError(f"its tokenizer has {tokens} tokens, its encoder knows {known}")
-    limit, places = (
-        token_limit(tokenizer, encoder),
-        getattr(encoder.config, "max_position_embeddings", None),
-    )
+    limit = token_limit(tokenizer, encoder)
+    places = getattr(encoder.config, "max_position_embeddings", None)
     if places is not None and limit > places:
         raise ValueError(f"its tokenizer gives up to {limit} tokens, its encoder takes {places}")
 

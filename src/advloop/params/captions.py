@@ -100,7 +100,7 @@ def check_width(network: object, wanted: int, encoder: object, width: int) -> No
 def check_captions(params: Params) -> None:
     """Raise UserError where captions, classes, text encoder and base model do not go together."""
     data, base = params.section("data", DataParams), params.section("base", BaseParams).pretrained
-    config = _network_config(Path(base)) if base else {}
+    config = network_config(Path(base)) if base else {}
     if data.captions is None:
         if data.text_encoder is not None:
             problem = "has no use without data.captions, the column that it reads; use null"
@@ -151,7 +151,7 @@ def no_text_model(network: str, class_name: object) -> UserError:
     )
 
 
-def _network_config(base: Path) -> dict[str, Any]:
+def network_config(base: Path) -> dict[str, Any]:
     """config.json of the base model in a folder; empty if there is none that can be read."""
     for place in PLACES:
         try:

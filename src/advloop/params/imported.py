@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advloop.core.errors import UserError
-from advloop.params.captions import check_captions
+from advloop.params.captions import check_captions, network_config
 from advloop.params.data import AutoencoderParams, DataParams
 from advloop.params.diffusion import read_diffusion
 from advloop.params.evaluation import DINOV2_FOLDER, MIN_SIZE, EvaluateParams
@@ -56,23 +56,15 @@ def check_provenance(params: Params) -> None:
         check_dinov2(Path(evaluate.feature_weights), evaluate.feature_size)
 
 
-def _network(base: Path) -> tuple[str, Mapping[str, Any]] | None:
-    """``unet`` or ``dit`` and its config.json in a folder of diffusers, or None."""
-    for part in ("", "unet", "transformer"):
-        try:
-            config = json.loads((base / part / "config.json").read_text())
-            kinds = {"unet": "UNet", "dit": ("DiT", "Transformer2D")}
-            name = config["_class_name"]
-            return next((k, config) for k, starts in kinds.items() if name.startswith(starts))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
-            continue  # the import says what is wrong with it
-    return None
-
-
 def network_of(base: Path) -> str | None:
     """``unet`` or ``dit``, as a folder of diffusers says; None where weights alone would tell."""
-    found = _network(base)
-    return found[0] if found else None
+    return _kind(network_config(base))
+
+
+def _kind(config: Mapping[str, Any]) -> str | None:
+    name = str(config.get("_class_name"))
+    kinds = {"unet": ("UNet",), "dit": ("DiT", "Transformer2D")}
+    return next((kind for kind, starts in kinds.items() if name.startswith(starts)), None)
 
 
 def _check_rank(params: Params, base: Path) -> None:
@@ -81,9 +73,8 @@ def _check_rank(params: Params, base: Path) -> None:
     ``models.adapters`` compares it with each layer, but only when a round trains.
     """
     rank = params.section("train_diffusion", TrainDiffusionParams).lora_rank
-    if rank is None or not (found := _network(base)):
+    if rank is None or (kind := _kind(config := network_config(base))) is None:
         return
-    kind, config = found
     try:
         widest = (
             max(config["block_out_channels"])
