@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro report experiments params check-data check-model stage1 compare exam bench test lint format doctor docs clean
+.PHONY: help setup demo repro report experiments params check-data check-model stage1 compare transfer exam bench test lint format doctor docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 
 compare: setup ## Compare objectives over training seeds, as benchmarks/compare/plan.yaml says (hours; resumes)
 	python benchmarks/compare/compare.py
+
+transfer: setup ## Run the default on other images and another network; docs/transfer.md (hours; resumes)
+	python benchmarks/transfer/transfer.py $(RUNS)
 
 exam: setup ## Try to fool every figure with garbage and damage, on this run's images; docs/exam.md
 	python tools/exam.py

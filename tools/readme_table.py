@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ COLUMNS = {  # a score's name in metrics.json: its title
     "critic_gap": "latent critics ↓",
     "image_critic_gap": "image critics ↓",
 }
+HEADS = ["model", *COLUMNS.values(), "D accuracy"]
 
 
 def cell(scores: Mapping[str, float], name: str) -> str:
@@ -35,19 +36,25 @@ def cell(scores: Mapping[str, float], name: str) -> str:
     return f"{mean:g}" if half is None and mean == int(mean) else with_interval(mean, half)
 
 
+def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Title and cells of each model, as HEADS names them."""
+    rounds = sorted(metrics["training"], key=lambda name: int(name.removeprefix("iter_")))
+    found = []
+    for model in (*(name for name in TITLES if name in metrics["held_out"]), *rounds):
+        cells = [cell(metrics["held_out"][model], name) for name in COLUMNS]
+        cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy"))
+        found.append([TITLES.get(model, model.replace("iter_", "after round ")), *cells])
+    return found
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *lines))
+    return "\n".join([first, "|---" * len(heads) + "|", *others])
+
+
 def table(metrics: Mapping[str, Any]) -> str:
     """The table, a line a model; metrics: the content of reports/metrics.json."""
-    heads = ["model", *COLUMNS.values(), "D accuracy"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    rounds = sorted(metrics["training"], key=lambda name: int(name.removeprefix("iter_")))
-    known = [name for name in TITLES if name in metrics["held_out"]]
-    for model in (*known, *rounds):
-        scores = metrics["held_out"][model]
-        cells = [cell(scores, name) for name in COLUMNS]
-        cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy"))
-        title = TITLES.get(model, model.replace("iter_", "after round "))
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(HEADS, rows(metrics))
 
 
 def main() -> None:

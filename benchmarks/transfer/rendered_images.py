@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from advloop.core.files import atomic_path
+
 SIZE, FINER = 64, 4  # pixels a side; drawn so many times larger, for smooth edges
-NUMBER = 3000
+NUMBER = 3000  # of images in a set
+MANIFEST = "manifest.csv"
 LIGHT = np.array([-0.45, -0.6, 0.66])  # from the upper left, towards the viewer
 
 
@@ -60,16 +63,17 @@ DRAWN: dict[str, Callable[[np.random.Generator], tuple[Image.Image, str]]] = {
 }
 
 
-def draw_images(name: str, folder: Path, number: int = NUMBER) -> None:
-    """Write ``number`` images of the set ``name``, one of DRAWN, and their manifest."""
+def draw_images(name: str, folder: Path, number: int) -> None:
+    """Write ``number`` images of the set ``name``, one of DRAWN, and in the end their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("file", "group"))
-        for index in range(number):
-            image, group = DRAWN[name](np.random.default_rng([index, len(name)]))
-            image.save(folder / f"{index:04}.png")
-            rows.writerow((f"{index:04}.png", group or f"{index:04}"))
+    rows = [("file", "group")]
+    for index in range(number):
+        image, group = DRAWN[name](np.random.default_rng([index, len(name)]))
+        file = f"{index:04}.png"
+        image.save(folder / file)
+        rows.append((file, group or file))
+    with atomic_path(folder / MANIFEST) as temporary, temporary.open("w", newline="") as manifest:
+        csv.writer(manifest).writerows(rows)
 
 
 def _colour(

@@ -1,50 +1,145 @@
 """The default rounds on other images and another network: `make transfer` writes docs/transfer.md.
 
-plan.yaml, committed before the runs, says which. Each run is an experiment in a clone of its own
-under .transfer/, so that it resumes where it stopped, and leaves this folder as it is.
+plan.yaml, committed before the runs, says which. Each run is a DVC experiment in a clone of its
+own under .transfer/, so that it resumes where it stopped, and this folder stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import yaml
 
-from rendered_images import draw_images
+from advloop.core.errors import UserError
+from advloop.core.files import atomic_path, read_json, write_json
+from advloop.core.rounds import Round
+from advloop.evaluation.results import read_results
+from advloop.infra.output import print_safely
+from advloop.reporting.verdict import conclude
+from readme_table import COLUMNS
+from rendered_images import MANIFEST, NUMBER, draw_images
+from transfer_page import page
 
 ROOT = Path(__file__).resolve().parents[2]
-CLONES = ROOT / ".transfer"
 PLAN: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "plan.yaml").read_text())
+CLONES = ".transfer"
+METRICS = "reports/metrics.json"
+RESULTS, PAGE, PICTURES = "docs/transfer.json", "docs/transfer.md", "docs/transfer"
 
 
-def run(name: str) -> None:
-    """Make or finish the run's clone and its experiment."""
-    clone, wanted = CLONES / name, PLAN["runs"][name]
+def settings_of(name: str) -> list[str]:
+    """What a run of the plan changes in params.yaml, as Hydra overrides."""
+    run = PLAN["runs"][name]
+    images = [f"data.source=data/{run['images']}"] if run["images"] else []
+    return [f"seed={PLAN['seed']}", *images, *run["settings"]]
+
+
+def execute(name: str, root: Path = ROOT) -> Path:
+    """Make or go on with a run's clone and experiment, and return the clone."""
+    clone, images = root / CLONES / name, PLAN["runs"][name]["images"]
     if not clone.exists():
-        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    settings = [f"seed={PLAN['seed']}", f"exp_name={name}", *wanted["settings"]]
-    if images := wanted["images"]:
-        if not (clone / "data" / images).exists():
-            draw_images(images, clone / "data" / images)
-        settings.append(f"data.source=data/{images}")
-    options = [word for setting in settings for word in ("-S", setting)]
+        subprocess.run(["git", "clone", "--quiet", root, clone], check=True)
+    if images and not (clone / "data" / images / MANIFEST).exists():
+        draw_images(images, clone / "data" / images, NUMBER)
+    options = [word for setting in settings_of(name) for word in ("-S", setting)]
+    # The stages find the library of their own clone.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run(["dvc", "exp", "run", *options], cwd=clone, env=environment, check=True)
+    command = ["dvc", "exp", "run", *options]
+    if subprocess.run(command, cwd=clone, env=environment, check=False).returncode:
+        raise UserError(f"the run {name} stopped, see above; `make transfer` goes on with it")
+    return clone
 
 
-def main() -> None:
+def collect(name: str, clone: Path) -> dict[str, Any]:
+    """What docs/transfer.json keeps of a finished run."""
+    metrics = read_json(clone / METRICS)
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    outputs = clone / "outputs"
+    rounds = [Round(outputs / "rounds", index) for index in range(params["num_iterations"])]
+    smallest = params["evaluate"]["smallest_change"]
+    verdict = conclude(read_results(outputs / "reals", outputs / "base", rounds, smallest))
+    kept = {*COLUMNS, *(f"{column}_ci95" for column in COLUMNS)}
+    accuracy = "disc_val_accuracy"
+    commit = ["git", "rev-parse", "--short=10", "HEAD"]
+    done = subprocess.run(commit, cwd=clone, capture_output=True, text=True, check=True)
+    return {
+        "commit": done.stdout.strip(),
+        "title": PLAN["runs"][name]["title"],
+        "settings": settings_of(name),
+        "headline": verdict.headline,
+        "reasons": verdict.reasons,
+        "warnings": verdict.warnings,
+        "exam": metrics["exam"],
+        "held_out": {
+            model: {score: value for score, value in scores.items() if score in kept}
+            for model, scores in metrics["held_out"].items()
+            if model != "final"  # one of the others
+        },
+        "training": {
+            model: {accuracy: scores[accuracy]} for model, scores in metrics["training"].items()
+        },
+    }
+
+
+def remember(found: Mapping[str, Any], clones: Mapping[str, Path], root: Path = ROOT) -> None:
+    """Add these runs to docs/transfer.json and their pictures to docs/transfer/."""
+    known: dict[str, Any] = read_json(root / RESULTS) if (root / RESULTS).exists() else {}
+    both = {**known, **found}
+    write_json(root / RESULTS, {name: both[name] for name in PLAN["runs"] if name in both})
+    for name, clone in clones.items():
+        with atomic_path(root / PICTURES / f"{name}.png") as temporary:
+            shutil.copyfile(clone / "reports/samples.png", temporary)
+
+
+def write_page(root: Path = ROOT) -> None:
+    if not (root / RESULTS).exists():
+        raise UserError(f"{RESULTS}: not made yet; run `make transfer`")
+    with atomic_path(root / PAGE) as temporary:
+        temporary.write_text(page(read_json(root / RESULTS), read_json(root / METRICS)))
+    print(f"wrote {PAGE}", flush=True)
+
+
+def transfer(names: Sequence[str]) -> None:
+    for name in names:
+        clone = execute(name)
+        remember({name: collect(name, clone)}, {name: clone})
+        write_page()
+
+
+def main() -> int:
+    print_safely()
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="*", default=list(PLAN["runs"]), help="of plan.yaml")
-    for name in parser.parse_args().runs:
-        run(name)
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"of {', '.join(PLAN['runs'])}; all by default"
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help=f"write {PAGE} from {RESULTS}, and run nothing"
+    )
+    args = parser.parse_args()
+    try:
+        if unknown := set(args.runs) - set(PLAN["runs"]):
+            raise UserError(
+                f"{min(unknown)}: not in plan.yaml, which has {', '.join(PLAN['runs'])}"
+            )
+        if args.report_only:
+            write_page()
+        else:
+            transfer(args.runs or list(PLAN["runs"]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

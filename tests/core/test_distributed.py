@@ -20,7 +20,7 @@ import torch
 from conftest import BIN, snapshot
 from objective_files import FILES
 from omegaconf import OmegaConf
-from ranks_worker import STAGES, extrapolated, loss_and_gradients, mapped, played, work
+from ranks_worker import STAGES, adapted, extrapolated, loss_and_gradients, mapped, played, work
 from stage_runner import arguments
 from torch.multiprocessing.spawn import start_processes
 
@@ -81,6 +81,13 @@ def test_every_process_validates_and_hands_on_the_extrapolated_weights_of_one_al
     torch.testing.assert_close(
         read(shared / f"rank_{rank}.pt")["extrapolated"], extrapolated(), **ROUNDING
     )
+
+
+@pytest.mark.parametrize("rank", range(COUNT))
+def test_every_process_trains_the_adapter_of_one_alone(shared: Path, rank: int):
+    made, alone = read(shared / f"rank_{rank}.pt")["adapted"], adapted()
+    assert sum(bool(alone[name].any()) for name in alone if ".lora_B." in name) > 5
+    torch.testing.assert_close(made, alone, **ROUNDING)
 
 
 @pytest.mark.parametrize("rank", range(COUNT))

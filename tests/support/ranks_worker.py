@@ -100,6 +100,15 @@ def played() -> dict[str, torch.Tensor]:
     return {**history, **copy_weights(model), **copy_weights(opponent.discriminator)}
 
 
+def adapted() -> dict[str, torch.Tensor]:
+    """The history of a small training of an adapter, and the weights beside which it stands."""
+    model = build_denoiser(CONFIG, seed=0)
+    model.add_adapter(2, 0, "adapter")
+    rows = train_diffusion(make_setup(rows=ROWS), model, list, lambda *_: None)
+    history = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+    return {**history, **copy_weights(model)}
+
+
 def mapped() -> dict[str, torch.Tensor]:
     """The results of three jobs for two processes, the last job shorter than the others."""
     jobs = [range(0, 3), range(3, 6), range(6, 8)]
@@ -118,8 +127,6 @@ def work(rank: int, count: int, project: Path, port: int) -> None:
             run_stage(stage, options, monkeypatch)
             barrier()  # the next stage reads what the main process has written
     steps = {name: loss_and_gradients(name) for name in FILES}
-    save_torch(
-        Path(f"rank_{rank}.pt"),
-        {"steps": steps, "extrapolated": extrapolated(), "played": played(), "mapped": mapped()},
-    )
+    trainings = {"extrapolated": extrapolated(), "played": played(), "adapted": adapted()}
+    save_torch(Path(f"rank_{rank}.pt"), {"steps": steps, **trainings, "mapped": mapped()})
     leave()
