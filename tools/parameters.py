@@ -24,10 +24,10 @@ import hydra_plugins.advloop_derived  # noqa: F401  # the resolvers of conf/
 from advloop.core.errors import UserError
 from advloop.infra.output import print_safely
 from advloop.objectives import recipe_of
-from advloop.params.checks import SECTIONS
 from advloop.params.diffusion import PROCESSES
 from advloop.params.run import VALUES
 from advloop.params.section import Rule, Section, rule_of, rules
+from advloop.params.sections import SECTIONS
 
 REPO = Path(__file__).resolve().parents[1]
 PAGE = REPO / "docs/parameters.md"

@@ -16,11 +16,12 @@ from small_params import DATA, EDM, FLOW, UNET
 
 from advloop.core.errors import UserError
 from advloop.objectives import read_objective
-from advloop.params.checks import KEYS, SECTIONS, check_params
+from advloop.params.checks import check_params
 from advloop.params.data import DataParams
 from advloop.params.diffusion import UNetParams, read_diffusion
 from advloop.params.loader import LONGEST, Params
 from advloop.params.run import read_exp_name, read_num_iterations, read_precision, read_seed
+from advloop.params.sections import KEYS, SECTIONS
 
 SHAPES = {  # a known geometry, so that the refusals do not depend on the committed demo
     "data.image_size": 64,

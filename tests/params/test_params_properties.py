@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from properties import bounded, result
 
 from advloop.objectives import objective_names, read_objective, recipe_of
-from advloop.params.checks import SECTIONS, check_params
+from advloop.params.checks import check_params
 from advloop.params.diffusion import PROCESSES, read_diffusion
 from advloop.params.loader import Params
+from advloop.params.sections import SECTIONS
 
 PARAMS: dict[str, Any] = yaml.safe_load((REPO / "params.yaml").read_text())
 PARAMS["derived"] = {}  # which check_config compares as a whole; YAML reads slowly

@@ -33,8 +33,8 @@ from conftest import (
 )
 from warm_python import CLIENT
 
-from advloop.params.checks import SECTIONS
 from advloop.params.run import VALUES
+from advloop.params.sections import SECTIONS
 from kills import torn_file
 
 STAGES: dict[str, dict[str, Any]] = {
