@@ -333,6 +333,54 @@ def test_file_of_conf_that_is_no_yaml_is_named_with_its_line(tmp_path, file, tex
     assert not target.exists()
 
 
+DEMO, NO_LIST = "scale/demo.yaml", "has no defaults list"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("config.yaml", "denoiser: unet ", "denoiser: untet ", "denoiser=untet must be one of dit"),
+        ("config.yaml", "scale: demo ", "scale: dmeo ", "scale=dmeo must be one of demo, full"),
+        (
+            "config.yaml",
+            "- scale: demo ",
+            "- override scale@here: x ",
+            "override scale@here=x must",
+        ),
+        ("config.yaml", "- scale: demo ", "- shape: big ", "shape=big must be one of none"),
+        (DEMO, "scale: demo ", "defaults: [/objective: no]\nscale: demo ", "/objective=False must"),
+        (DEMO, "scale: demo ", "defaults: [sub: one]\nscale: demo ", "sub=one must be one of none"),
+        ("config.yaml", None, "", NO_LIST),
+        ("config.yaml", None, "# all gone\n", NO_LIST),
+        ("config.yaml", None, "seed: 1\n", NO_LIST),
+        ("config.yaml", None, "- seed\n", NO_LIST),
+    ],
+)
+def test_file_of_conf_that_chooses_what_is_not_there_is_named(tmp_path, file, old, new, said):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    text = (conf / file).read_text()
+    assert old is None or text.count(old) == 1
+    (conf / file).write_text(new if old is None else text.replace(old, new))
+    target = tmp_path / "params.yaml"
+    with pytest.raises(SystemExit) as caught:
+        compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
+    (line,) = str(caught.value.code).splitlines()
+    assert line.startswith(f"error: conf/{file}: {said}")
+    assert line.endswith("; correct the file")
+    assert not target.exists()
+
+
+def test_optional_and_empty_choices_of_a_defaults_list_are_left_to_hydra(tmp_path):
+    conf, target = tmp_path / "conf", tmp_path / "params.yaml"
+    shutil.copytree(CONF, conf)
+    config = conf / "config.yaml"
+    more = "defaults:\n  - optional machine: mine\n  - machine@here: null\n"
+    config.write_text(config.read_text().replace("defaults:\n", more))
+    compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
+    assert target.exists()
+
+
 # --- Stage check_config ---
 
 

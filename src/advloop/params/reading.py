@@ -65,13 +65,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-def yaml_problem(path: Path) -> str | None:
-    """Why a file is not to be read as YAML, in one line; None if it is."""
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; ValueError, in one line, if it is none."""
     try:
-        _Loader(path.read_bytes()).get_single_data()
+        return _Loader(path.read_bytes()).get_single_data()
     except Exception as error:  # as above
-        return f"not valid YAML ({_described(error)})"
-    return None
+        raise ValueError(f"not valid YAML ({_described(error)})") from None
 
 
 def _described(error: Exception) -> str:
