@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from transfer_page import page
 ROOT = Path(__file__).resolve().parents[2]
 PLAN: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "plan.yaml").read_text())
 CLONES = ".transfer"
-METRICS = "reports/metrics.json"
+METRICS, PICTURE = "reports/metrics.json", "reports/samples.png"
 RESULTS, PAGE, PICTURES = "docs/transfer.json", "docs/transfer.md", "docs/transfer"
 
 
@@ -48,16 +48,19 @@ def execute(name: str, root: Path = ROOT) -> Path:
     """Make or go on with a run's clone and experiment, and return the clone."""
     clone, images = root / CLONES / name, PLAN["runs"][name]["images"]
     if not clone.exists():
-        subprocess.run(["git", "clone", "--quiet", root, clone], check=True)
+        _run(name, ["git", "clone", "--quiet", str(root), str(clone)], root)
     if images and not (clone / "data" / images / MANIFEST).exists():
         draw_images(images, clone / "data" / images, NUMBER)
     options = [word for setting in settings_of(name) for word in ("-S", setting)]
+    _run(name, ["dvc", "exp", "run", *options], clone)
+    return clone
+
+
+def _run(name: str, command: Sequence[str], folder: Path) -> None:
     # The stages find the library of their own clone.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = ["dvc", "exp", "run", *options]
-    if subprocess.run(command, cwd=clone, env=environment, check=False).returncode:
+    if subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
         raise UserError(f"the run {name} stopped, see above; `make transfer` goes on with it")
-    return clone
 
 
 def collect(name: str, clone: Path) -> dict[str, Any]:
@@ -91,14 +94,13 @@ def collect(name: str, clone: Path) -> dict[str, Any]:
     }
 
 
-def remember(found: Mapping[str, Any], clones: Mapping[str, Path], root: Path = ROOT) -> None:
-    """Add these runs to docs/transfer.json and their pictures to docs/transfer/."""
+def remember(name: str, clone: Path, root: Path = ROOT) -> None:
+    """Add a finished run to docs/transfer.json, and its picture to docs/transfer/."""
     known: dict[str, Any] = read_json(root / RESULTS) if (root / RESULTS).exists() else {}
-    both = {**known, **found}
-    write_json(root / RESULTS, {name: both[name] for name in PLAN["runs"] if name in both})
-    for name, clone in clones.items():
-        with atomic_path(root / PICTURES / f"{name}.png") as temporary:
-            shutil.copyfile(clone / "reports/samples.png", temporary)
+    known[name] = collect(name, clone)
+    write_json(root / RESULTS, {name: known[name] for name in PLAN["runs"] if name in known})
+    with atomic_path(root / PICTURES / f"{name}.png") as temporary:
+        shutil.copyfile(clone / PICTURE, temporary)
 
 
 def write_page(root: Path = ROOT) -> None:
@@ -111,8 +113,7 @@ def write_page(root: Path = ROOT) -> None:
 
 def transfer(names: Sequence[str]) -> None:
     for name in names:
-        clone = execute(name)
-        remember({name: collect(name, clone)}, {name: clone})
+        remember(name, execute(name))
         write_page()
 
 
@@ -138,6 +139,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; `make transfer` goes on where it stopped", file=sys.stderr)
+        return 130
     return 0
 
 

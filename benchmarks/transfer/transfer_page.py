@@ -20,9 +20,10 @@ Written by `make transfer` from [`transfer.json`](transfer.json); do not edit.
 
 The default rounds (objective `adversarial`) were chosen on floor plans and the demo's U-Net. Here
 they run with every one of their settings as it is, on images and a network that nobody tuned them
-on. [`plan.yaml`](../benchmarks/transfer/plan.yaml) named these runs before any of them. Each has
-one training seed, so nothing here is a claim over seeds, and a base model that was trained for an
-hour of one core or less, far from what its network could be. Letters and spheres are drawn by
+on. [`plan.yaml`](../benchmarks/transfer/plan.yaml) named these runs before any of them, and says
+what was changed after the first. Each has one training seed, so nothing here is a claim over seeds,
+and a base model that was trained for an hour of one core or less, far from what its network could
+be. Letters and spheres are drawn by
 [`rendered_images.py`](../benchmarks/transfer/rendered_images.py).
 
 {verdicts}
