@@ -55,7 +55,7 @@ stage1: setup ## Remake data/stage1 from scratch (about two hours on two cores)
 compare: setup ## Compare objectives over training seeds, as benchmarks/compare/plan.yaml says (hours; resumes)
 	python benchmarks/compare/compare.py
 
-transfer: setup ## Run the default on other images and another network; docs/transfer.md (hours; resumes)
+transfer: setup ## Run the default on other images and another network; docs/transfer.md (hours; resumes; RUNS=letters for one)
 	python benchmarks/transfer/transfer.py $(RUNS)
 
 exam: setup ## Try to fool every figure with garbage and damage, on this run's images; docs/exam.md

@@ -45,22 +45,46 @@ def settings_of(name: str) -> list[str]:
 
 
 def execute(name: str, root: Path = ROOT) -> Path:
-    """Make or go on with a run's clone and experiment, and return the clone."""
+    """Make or go on with a run's clone and experiment, and return the clone.
+
+    UserError if the run stops, or if its clone was made from another commit.
+    """
     clone, images = root / CLONES / name, PLAN["runs"][name]["images"]
     if not clone.exists():
-        _run(name, ["git", "clone", "--quiet", str(root), str(clone)], root)
+        half = clone.with_name(f"{name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        _run(["git", "clone", "--quiet", str(root), str(half)], root)
+        half.rename(clone)
+    elif commit_of(clone) != commit_of(root):
+        raise UserError(
+            f"{CLONES}/{name}: cloned from commit {commit_of(clone)}, and HEAD is "
+            f"{commit_of(root)}; remove the folder to run {name} as the code is now"
+        )
     if images and not (clone / "data" / images / MANIFEST).exists():
         draw_images(images, clone / "data" / images, NUMBER)
     options = [word for setting in settings_of(name) for word in ("-S", setting)]
-    _run(name, ["dvc", "exp", "run", *options], clone)
+    _run(["dvc", "exp", "run", *options], clone)
     return clone
 
 
-def _run(name: str, command: Sequence[str], folder: Path) -> None:
+def commit_of(folder: Path) -> str:
+    command = ["git", "rev-parse", "--short=10", "HEAD"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
     # The stages find the library of their own clone.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    if subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
-        raise UserError(f"the run {name} stopped, see above; `make transfer` goes on with it")
+    call = " ".join(command[:3])
+    try:
+        status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: not found; run `make transfer`, which has it") from None
+    if status:
+        raise UserError(
+            f"`{call}` failed in {folder}, see above; `make transfer` goes on where it stopped"
+        )
 
 
 def collect(name: str, clone: Path) -> dict[str, Any]:
@@ -73,10 +97,8 @@ def collect(name: str, clone: Path) -> dict[str, Any]:
     verdict = conclude(read_results(outputs / "reals", outputs / "base", rounds, smallest))
     kept = {*COLUMNS, *(f"{column}_ci95" for column in COLUMNS)}
     accuracy = "disc_val_accuracy"
-    commit = ["git", "rev-parse", "--short=10", "HEAD"]
-    done = subprocess.run(commit, cwd=clone, capture_output=True, text=True, check=True)
     return {
-        "commit": done.stdout.strip(),
+        "commit": commit_of(clone),
         "title": PLAN["runs"][name]["title"],
         "settings": settings_of(name),
         "headline": verdict.headline,

@@ -20,11 +20,13 @@ Written by `make transfer` from [`transfer.json`](transfer.json); do not edit.
 
 The default rounds (objective `adversarial`) were chosen on floor plans and the demo's U-Net. Here
 they run with every one of their settings as it is, on images and a network that nobody tuned them
-on. [`plan.yaml`](../benchmarks/transfer/plan.yaml) named these runs before any of them, and says
-what was changed after the first. Each has one training seed, so nothing here is a claim over seeds,
-and a base model that was trained for an hour of one core or less, far from what its network could
-be. Letters and spheres are drawn by
+on. [`plan.yaml`](../benchmarks/transfer/plan.yaml) was committed before any run, and says what was
+changed in it after the run on letters. Each run has one training seed, so nothing here is a claim
+over seeds. Its base model is far from what its network could be. Letters and spheres are drawn by
 [`rendered_images.py`](../benchmarks/transfer/rendered_images.py).
+
+Nothing is concluded of a run in which garbage is ahead of the base model in any view
+([the verdict's rule](metrics.md#the-verdict)), however many views pass its exam.
 
 {verdicts}
 
@@ -47,7 +49,7 @@ SECTION = """## {title}
 
 {table}
 
-`dvc exp run {options}`, at commit `{commit}`.
+`make transfer RUNS={name}`, run at commit `{commit}` with {settings}.
 """
 
 
@@ -82,7 +84,7 @@ def _section(name: str, run: Mapping[str, Any]) -> str:
         notes="".join(f"- {note}\n" for note in notes) + ("\n" if notes else ""),
         name=name,
         table=table(run),
-        options=" ".join(f"-S {setting}" for setting in run["settings"]),
+        settings=", ".join(f"`{setting}`" for setting in run["settings"]),
         commit=run["commit"],
     )
 

@@ -38,17 +38,25 @@ def _defaults(content: Any) -> list[Any]:
 
 
 def _missing_options(content: Any, path: Path, conf: Path) -> Iterator[str]:
-    """What is wrong with the entries ``group: option`` of a file's defaults list."""
+    """What is wrong with the entries ``group: option`` of a file's defaults list.
+
+    What Hydra fills in or finds elsewhere is left to it: optional, missing (``???``) and computed
+    options, its own groups, and any group that is no folder of ``conf``.
+    """
     for entry in _defaults(content):
         for key, option in entry.items() if isinstance(entry, dict) else ():
             *words, group = str(key).split() or [""]
-            if "optional" in words or option is None or isinstance(option, list):
-                continue
             group = group.partition("@")[0]
             folder = conf / group[1:] if group.startswith("/") else path.parent / group
-            if not (folder / f"{str(option).removesuffix('.yaml')}.yaml").exists():
-                options = sorted(one.stem for one in folder.glob("*.yaml"))
-                yield f"{key}={option} must be one of {', '.join(options) or 'none'}"
+            options = sorted(
+                one.relative_to(folder).with_suffix("").as_posix() for one in folder.rglob("*.yaml")
+            )
+            if not group or not options or "optional" in words:
+                continue
+            for name in option if isinstance(option, list) else [option]:
+                text = "???" if name is None else str(name).removesuffix(".yaml")
+                if text not in options and "???" not in text and "${" not in text:
+                    yield f"{key}={name} must be one of {', '.join(options)}"
 
 
 class ConfYaml(SearchPathPlugin):

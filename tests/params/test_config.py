@@ -323,9 +323,9 @@ DEMO, NO_LIST = "scale/demo.yaml", "has no defaults list"
             "- override scale@here: x ",
             "override scale@here=x must",
         ),
-        ("config.yaml", "- scale: demo ", "- shape: big ", "shape=big must be one of none"),
+        ("config.yaml", "- scale: demo ", "- scale: [full, x] ", "scale=x must be one of demo"),
+        ("config.yaml", "- scale: demo ", f"- scale: {'x' * 300} ", "scale=xxx"),
         (DEMO, "scale: demo ", "defaults: [/objective: no]\nscale: demo ", "/objective=False must"),
-        (DEMO, "scale: demo ", "defaults: [sub: one]\nscale: demo ", "sub=one must be one of none"),
         ("config.yaml", None, "", NO_LIST),
         ("config.yaml", None, "# all gone\n", NO_LIST),
         ("config.yaml", None, "seed: 1\n", NO_LIST),
@@ -347,11 +347,32 @@ def test_file_of_conf_that_chooses_what_is_not_there_is_named(tmp_path, file, ol
     assert not target.exists()
 
 
-def test_optional_and_empty_choices_of_a_defaults_list_are_left_to_hydra(tmp_path):
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "optional machine: mine",
+        "machine@here: null",
+        "override hydra/job_logging: disabled",
+        "override /hydra/hydra_logging: none",
+        "scale@second: ${scale}",
+        "scale@second: [demo, full.yaml]",
+    ],
+)
+def test_choice_that_hydra_fills_in_or_finds_elsewhere_is_left_to_it(tmp_path, entry):
     conf, target = tmp_path / "conf", tmp_path / "params.yaml"
     shutil.copytree(CONF, conf)
     config = conf / "config.yaml"
-    more = "defaults:\n  - optional machine: mine\n  - machine@here: null\n"
-    config.write_text(config.read_text().replace("defaults:\n", more))
+    text = config.read_text()
+    config.write_text(text.replace("  - _self_\n", f"  - {entry}\n  - _self_\n", 1))
+    assert config.read_text() != text
     compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
     assert target.exists()
+
+
+def test_choice_that_is_left_to_the_command_line_is_taken_from_there(tmp_path):
+    conf, target = tmp_path / "conf", tmp_path / "params.yaml"
+    shutil.copytree(CONF, conf)
+    config = conf / "config.yaml"
+    config.write_text(config.read_text().replace("denoiser: unet ", "denoiser: ??? ", 1))
+    compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), ["denoiser=dit"])
+    assert read_denoiser(Params.load(target)) == "dit"
