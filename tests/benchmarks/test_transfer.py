@@ -6,13 +6,12 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from composing import compose
-from conftest import REPO
+from conftest import REPO, commit, git
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -78,11 +77,10 @@ def origin(tmp_path, monkeypatch) -> Path:
     (binaries / "dvc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("transfer.NUMBER", 3)
-    subprocess.run(["git", "init", "--quiet", root], check=True)
+    root.mkdir()
+    git(root, "init", "--quiet")
     (root / "file").write_text("content")
-    subprocess.run(["git", "add", "."], cwd=root, check=True)
-    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", *who, "commit", "--quiet", "-m", "A file"], cwd=root, check=True)
+    commit(root, "A file")
     return root
 
 
@@ -101,9 +99,8 @@ def test_a_run_is_an_experiment_in_a_clone_with_its_images_and_goes_on_there(ori
 
 def test_a_clone_of_another_commit_is_not_gone_on_with(origin):
     execute("letters", origin)
-    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    more = ["git", *who, "commit", "--quiet", "--allow-empty", "-m", "More"]
-    subprocess.run(more, cwd=origin, check=True)
+    (origin / "more").write_text("content")
+    commit(origin, "More")
     with pytest.raises(UserError, match=r"^\.transfer/letters: cloned .*; remove the folder"):
         execute("letters", origin)
 
@@ -114,9 +111,8 @@ def test_half_a_clone_is_not_taken_for_a_whole_one(origin):
 
 
 def test_a_run_without_dvc_on_the_path_is_one_line(origin, monkeypatch, tmp_path):
-    git = shutil.which("git")
     (tmp_path / "only").mkdir()
-    (tmp_path / "only/git").symlink_to(git)
+    (tmp_path / "only/git").symlink_to(str(shutil.which("git")))
     monkeypatch.setenv("PATH", str(tmp_path / "only"))
     with pytest.raises(UserError, match=r"^dvc: not found; run `make transfer`"):
         execute("letters", origin)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from composing import CONF, OBJECTIVES, PROCESSES, SCALES, compose
 from conftest import REPO
-from dvc.utils.hydra import compose_and_dump
 
 from advloop.core.rounds import check_exp_name
 from advloop.objectives import read_objective
@@ -285,6 +285,22 @@ def test_value_that_dvc_stumbles_over_is_refused_in_one_line_before_dvc_sees_it(
     assert not (tmp_path / "params.yaml").exists()
 
 
+@pytest.fixture
+def conf(tmp_path) -> Path:
+    """A copy of conf/."""
+    return Path(shutil.copytree(CONF, tmp_path / "conf"))
+
+
+def refused(conf: Path) -> str:
+    """The line with which composing ``conf`` ends, and which leaves no params.yaml."""
+    target = conf.parent / "params.yaml"
+    with pytest.raises(SystemExit) as caught:
+        compose(target, conf=conf)
+    (line,) = str(caught.value.code).splitlines()
+    assert not target.exists()
+    return line
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
@@ -296,17 +312,11 @@ def test_value_that_dvc_stumbles_over_is_refused_in_one_line_before_dvc_sees_it(
         ("config.yaml", "a: \xff\n", ""),
     ],
 )
-def test_file_of_conf_that_is_no_yaml_is_named_with_its_line(tmp_path, file, text, said):
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
+def test_file_of_conf_that_is_no_yaml_is_named_with_its_line(conf, file, text, said):
     (conf / file).write_bytes(text.encode("latin-1"))
-    target = tmp_path / "params.yaml"
-    with pytest.raises(SystemExit) as caught:
-        compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
-    (line,) = str(caught.value.code).splitlines()
+    line = refused(conf)
     assert line.startswith(f"error: conf/{file}: not valid YAML ({said}")
     assert line.endswith("; correct the file")
-    assert not target.exists()
 
 
 DEMO, NO_LIST = "scale/demo.yaml", "has no defaults list"
@@ -332,19 +342,13 @@ DEMO, NO_LIST = "scale/demo.yaml", "has no defaults list"
         ("config.yaml", None, "- seed\n", NO_LIST),
     ],
 )
-def test_file_of_conf_that_chooses_what_is_not_there_is_named(tmp_path, file, old, new, said):
-    conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
+def test_file_of_conf_that_chooses_what_is_not_there_is_named(conf, file, old, new, said):
     text = (conf / file).read_text()
     assert old is None or text.count(old) == 1
     (conf / file).write_text(new if old is None else text.replace(old, new))
-    target = tmp_path / "params.yaml"
-    with pytest.raises(SystemExit) as caught:
-        compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
-    (line,) = str(caught.value.code).splitlines()
+    line = refused(conf)
     assert line.startswith(f"error: conf/{file}: {said}")
     assert line.endswith("; correct the file")
-    assert not target.exists()
 
 
 @pytest.mark.parametrize(
@@ -358,21 +362,16 @@ def test_file_of_conf_that_chooses_what_is_not_there_is_named(tmp_path, file, ol
         "scale@second: [demo, full.yaml]",
     ],
 )
-def test_choice_that_hydra_fills_in_or_finds_elsewhere_is_left_to_it(tmp_path, entry):
-    conf, target = tmp_path / "conf", tmp_path / "params.yaml"
-    shutil.copytree(CONF, conf)
+def test_choice_that_hydra_fills_in_or_finds_elsewhere_is_left_to_it(conf, entry):
     config = conf / "config.yaml"
     text = config.read_text()
     config.write_text(text.replace("  - _self_\n", f"  - {entry}\n  - _self_\n", 1))
     assert config.read_text() != text
-    compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), [])
-    assert target.exists()
+    assert compose(conf.parent / "params.yaml", conf=conf).content
 
 
-def test_choice_that_is_left_to_the_command_line_is_taken_from_there(tmp_path):
-    conf, target = tmp_path / "conf", tmp_path / "params.yaml"
-    shutil.copytree(CONF, conf)
+def test_choice_that_is_left_to_the_command_line_is_taken_from_there(conf):
     config = conf / "config.yaml"
     config.write_text(config.read_text().replace("denoiser: unet ", "denoiser: ??? ", 1))
-    compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), ["denoiser=dit"])
-    assert read_denoiser(Params.load(target)) == "dit"
+    composed = compose(conf.parent / "params.yaml", "denoiser=dit", conf=conf)
+    assert read_denoiser(composed) == "dit"

@@ -15,7 +15,7 @@ OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 PROCESSES = sorted(path.stem for path in (CONF / "diffusion").glob("*.yaml"))
 
 
-def compose(target: Path, *overrides: str) -> Params:
-    """Compose conf/ as `make params` and `dvc exp run -S` do."""
-    compose_and_dump(str(target), str(CONF), None, "config", str(REPO / "src"), list(overrides))
+def compose(target: Path, *overrides: str, conf: Path = CONF) -> Params:
+    """Compose a conf/ as `make params` and `dvc exp run -S` do."""
+    compose_and_dump(str(target), str(conf), None, "config", str(REPO / "src"), list(overrides))
     return Params.load(target)
