@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from advloop.evaluation.scores import with_interval
-from advloop.evaluation.summary import TITLES
+from advloop.evaluation.summary import TITLES, markdown
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
@@ -45,11 +45,6 @@ def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
         cells.append(cell(metrics["training"].get(model, {}), "disc_val_accuracy"))
         found.append([TITLES.get(model, model.replace("iter_", "after round ")), *cells])
     return found
-
-
-def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *lines))
-    return "\n".join([first, "|---" * len(heads) + "|", *others])
 
 
 def table(metrics: Mapping[str, Any]) -> str:

@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advloop.evaluation.scores import with_interval
+from advloop.evaluation.summary import markdown
 from comparison import CONTROL, Comparison, Estimate
 from scores import SHARED, model_of
-
-
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = "|---|" + "---|" * (len(heads) - 1)
-    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(c)} |" for c in lines)])
 
 
 def number(value: Estimate | None, sign: str = "") -> str:
@@ -55,7 +51,7 @@ def last_table(found: Comparison) -> str:
         [_arm(found, arm), *(number(found.mean(arm, found.last, name)) for name in found.columns)]
         for arm in found.arms
     ]
-    return table(["model", *_headings(found)], lines)
+    return markdown(["model", *_headings(found)], lines)
 
 
 def claims_table(found: Comparison) -> str:
@@ -67,7 +63,7 @@ def claims_table(found: Comparison) -> str:
         if arm != CONTROL
     ]
     heads = ["against `none`", "conclusion", *(_heading(found, name) for name in names)]
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def paired_table(found: Comparison, other: str = CONTROL) -> str:
@@ -81,7 +77,7 @@ def paired_table(found: Comparison, other: str = CONTROL) -> str:
         for arm in found.arms
         if arm != other
     ]
-    return table([f"minus `{other}`", *_headings(found)], lines)
+    return markdown([f"minus `{other}`", *_headings(found)], lines)
 
 
 def verdict(value: Estimate | None, better: str) -> str:
@@ -108,7 +104,7 @@ def iterations_table(found: Comparison) -> str:
                 value = found.mean(arm, model_of(i), name)
                 cells += [number(value), number(step, "+"), verdict(step, metric.better)]
             lines.append(cells)
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def cost_table(results: Mapping[str, Any], found: Comparison) -> str:
@@ -132,7 +128,7 @@ def cost_table(results: Mapping[str, Any], found: Comparison) -> str:
         )
     heads = ["objective", "epochs an iteration", "steps an iteration"]
     heads += ["network evaluations a step", "of a run's fine-tuning", "wall time, s"]
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def _wall(seconds: Sequence[float]) -> str:

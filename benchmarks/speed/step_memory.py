@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from advloop.core.files import write_json
 from advloop.diffusion.criterion import Criterion
 from advloop.diffusion.processes import process_of
+from advloop.evaluation.summary import markdown
 from advloop.infra.output import print_safely
 from advloop.models.denoiser import Denoiser, build_denoiser, dit_config, frozen_copy
 from advloop.objectives import recipe_of
@@ -132,15 +133,15 @@ def measure(objective: str, rank: int | None, checkpointing: bool) -> StepMemory
 def table(found: list[StepMemory]) -> str:
     """A row for each case, in GiB."""
     heads = ["objective", "trained", "checkpointing", "counted", "activations", "sum", "measured"]
-    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for case in found:
         what = "everything" if case.rank is None else f"adapter of rank {case.rank}"
         cells = [case.objective, f"{what}, {case.trained / 1e6:.1f} M"]
         cells.append("yes" if case.checkpointing else "no")
         sizes = (case.counted, case.activations, case.counted + case.activations, case.peak)
         cells += [f"{size / 2**30:.2f}" for size in sizes]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        lines.append(cells)
+    return markdown(heads, lines)
 
 
 def read() -> list[StepMemory]:

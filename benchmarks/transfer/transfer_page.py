@@ -7,8 +7,8 @@ from typing import Any
 
 from advloop.core.rounds import BASE
 from advloop.evaluation.results import VIEWS
-from advloop.evaluation.summary import TITLES
-from readme_table import HEADS, markdown, rows, table
+from advloop.evaluation.summary import TITLES, markdown
+from readme_table import HEADS, rows, table
 
 NAMES = dict(
     zip(VIEWS, ("pixels", "layout", "KID", "latent critics", "image critics"), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from advloop.core.rounds import BASE, BASE_FEW
@@ -99,14 +100,19 @@ def exam_rows(results: Results) -> list[tuple[str, ...]]:
     ]
 
 
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table with a line for each of ``lines``, which have as many cells as ``heads``."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *lines))
+    return "\n".join([first, "|---" * len(heads) + "|", *others])
+
+
 def markdown_table(results: Results) -> str:
     """The short table: the main scores on test images, then each round's discriminator accuracy."""
     scores = [score for score in names(results.models) if score.split == "test"]
     columns = [score for score in scores if score.metric.listed == "table"]
-    heads = [score.title for score in columns]
-    lines = [f"| model | {' | '.join(heads)} | D accuracy |", "|---|" + "---|" * (len(heads) + 1)]
+    heads = ["model", *(score.title for score in columns), "D accuracy"]
+    lines = []
     for one in results.all:
         cells = [cell(one, score) for score in columns]
-        title = TITLES.get(one.model, one.model)
-        lines.append(f"| {title} | {' | '.join(cells)} | {accuracy(results, one.model)} |")
-    return "\n".join(lines)
+        lines.append([TITLES.get(one.model, one.model), *cells, accuracy(results, one.model)])
+    return markdown(heads, lines)
